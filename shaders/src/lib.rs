@@ -1,1 +1,80 @@
-//! Placeholder.
+//! The WGSL kernels of wgtune, and the loader that hands out their text.
+//!
+//! One kernel a file, `wgsl/<name>.wgsl`, whose entry point is `main`. Buffers are `@group(0)` in the order of the kernel's
+//! accesses, parameters are `@group(1) @binding(0) var<uniform>`. A line `#import <name>` stands for the text of
+//! `wgsl/<name>.wgsl`, which has no entry point of its own. This crate knows nothing of tensors or devices.
+
+use include_dir::{Dir, include_dir};
+
+static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/wgsl");
+
+/// A shader that cannot be handed out: a mistake in this crate or in a kernel's declaration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no shader {name:?}: expected one of wgsl/*.wgsl")]
+pub struct Missing {
+    /// The name asked for.
+    pub name: String,
+}
+
+/// The names of all shaders that have an entry point, sorted.
+pub fn names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = FILES
+        .files()
+        .filter(|file| file.contents_utf8().is_some_and(|text| text.contains("@compute")))
+        .filter_map(|file| file.path().file_stem()?.to_str())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// The text of one shader, with its imports put in (each once).
+///
+/// # Errors
+/// If it, or something that it imports, does not exist.
+pub fn source(name: &str) -> Result<String, Missing> {
+    let mut text = String::new();
+    append(name, &mut Vec::new(), &mut text)?;
+    Ok(text)
+}
+
+fn append<'a>(name: &'a str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
+    let missing = || Missing { name: name.to_string() };
+    let file = FILES.get_file(format!("{name}.wgsl")).ok_or_else(missing)?;
+    for line in file.contents_utf8().ok_or_else(missing)?.lines() {
+        match line.strip_prefix("#import ") {
+            Some(import) if !imported.iter().any(|done| done == import.trim()) => {
+                imported.push(import.trim().to_string());
+                append(import.trim(), imported, text)?;
+            }
+            Some(_) => {}
+            None => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+    #[test]
+    fn every_shader_is_valid_wgsl() {
+        assert!(names().len() > 1, "{:?}", names());
+        for name in names() {
+            let text = source(name).unwrap();
+            let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+            let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+            validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+            assert!(module.entry_points.iter().any(|entry| entry.name == "main"), "{name} has no entry point `main`");
+        }
+    }
+
+    #[test]
+    fn an_import_that_does_not_exist_is_named() {
+        assert_eq!(source("nothing").unwrap_err().to_string(), r#"no shader "nothing": expected one of wgsl/*.wgsl"#);
+    }
+}

@@ -1,0 +1,187 @@
+//! The CPU backend: runs each kernel's Rust twin, on all cores.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Config, HostBuffer, Run};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::kernel::{Access, AnyKernel, Io};
+use crate::real::Real;
+use crate::recording::{BufferRef, Command};
+
+/// A cache line: what memory is taken in, so that vectors are aligned.
+#[derive(Clone, Copy, PartialEq, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+const SENTINEL: Line = Line([0xA5; 64]);
+
+/// The CPU, computing in `R`.
+pub(crate) struct Cpu<R> {
+    memory: Vec<Vec<Line>>,
+    guards: bool,
+    real: std::marker::PhantomData<R>,
+}
+
+impl<R: RunTwin> Cpu<R> {
+    pub fn new(config: &Config) -> Self {
+        Cpu { memory: Vec::new(), guards: config.guards, real: std::marker::PhantomData }
+    }
+
+    pub fn bytes(&self, buffer: &BufferRef) -> usize {
+        (buffer.elements * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64)
+    }
+
+    /// Runs the commands in order. On a thread of the pool, so that a twin's first parallel loop need not wake it.
+    pub fn execute(&mut self, run: Run<'_>) -> Result<Vec<HostBuffer>> {
+        rayon::scope(|_| self.execute_here(run))
+    }
+
+    pub fn release(&mut self, idle: &[usize]) {
+        for &slot in idle {
+            self.memory[slot] = Vec::new();
+        }
+    }
+
+    fn execute_here(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
+        let mut downloads = Vec::new();
+        for command in &run.recording.commands {
+            match command {
+                Command::Upload { to, data } => self.upload(&run, to, (**data).as_ref())?,
+                Command::Dispatch { kernel, params, buffers } => self.dispatch(&mut run, kernel, params, buffers)?,
+                Command::Download { from } => downloads.push(self.download(&run, from)),
+                Command::Free { .. } => {}
+            }
+        }
+        Ok(downloads)
+    }
+
+    /// The memory of a slot, taken from the system when it is first needed.
+    fn prepare(&mut self, run: &Run<'_>, buffer: &BufferRef) -> Result<usize> {
+        let slot = run.slot(buffer);
+        if self.memory.len() <= slot {
+            self.memory.resize_with(slot + 1, Vec::new);
+        }
+        let lines = run.slots.size(slot) / 64 + 2 * self.guards as usize;
+        if self.memory[slot].len() != lines {
+            self.memory[slot] = bytemuck::try_zeroed_vec(lines).map_err(|()| Error::OutOfMemory {
+                device: "the CPU".into(),
+                in_use: run.slots.in_use(),
+                reason: format!("the system refused {} bytes", lines * 64),
+            })?;
+        }
+        if self.guards {
+            self.memory[slot][0] = SENTINEL;
+            let after = self.after(buffer);
+            bytemuck::cast_slice_mut(&mut self.memory[slot])[after..].fill(SENTINEL.0[0]);
+        }
+        Ok(slot)
+    }
+
+    fn start(&self) -> usize {
+        64 * self.guards as usize
+    }
+
+    fn after(&self, buffer: &BufferRef) -> usize {
+        self.start() + buffer.elements * buffer.dtype.size_in::<R>()
+    }
+
+    fn bytes_in<'a>(&self, memory: &'a [Line], buffer: &BufferRef) -> &'a [u8] {
+        &bytemuck::cast_slice(memory)[self.start()..self.after(buffer)]
+    }
+
+    fn upload(&mut self, run: &Run<'_>, to: &BufferRef, data: &[u8]) -> Result<()> {
+        let slot = self.prepare(run, to)?;
+        let range = self.start()..self.after(to);
+        let target = &mut bytemuck::cast_slice_mut(&mut self.memory[slot])[range];
+        if to.dtype == DType::F32 && size_of::<R>() != 4 {
+            for (value, bytes) in bytemuck::cast_slice_mut::<u8, R>(target).iter_mut().zip(data.chunks_exact(4)) {
+                *value = R::from_f32(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+            }
+        } else {
+            target.copy_from_slice(data);
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, run: &mut Run<'_>, kernel: &'static AnyKernel, params: &[u32], buffers: &[BufferRef]) -> Result<()> {
+        // Outputs leave the list while the kernel runs, so that inputs can be borrowed from it.
+        let mut outputs = Vec::with_capacity(2);
+        for (access, buffer) in kernel.access.iter().zip(buffers) {
+            if *access != Access::Read {
+                let slot = if *access == Access::Write { self.prepare(run, buffer)? } else { run.slot(buffer) };
+                outputs.push((slot, buffer, std::mem::take(&mut self.memory[slot])));
+            }
+        }
+        let mut io = Io::new(kernel.name);
+        let mut lent = outputs.iter_mut();
+        for (access, buffer) in kernel.access.iter().zip(buffers) {
+            match access {
+                Access::Read => io.input(buffer.dtype, self.bytes_in(&self.memory[run.slot(buffer)], buffer)),
+                Access::Write | Access::Update => {
+                    let (_, buffer, memory) = lent.next().expect("an output a binding that writes");
+                    let range = self.start()..self.after(buffer);
+                    io.output(buffer.dtype, &mut bytemuck::cast_slice_mut(memory)[range]);
+                }
+            }
+        }
+        R::run_twin(kernel, bytemuck::cast_slice(params), &mut io);
+        drop(io);
+        for (slot, buffer, memory) in outputs {
+            if let Some(watch) = &mut run.watch
+                && buffer.dtype == DType::F32
+            {
+                let results: &[R] = bytemuck::cast_slice(self.bytes_in(&memory, buffer));
+                watch.look(kernel, results.iter().map(|value| value.to_f32()));
+            }
+            if self.guards {
+                self.check_guards(kernel, &memory, buffer)?;
+            }
+            self.memory[slot] = memory;
+        }
+        Ok(())
+    }
+
+    fn check_guards(&self, kernel: &AnyKernel, memory: &[Line], buffer: &BufferRef) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(memory);
+        let intact = bytes[..self.start()].iter().chain(&bytes[self.after(buffer)..]).all(|byte| *byte == SENTINEL.0[0]);
+        if intact {
+            return Ok(());
+        }
+        Err(Error::Rejected { device: "the CPU".into(), what: kernel.name.into(), reason: "it wrote outside its output".into() })
+    }
+
+    fn download(&self, run: &Run<'_>, from: &BufferRef) -> HostBuffer {
+        let bytes = self.bytes_in(&self.memory[run.slot(from)], from);
+        match from.dtype {
+            DType::F32 => R::host(bytemuck::cast_slice(bytes)),
+            DType::F16 => HostBuffer::F16(bytemuck::cast_slice(bytes).to_vec()),
+            DType::BF16 => HostBuffer::BF16(bytemuck::cast_slice(bytes).to_vec()),
+            DType::U32 => HostBuffer::U32(bytemuck::cast_slice(bytes).to_vec()),
+        }
+    }
+}
+
+/// Which of a kernel's twins runs.
+pub(crate) trait RunTwin: Real {
+    fn run_twin(kernel: &AnyKernel, params: &[u8], io: &mut Io<Self>);
+    fn host(values: &[Self]) -> HostBuffer;
+}
+
+impl RunTwin for f32 {
+    fn run_twin(kernel: &AnyKernel, params: &[u8], io: &mut Io<f32>) {
+        (kernel.run_f32)(params, io);
+    }
+    fn host(values: &[f32]) -> HostBuffer {
+        HostBuffer::F32(values.to_vec())
+    }
+}
+
+impl RunTwin for f64 {
+    fn run_twin(kernel: &AnyKernel, params: &[u8], io: &mut Io<f64>) {
+        (kernel.run_f64)(params, io);
+    }
+    fn host(values: &[f64]) -> HostBuffer {
+        HostBuffer::F64(values.to_vec())
+    }
+}

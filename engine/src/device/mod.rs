@@ -1,0 +1,341 @@
+//! Devices: choosing one, and the only place that tells a CPU from a GPU.
+
+mod cpu;
+mod gpu;
+pub mod parallel;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::kernel::AnyKernel;
+use crate::passes::{self, Placement, Slots};
+use crate::recording::{BufferRef, Command, Payload, Recording};
+
+pub use gpu::{AdapterInfo, adapters};
+
+/// Bytes of uploads that may wait on the host before they are sent.
+const PENDING_UPLOADS: usize = 64 << 20;
+/// Commands that may wait before they are run: enough to fuse and to share memory, few enough that a GPU is never idle for long.
+const PENDING_COMMANDS: usize = 2048;
+
+/// Something that runs recordings. Cheap to clone: clones are the same device.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    next_id: AtomicU64,
+    pending: Mutex<Pending>,
+    executor: Mutex<Executor>,
+}
+
+#[derive(Default)]
+struct Pending {
+    recording: Recording,
+    upload_bytes: usize,
+}
+
+struct Executor {
+    backend: Backend,
+    slots: Slots,
+    watch: Option<Watch>,
+    /// The first error; a device that failed once answers with it from then on.
+    failed: Option<Error>,
+}
+
+enum Backend {
+    Cpu(cpu::Cpu<f32>),
+    Reference(cpu::Cpu<f64>),
+    Gpu(Box<gpu::Gpu>),
+}
+
+/// How a device is opened; the default is what the program uses.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Puts sentinels round every buffer and checks them after every run: an [`Error::Rejected`] names the kernel that wrote
+    /// outside its output.
+    pub guards: bool,
+    /// Takes this shader of every kernel that has so many, instead of the one that suits the adapter.
+    pub shader: Option<usize>,
+}
+
+/// Memory of a device, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// Held by live tensors.
+    pub in_use: u64,
+    /// The most that was in use since [`Device::reset_peak`].
+    pub peak: u64,
+    /// Taken from the system, to be used again.
+    pub reserved: u64,
+}
+
+/// The first result that was not finite.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NonFinite {
+    /// The kernel that wrote it.
+    pub kernel: &'static str,
+    /// Which element of its output.
+    pub index: usize,
+    /// NaN or an infinity.
+    pub value: f32,
+}
+
+/// Looks at every result as it is written.
+#[derive(Default)]
+pub(crate) struct Watch {
+    found: Option<NonFinite>,
+}
+
+impl Watch {
+    pub(crate) fn look<'a>(&mut self, kernel: &'static AnyKernel, results: impl Iterator<Item = f32> + 'a) {
+        if self.found.is_none()
+            && let Some((index, value)) = results.enumerate().find(|(_, value)| !value.is_finite())
+        {
+            self.found = Some(NonFinite { kernel: kernel.name, index, value });
+        }
+    }
+}
+
+/// Elements that came back from a device.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum HostBuffer {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    F16(Vec<half::f16>),
+    BF16(Vec<half::bf16>),
+    U32(Vec<u32>),
+}
+
+impl Device {
+    /// Opens `auto`, `cpu`, `gpu`, or `gpu:<name or index>`. `auto` takes the best real GPU; where the only adapter is a
+    /// software one, or none, it takes the CPU, which is faster.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] or [`Error::NoAdapter`] where there is none such, [`Error::Open`] where the driver refuses.
+    pub fn open(name: &str) -> Result<Device> {
+        Device::open_with(name, &Config::default())
+    }
+
+    /// [`open`](Self::open), with a configuration of one's own.
+    pub fn open_with(name: &str, config: &Config) -> Result<Device> {
+        let backend = match name {
+            "cpu" => Backend::Cpu(cpu::Cpu::new(config)),
+            "reference" => Backend::Reference(cpu::Cpu::new(config)),
+            "auto" => match gpu::best_real() {
+                Some(adapter) => Backend::Gpu(Box::new(gpu::Gpu::open(adapter, config)?)),
+                None => Backend::Cpu(cpu::Cpu::new(config)),
+            },
+            _ => Backend::Gpu(Box::new(gpu::Gpu::open(gpu::find(name)?, config)?)),
+        };
+        let name = match &backend {
+            Backend::Cpu(_) => format!("CPU ({} threads)", rayon::current_num_threads()),
+            Backend::Reference(_) => "CPU in f64".to_string(),
+            Backend::Gpu(gpu) => gpu.name(),
+        };
+        let executor = Executor { backend, slots: Slots::default(), watch: None, failed: None };
+        Ok(Device(Arc::new(Inner {
+            name,
+            next_id: AtomicU64::new(1),
+            pending: Mutex::default(),
+            executor: Mutex::new(executor),
+        })))
+    }
+
+    /// The CPU backend.
+    pub fn cpu() -> Device {
+        Device::open("cpu").expect("the CPU is always there")
+    }
+
+    /// The CPU twins run in f64: what every other device is checked against. Its f32 tensors hold f64.
+    pub fn reference() -> Device {
+        Device::open("reference").expect("the CPU is always there")
+    }
+
+    /// What to call it: the adapter's name and backend.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Whether it is the CPU backend.
+    pub fn is_cpu(&self) -> bool {
+        !matches!(self.executor().backend, Backend::Gpu(_))
+    }
+
+    /// Runs everything recorded so far. On a GPU the work may still be under way when this returns.
+    ///
+    /// # Errors
+    /// What the device met, now or since the last call.
+    pub fn flush(&self) -> Result<()> {
+        self.run(&mut self.executor(), None).map(|_| ())
+    }
+
+    /// Waits until everything recorded so far has been run.
+    pub fn wait(&self) -> Result<()> {
+        let mut executor = self.executor();
+        self.run(&mut executor, None)?;
+        match &mut executor.backend {
+            Backend::Cpu(_) | Backend::Reference(_) => Ok(()),
+            Backend::Gpu(gpu) => gpu.wait(),
+        }
+    }
+
+    /// A copy of what has been recorded and not yet run.
+    pub fn recorded(&self) -> Recording {
+        self.pending().recording.clone()
+    }
+
+    /// Memory held now, and at most.
+    pub fn memory(&self) -> Memory {
+        let slots = &self.executor().slots;
+        Memory { in_use: slots.in_use(), peak: slots.peak(), reserved: slots.reserved() }
+    }
+
+    /// Starts measuring [`Memory::peak`] anew.
+    pub fn reset_peak(&self) {
+        self.executor().slots.reset_peak();
+    }
+
+    /// Runs `work` with every result looked at, and says which kernel was the first to write one that is not finite. Slow:
+    /// it is for the step that failed.
+    pub fn first_non_finite(&self, work: impl FnOnce() -> Result<()>) -> Result<Option<NonFinite>> {
+        self.flush()?;
+        self.executor().watch = Some(Watch::default());
+        let outcome = work().and_then(|()| self.flush());
+        let watch = self.executor().watch.take();
+        outcome.map(|()| watch.and_then(|watch| watch.found))
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn same_as(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn record_upload(&self, to: BufferRef, data: Payload) {
+        let bytes = (*data).as_ref().len();
+        assert!(bytes == to.elements * to.dtype.size(), "[upload] expected {} bytes, got {bytes}", to.elements * to.dtype.size());
+        let waiting = {
+            let mut pending = self.pending();
+            pending.upload_bytes += bytes;
+            pending.recording.commands.push(Command::Upload { to, data });
+            pending.upload_bytes
+        };
+        self.run_if(waiting >= PENDING_UPLOADS);
+    }
+
+    pub(crate) fn record_dispatch(&self, kernel: &'static AnyKernel, params: Vec<u32>, buffers: Vec<BufferRef>) {
+        debug_assert_eq!(kernel.access.len(), buffers.len(), "[{}] expected a buffer a binding", kernel.name);
+        let waiting = {
+            let mut pending = self.pending();
+            pending.recording.commands.push(Command::Dispatch { kernel, params, buffers });
+            pending.recording.commands.len()
+        };
+        self.run_if(waiting >= PENDING_COMMANDS);
+    }
+
+    pub(crate) fn record_free(&self, buffer: BufferRef) {
+        self.pending().recording.commands.push(Command::Free { buffer });
+    }
+
+    pub(crate) fn download(&self, from: BufferRef) -> Result<HostBuffer> {
+        let mut downloads = self.run(&mut self.executor(), Some(from))?;
+        Ok(downloads.pop().expect("a download brings a buffer"))
+    }
+
+    /// Runs early. An op cannot fail, so an error waits for the next call that can.
+    fn run_if(&self, enough: bool) {
+        if enough {
+            let _ = self.flush();
+        }
+    }
+
+    fn run(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<HostBuffer>> {
+        let mut recording = std::mem::take(&mut *self.pending()).recording;
+        if let Some(from) = download {
+            recording.commands.push(Command::Download { from });
+        }
+        if let Some(error) = &executor.failed {
+            return Err(error.clone());
+        }
+        let outcome = executor.run(recording);
+        if let Err(error) = &outcome {
+            executor.failed = Some(error.clone());
+        }
+        outcome
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.0.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn executor(&self) -> MutexGuard<'_, Executor> {
+        self.0.executor.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Executor {
+    fn run(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
+        if recording.commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Executor { backend, slots, watch, .. } = self;
+        let recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
+        let placement = passes::place(&recording, slots, |buffer| match &*backend {
+            Backend::Cpu(cpu) => cpu.bytes(buffer),
+            Backend::Reference(cpu) => cpu.bytes(buffer),
+            Backend::Gpu(gpu) => gpu.bytes(buffer),
+        });
+        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut() };
+        let downloads = match backend {
+            Backend::Cpu(cpu) => cpu.execute(run),
+            Backend::Reference(cpu) => cpu.execute(run),
+            Backend::Gpu(gpu) => gpu.execute(run),
+        }?;
+        let idle = slots.take_idle();
+        match backend {
+            Backend::Cpu(cpu) => cpu.release(&idle),
+            Backend::Reference(cpu) => cpu.release(&idle),
+            Backend::Gpu(gpu) => gpu.release(&idle),
+        }
+        Ok(downloads)
+    }
+}
+
+/// One recording on its way through a backend.
+pub(crate) struct Run<'a> {
+    pub recording: &'a Recording,
+    pub placement: &'a Placement,
+    pub slots: &'a Slots,
+    pub watch: Option<&'a mut Watch>,
+}
+
+impl Run<'_> {
+    /// The slot in which the placement put a buffer.
+    pub fn slot(&self, buffer: &BufferRef) -> usize {
+        self.placement[&buffer.id]
+    }
+}
+
+/// Bytes that a buffer takes where f32 has its own size: at least one word, and whole words.
+pub(crate) fn bytes_of(buffer: &BufferRef) -> usize {
+    (buffer.elements * buffer.dtype.size()).next_multiple_of(4).max(4)
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl DType {
+    /// Bytes of one element where f32 tensors hold `R`.
+    pub(crate) fn size_in<R>(self) -> usize {
+        if self == DType::F32 { size_of::<R>() } else { self.size() }
+    }
+}

@@ -1,0 +1,245 @@
+//! What a kernel is: the same computation as a WGSL shader and as a Rust twin, under one name.
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+use crate::dtype::DType;
+use crate::real::Real;
+
+/// How a kernel uses one of its buffers. Their order is the order of the shader's bindings in group 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Every element of the tensor is written, whatever was there.
+    Write,
+    /// Updated in place.
+    Update,
+}
+
+/// The work one dispatch does, counted from its parameters.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Cost {
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Bytes that must pass through device memory: each input read once, each output written once.
+    pub bytes: u64,
+}
+
+/// Values for a shader's `override` constants, by name.
+pub type Constants = Vec<(&'static str, f64)>;
+
+/// One way to run a kernel on a GPU.
+pub struct Shader<P> {
+    /// The WGSL file's stem. Its entry point is `main`, its parameters are `@group(1) @binding(0) var<uniform>`.
+    pub source: &'static str,
+    /// Values for its `override` constants.
+    pub constants: fn(&P) -> Constants,
+    /// How many workgroups to start.
+    pub workgroups: fn(&P) -> [u32; 3],
+}
+
+/// What choosing among a kernel's shaders may depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Traits {
+    /// The adapter runs on the CPU: shared memory and barriers are slow there.
+    pub software: bool,
+    /// Smallest and largest subgroup size, where the adapter has subgroups.
+    pub subgroups: Option<(u32, u32)>,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+    /// Invocations a workgroup may have.
+    pub workgroup_invocations: u32,
+}
+
+/// A computation with a shader and a twin. Implemented by one empty type a kernel, in the file of the op that records it.
+pub trait Kernel: 'static {
+    /// The uniform block: scalars, and arrays in groups of four (WGSL aligns a uniform array's elements to 16 bytes).
+    type Params: bytemuck::Pod + fmt::Debug;
+    /// Its name in recordings, profiles and errors.
+    const NAME: &'static str;
+    /// Its buffers.
+    const ACCESS: &'static [Access];
+    /// Its shaders: one, or variants to choose from.
+    const SHADERS: &'static [Shader<Self::Params>];
+    /// Which of [`SHADERS`](Self::SHADERS) suits this device and these parameters.
+    fn choose(_: &Self::Params, _: &Traits) -> usize {
+        0
+    }
+    /// The work it does.
+    fn cost(params: &Self::Params) -> Cost;
+    /// The CPU twin.
+    fn run<R: Real>(params: &Self::Params, io: &mut Io<R>);
+}
+
+/// A [`Kernel`] without its type, as a recording holds it.
+pub struct AnyKernel {
+    /// See [`Kernel::NAME`].
+    pub name: &'static str,
+    /// See [`Kernel::ACCESS`].
+    pub access: &'static [Access],
+    /// Bytes of its parameters.
+    pub params_size: usize,
+    /// The stems of its shaders.
+    pub sources: fn() -> Vec<&'static str>,
+    /// See [`Kernel::choose`].
+    pub choose: fn(&[u8], &Traits) -> usize,
+    /// See [`Shader::constants`], of one of the sources.
+    pub constants: fn(&[u8], usize) -> Constants,
+    /// See [`Shader::workgroups`], of one of the sources.
+    pub workgroups: fn(&[u8], usize) -> [u32; 3],
+    /// See [`Kernel::cost`].
+    pub cost: fn(&[u8]) -> Cost,
+    /// The parameters, to print.
+    pub describe: fn(&[u8]) -> String,
+    /// The twin in f32.
+    pub run_f32: fn(&[u8], &mut Io<f32>),
+    /// The twin in f64.
+    pub run_f64: fn(&[u8], &mut Io<f64>),
+}
+
+impl AnyKernel {
+    /// The kernel of type `K`.
+    pub const fn of<K: Kernel>() -> &'static AnyKernel {
+        const {
+            &AnyKernel {
+                name: K::NAME,
+                access: K::ACCESS,
+                params_size: size_of::<K::Params>(),
+                sources: || K::SHADERS.iter().map(|shader| shader.source).collect(),
+                choose: |params, traits| K::choose(bytemuck::from_bytes(params), traits),
+                constants: |params, shader| (K::SHADERS[shader].constants)(bytemuck::from_bytes(params)),
+                workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
+                cost: |params| K::cost(bytemuck::from_bytes(params)),
+                describe: |params| format!("{:?}", bytemuck::from_bytes::<K::Params>(params)),
+                run_f32: |params, io| K::run(bytemuck::from_bytes(params), io),
+                run_f64: |params, io| K::run(bytemuck::from_bytes(params), io),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AnyKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The workgroups of a one-dimensional grid over `items`, `per_workgroup` each. Past the 65,535 that every device allows in
+/// one dimension it goes on in the second; the shader's `linear_workgroup` (common.wgsl) puts the two together.
+pub fn grid(items: usize, per_workgroup: usize) -> [u32; 3] {
+    const MOST: usize = 65_535;
+    let workgroups = items.div_ceil(per_workgroup).max(1);
+    let rows = workgroups.div_ceil(MOST);
+    [workgroups.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+/// The elements of one buffer, as a twin reads them.
+#[derive(Clone, Copy)]
+pub enum Data<'a, R> {
+    /// A tensor of f32 (of f64 on the reference device).
+    Real(&'a [R]),
+    /// Half precision.
+    F16(&'a [f16]),
+    /// bfloat16.
+    BF16(&'a [bf16]),
+    /// Integers.
+    U32(&'a [u32]),
+}
+
+/// The elements of one buffer, as a twin writes them.
+pub enum DataMut<'a, R> {
+    /// A tensor of f32 (of f64 on the reference device).
+    Real(&'a mut [R]),
+    /// Half precision.
+    F16(&'a mut [f16]),
+    /// bfloat16.
+    BF16(&'a mut [bf16]),
+    /// Integers.
+    U32(&'a mut [u32]),
+}
+
+enum Slot<'a, R> {
+    Input(Data<'a, R>),
+    Output(DataMut<'a, R>),
+    Taken,
+}
+
+/// A twin's buffers, by binding.
+pub struct Io<'a, R> {
+    kernel: &'static str,
+    slots: Vec<Slot<'a, R>>,
+}
+
+impl<'a, R: Real> Io<'a, R> {
+    pub(crate) fn new(kernel: &'static str) -> Self {
+        Io { kernel, slots: Vec::with_capacity(8) }
+    }
+
+    pub(crate) fn input(&mut self, dtype: DType, bytes: &'a [u8]) {
+        self.slots.push(Slot::Input(match dtype {
+            DType::F32 => Data::Real(bytemuck::cast_slice(bytes)),
+            DType::F16 => Data::F16(bytemuck::cast_slice(bytes)),
+            DType::BF16 => Data::BF16(bytemuck::cast_slice(bytes)),
+            DType::U32 => Data::U32(bytemuck::cast_slice(bytes)),
+        }));
+    }
+
+    pub(crate) fn output(&mut self, dtype: DType, bytes: &'a mut [u8]) {
+        self.slots.push(Slot::Output(match dtype {
+            DType::F32 => DataMut::Real(bytemuck::cast_slice_mut(bytes)),
+            DType::F16 => DataMut::F16(bytemuck::cast_slice_mut(bytes)),
+            DType::BF16 => DataMut::BF16(bytemuck::cast_slice_mut(bytes)),
+            DType::U32 => DataMut::U32(bytemuck::cast_slice_mut(bytes)),
+        }));
+    }
+
+    /// The input at a binding, whatever its type.
+    pub fn data(&self, binding: usize) -> Data<'a, R> {
+        match self.slots[binding] {
+            Slot::Input(data) => data,
+            _ => panic!("[{}] expected binding {binding} to be an input", self.kernel),
+        }
+    }
+
+    /// The f32 input at a binding.
+    pub fn real(&self, binding: usize) -> &'a [R] {
+        match self.data(binding) {
+            Data::Real(data) => data,
+            _ => panic!("[{}] expected binding {binding} to hold f32", self.kernel),
+        }
+    }
+
+    /// The u32 input at a binding.
+    pub fn u32(&self, binding: usize) -> &'a [u32] {
+        match self.data(binding) {
+            Data::U32(data) => data,
+            _ => panic!("[{}] expected binding {binding} to hold u32", self.kernel),
+        }
+    }
+
+    /// The output at a binding, whatever its type; each can be had once.
+    pub fn data_mut(&mut self, binding: usize) -> DataMut<'a, R> {
+        match std::mem::replace(&mut self.slots[binding], Slot::Taken) {
+            Slot::Output(data) => data,
+            _ => panic!("[{}] expected binding {binding} to be an output that is still there", self.kernel),
+        }
+    }
+
+    /// The f32 output at a binding; each can be had once.
+    pub fn real_mut(&mut self, binding: usize) -> &'a mut [R] {
+        match self.data_mut(binding) {
+            DataMut::Real(data) => data,
+            _ => panic!("[{}] expected binding {binding} to hold f32", self.kernel),
+        }
+    }
+
+    /// The u32 output at a binding; each can be had once.
+    pub fn u32_mut(&mut self, binding: usize) -> &'a mut [u32] {
+        match self.data_mut(binding) {
+            DataMut::U32(data) => data,
+            _ => panic!("[{}] expected binding {binding} to hold u32", self.kernel),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Sums, means and maxima over an axis.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Op, div, equal, mul, scale};
+use crate::device::parallel;
+use crate::dtype::DType;
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::real::Real;
+use crate::shape::Shape;
+use crate::tensor::{Tensor, dispatch};
+use crate::testing::{Case, EDGES, Input};
+
+pub(crate) const OP: Op = Op { name: "reduce", kernels: &[AnyKernel::of::<Reduce>(), AnyKernel::of::<ReduceIndex>()], cases };
+
+const SUM: u32 = 0;
+const MAX: u32 = 1;
+const ARGMAX: u32 = 2;
+
+/// The longest run that one pass sums: longer ones are summed in parts, then the parts.
+const LONGEST: usize = 1 << 14;
+
+/// The sum of all elements, as a scalar. Every element gets the gradient.
+#[track_caller]
+pub fn sum(x: &Tensor) -> Tensor {
+    let elements = x.elements();
+    if elements <= LONGEST {
+        return sum_axis(&x.reshape([1, elements]), 1).reshape([]);
+    }
+    // Parts of equal length and a rest, so that the order of additions depends on the number of elements alone.
+    let parts = elements / LONGEST;
+    let flat = x.reshape([elements]);
+    let body = sum_axis(&flat.slice(0, 0..parts * LONGEST).reshape([parts, LONGEST]), 1);
+    let rest = sum_axis(&flat.slice(0, parts * LONGEST..elements).reshape([1, elements - parts * LONGEST]), 1);
+    super::add(&sum(&body), &rest.reshape([]))
+}
+
+/// The mean of all elements, as a scalar.
+#[track_caller]
+pub fn mean(x: &Tensor) -> Tensor {
+    scale(&sum(x), 1.0 / x.elements() as f32)
+}
+
+/// The sum over one axis, which goes from the shape.
+#[track_caller]
+pub fn sum_axis(x: &Tensor, axis: usize) -> Tensor {
+    let y = reduce("sum_axis", SUM, x, axis);
+    let shape = x.shape();
+    y.with_rule("sum_axis", [x], move |g, _| [Some(g.reshape(shape.with(axis, 1)).expand(shape))])
+}
+
+/// The mean over one axis, which goes from the shape.
+#[track_caller]
+pub fn mean_axis(x: &Tensor, axis: usize) -> Tensor {
+    scale(&sum_axis(x, axis), 1.0 / x.size(axis) as f32)
+}
+
+/// The largest over one axis of at least one element, which goes from the shape. Equal maxima share the gradient.
+#[track_caller]
+pub fn max_axis(x: &Tensor, axis: usize) -> Tensor {
+    assert!(x.size(axis) > 0, "[max_axis] expected an axis that is not empty, got {x:?}");
+    let y = reduce("max_axis", MAX, x, axis);
+    let (saved_x, saved_y, shape) = (x.detach(), y.detach(), x.shape());
+    y.with_rule("max_axis", [x], move |g, _| {
+        let kept = shape.with(axis, 1);
+        let winners = equal(&saved_x, &saved_y.reshape(kept));
+        let share = div(&g.reshape(kept), &sum_axis(&winners, axis).reshape(kept));
+        [Some(mul(&winners, &share))]
+    })
+}
+
+/// The index (u32) of the first largest element over one axis, which goes from the shape. Takes no gradient.
+#[track_caller]
+pub fn argmax_axis(x: &Tensor, axis: usize) -> Tensor {
+    assert!(x.size(axis) > 0, "[argmax_axis] expected an axis that is not empty, got {x:?}");
+    let y = x.device().empty(without(x.shape(), axis), DType::U32);
+    dispatch::<ReduceIndex>(params(ARGMAX, x, axis), &[&x.detach().whole(), &y]);
+    y
+}
+
+/// x summed over the axes along which `shape` was broadcast to x's: the derivative of broadcasting.
+#[track_caller]
+pub fn sum_to(x: &Tensor, shape: Shape) -> Tensor {
+    let added = x.rank() - shape.len();
+    let leading: usize = x.shape()[..added].iter().product();
+    let mut y = x.clone();
+    if added > 0 {
+        let rest: usize = x.shape()[added..].iter().product();
+        y = sum_axis(&y.reshape([leading, rest]), 0).reshape(&x.shape()[added..]);
+    }
+    for axis in 0..shape.len() {
+        if shape[axis] == 1 && y.size(axis) != 1 {
+            let kept = y.shape().with(axis, 1);
+            y = sum_axis(&y, axis).reshape(kept);
+        }
+    }
+    y
+}
+
+#[track_caller]
+fn reduce(name: &'static str, operation: u32, x: &Tensor, axis: usize) -> Tensor {
+    assert!(x.dtype() == DType::F32 && axis < x.rank(), "[{name}] expected f32 with an axis {axis}, got {x:?}");
+    let y = x.device().empty(without(x.shape(), axis), DType::F32);
+    dispatch::<Reduce>(params(operation, x, axis), &[&x.detach().whole(), &y]);
+    y
+}
+
+fn without(shape: Shape, axis: usize) -> Shape {
+    let mut sizes = shape.to_vec();
+    sizes.remove(axis);
+    Shape::new(&sizes)
+}
+
+fn params(operation: u32, x: &Tensor, axis: usize) -> Params {
+    let shape = x.shape();
+    Params {
+        outer: shape[..axis].iter().product::<usize>() as u32,
+        length: shape[axis] as u32,
+        inner: shape[axis + 1..].iter().product::<usize>() as u32,
+        operation,
+    }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Params {
+    outer: u32,
+    length: u32,
+    inner: u32,
+    operation: u32,
+}
+
+const fn by_column(source: &'static str) -> Shader<Params> {
+    Shader { source, constants, workgroups: |p| grid((p.outer * p.inner) as usize, 64) }
+}
+
+const fn by_row(source: &'static str) -> Shader<Params> {
+    Shader { source, constants, workgroups: |p| grid(p.outer as usize, 1) }
+}
+
+fn constants(p: &Params) -> Vec<(&'static str, f64)> {
+    vec![("OPERATION", p.operation.into())]
+}
+
+fn choose(p: &Params, traits: &Traits) -> usize {
+    (p.inner == 1 && p.length > 64 && !traits.software).into()
+}
+
+fn cost(p: &Params) -> Cost {
+    let (inputs, outputs) = (u64::from(p.outer) * u64::from(p.length) * u64::from(p.inner), u64::from(p.outer * p.inner));
+    Cost { flops: inputs, bytes: 4 * (inputs + outputs) }
+}
+
+struct Reduce;
+
+impl Kernel for Reduce {
+    type Params = Params;
+    const NAME: &'static str = "reduce";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_values"), by_row("reduce_rows_values")];
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        choose(p, traits)
+    }
+    fn cost(p: &Params) -> Cost {
+        cost(p)
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (x, y) = (io.real(0), io.real_mut(1));
+        if p.operation == SUM {
+            fold(p, x, y, R::ZERO, |a, b| a + b);
+        } else {
+            fold(p, x, y, R::from_f64(f64::from(f32::MIN)), |a, b| a.max(b));
+        }
+    }
+}
+
+/// Accumulates in sixteen lanes, which vector instructions can hold, and those in order.
+fn fold<R: Real>(p: &Params, x: &[R], y: &mut [R], start: R, combine: impl Fn(R, R) -> R + Sync) {
+    let (length, inner) = (p.length as usize, p.inner as usize);
+    if inner == 1 {
+        return parallel::rows(y, 1, length, |first, _, y| {
+            for (row, y) in y.iter_mut().enumerate() {
+                let x = &x[(first + row) * length..][..length];
+                let mut lanes = [start; 16];
+                let blocks = x.chunks_exact(16);
+                let rest = blocks.remainder().iter().fold(start, |sum, &value| combine(sum, value));
+                for block in blocks {
+                    lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = combine(*lane, value));
+                }
+                *y = combine(lanes.into_iter().fold(start, &combine), rest);
+            }
+        });
+    }
+    // Few outer rows must still occupy all cores, so each row of outputs is cut too.
+    let width = if inner % 64 == 0 && p.outer == 1 { 64 } else { inner };
+    parallel::rows(y, width, length, |first, _, chunk| {
+        for (part, y) in chunk.chunks_exact_mut(width).enumerate() {
+            let start_at = (first + part) * width;
+            let (outer, column) = (start_at / inner, start_at % inner);
+            y.fill(start);
+            for at in 0..length {
+                let x = &x[(outer * length + at) * inner + column..][..width];
+                y.iter_mut().zip(x).for_each(|(y, &value)| *y = combine(*y, value));
+            }
+        }
+    });
+}
+
+struct ReduceIndex;
+
+impl Kernel for ReduceIndex {
+    type Params = Params;
+    const NAME: &'static str = "argmax";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_indices"), by_row("reduce_rows_indices")];
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        choose(p, traits)
+    }
+    fn cost(p: &Params) -> Cost {
+        cost(p)
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (x, y) = (io.real(0), io.u32_mut(1));
+        let (length, inner) = (p.length as usize, p.inner as usize);
+        parallel::rows(y, 1, length, |first, _, y| {
+            for (i, y) in y.iter_mut().enumerate() {
+                let at = |k: usize| x[((first + i) / inner * length + k) * inner + (first + i) % inner];
+                *y = (1..length).fold(0, |best, k| if at(k) > at(best) { k } else { best }) as u32;
+            }
+        });
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for size in EDGES {
+        cases.push(Case::new(format!("sum {size}"), [Input::any([size])], |x| vec![sum(&x[0])]).terms(size));
+        cases.push(Case::new(format!("sum rows of {size}"), [Input::any([3, size])], |x| vec![sum_axis(&x[0], 1)]).terms(size));
+        cases.push(Case::new(format!("sum {size} rows"), [Input::any([size, 64])], |x| vec![sum_axis(&x[0], 0)]).terms(size));
+        if size > 0 {
+            cases.push(Case::new(format!("max {size}"), [Input::any([3, size, 2])], |x| vec![max_axis(&x[0], 1)]));
+            cases.push(Case::new(format!("argmax {size}"), [Input::fixed([3, size])], |x| vec![argmax_axis(&x[0], 1)]));
+        }
+    }
+    cases.push(Case::new("sum in parts", [Input::any([3, LONGEST])], |x| vec![sum(&x[0])]).terms(3 * LONGEST));
+    cases.push(Case::new("mean", [Input::any([7, 9])], |x| vec![mean(&x[0]), mean_axis(&x[0], 0)]).terms(63));
+    cases.push(Case::new("sum_to", [Input::any([2, 5, 3, 4])], |x| vec![sum_to(&x[0], [3, 1].into())]).terms(40));
+    cases.push(Case::new("argmax of ties", [Input::given([5], &[1.0, 7.0, 7.0, 0.0, 7.0])], |x| vec![argmax_axis(&x[0], 0)]));
+    cases.push(Case::new("sum past 65,535 workgroups", [Input::any([70_000, 65])], |x| vec![sum_axis(&x[0], 1)]).terms(65).large());
+    cases
+}

@@ -1,0 +1,54 @@
+//! Strided views as kernel parameters: `View` of `strided.wgsl`.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::shape::{Layout, MAX_RANK};
+
+/// A layout of six axes, outermost first, as four groups of four words.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct View {
+    sizes_outer: [u32; 4],
+    strides_outer: [u32; 4],
+    inner: [u32; 4],
+    offset: [u32; 4],
+}
+
+impl View {
+    pub fn new(layout: &Layout) -> Self {
+        let (mut sizes, mut strides) = ([1; MAX_RANK], [0; MAX_RANK]);
+        let unused = MAX_RANK - layout.shape.len();
+        for axis in 0..layout.shape.len() {
+            sizes[unused + axis] = layout.shape[axis] as u32;
+            strides[unused + axis] = layout.strides()[axis] as u32;
+        }
+        View {
+            sizes_outer: [sizes[0], sizes[1], sizes[2], sizes[3]],
+            strides_outer: [strides[0], strides[1], strides[2], strides[3]],
+            inner: [sizes[4], sizes[5], strides[4], strides[5]],
+            offset: [layout.offset as u32, 0, 0, 0],
+        }
+    }
+
+    /// The size of the last axis.
+    pub fn row(&self) -> usize {
+        self.inner[1] as usize
+    }
+
+    /// The distance between neighbours along the last axis.
+    pub fn step(&self) -> usize {
+        self.inner[3] as usize
+    }
+
+    /// Where the first element of a row of the last axis lies.
+    pub fn row_start(&self, row: usize) -> usize {
+        let mut rest = row;
+        let mut at = self.offset[0] as usize + rest % self.inner[0] as usize * self.inner[2] as usize;
+        rest /= self.inner[0] as usize;
+        for axis in (0..4).rev() {
+            at += rest % self.sizes_outer[axis] as usize * self.strides_outer[axis] as usize;
+            rest /= self.sizes_outer[axis] as usize;
+        }
+        at
+    }
+}

@@ -1,0 +1,213 @@
+//! Reverse-mode automatic differentiation.
+//!
+//! Every op hangs a [`Node`] on its output: which nodes its inputs have, and a rule that turns the gradient with respect to the
+//! output into the gradients with respect to the inputs. [`Tensor::backward`] starts at a scalar and applies the rules in the
+//! reverse order of recording, which is an order in which every node comes after all that use it. A rule calls ordinary ops, so
+//! a gradient is more recorded commands; each rule is dropped once applied, and with it the tensors it kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use crate::device::Device;
+use crate::ops;
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+type Rule = Box<dyn FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send>;
+
+/// A place on the tape.
+pub struct Node {
+    /// Grows in the order of recording.
+    id: u64,
+    /// `None` for a leaf, and for a node whose rule has been applied.
+    history: Mutex<Option<History>>,
+    leaf: bool,
+}
+
+struct History {
+    op: &'static str,
+    shape: Shape,
+    inputs: Vec<Option<Arc<Node>>>,
+    rule: Rule,
+}
+
+impl Node {
+    pub(crate) fn leaf(device: &Device) -> Arc<Node> {
+        Arc::new(Node { id: device.next_id(), history: Mutex::new(None), leaf: true })
+    }
+
+    pub(crate) fn new(device: &Device, op: &'static str, shape: Shape, inputs: Vec<Option<Arc<Node>>>, rule: Rule) -> Arc<Node> {
+        Arc::new(Node { id: device.next_id(), history: Mutex::new(Some(History { op, shape, inputs, rule })), leaf: false })
+    }
+
+    fn take_history(&self) -> Option<History> {
+        self.history.lock().expect("no rule panics while it is taken").take()
+    }
+}
+
+/// The gradients that a backward pass left, by leaf.
+#[derive(Default)]
+pub struct Gradients {
+    by_leaf: HashMap<u64, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient with respect to a leaf; `None` if the loss does not depend on it.
+    pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
+        self.by_leaf.get(&leaf.node()?.id)
+    }
+
+    /// Adds another pass's gradients to these, leaf by leaf.
+    pub fn accumulate(&mut self, other: Gradients) {
+        for (leaf, grad) in other.by_leaf {
+            self.add(leaf, grad);
+        }
+    }
+
+    fn add(&mut self, leaf: u64, grad: Tensor) {
+        let sum = match self.by_leaf.remove(&leaf) {
+            Some(before) => ops::add(&before, &grad),
+            None => grad,
+        };
+        self.by_leaf.insert(leaf, sum);
+    }
+}
+
+impl Tensor {
+    /// The gradients of this scalar with respect to the leaves it was computed from. Frees the tape behind it.
+    ///
+    /// # Panics
+    /// If it is no scalar, or nothing it was computed from requires a gradient.
+    #[track_caller]
+    pub fn backward(&self) -> Gradients {
+        assert!(self.elements() == 1, "[backward] expected a scalar, got {:?}", self.shape());
+        self.backward_from(&ops::full(self.device(), 1.0, self.shape()))
+    }
+
+    /// [`backward`](Self::backward) of `sum(self * grad)`: for an output of any shape whose gradient is known.
+    #[track_caller]
+    pub fn backward_from(&self, grad: &Tensor) -> Gradients {
+        let Some(root) = self.node() else { panic!("[backward] expected a tensor that requires a gradient, got {self:?}") };
+        assert!(grad.shape() == self.shape(), "[backward] expected a gradient of {:?}, got {:?}", self.shape(), grad.shape());
+        let mut gradients = Gradients::default();
+        let mut waiting = BTreeMap::from([(root.id, (root.clone(), grad.detach()))]);
+        while let Some((id, (node, grad))) = waiting.pop_last() {
+            if node.leaf {
+                gradients.add(id, grad);
+                continue;
+            }
+            let Some(history) = node.take_history() else { panic!("[backward] expected a tape that was not yet walked") };
+            for (input, grad) in history.apply(&grad) {
+                let sum = match waiting.remove(&input.id) {
+                    Some((_, before)) => ops::add(&before, &grad),
+                    None => grad,
+                };
+                waiting.insert(input.id, (input, sum));
+            }
+        }
+        gradients
+    }
+}
+
+impl History {
+    fn apply(self, grad: &Tensor) -> Vec<(Arc<Node>, Tensor)> {
+        assert!(grad.shape() == self.shape, "[{}] expected a gradient of {:?}, got {:?}", self.op, self.shape, grad.shape());
+        let grads = (self.rule)(grad);
+        assert!(grads.len() == self.inputs.len(), "[{}] expected a gradient an input, got {}", self.op, grads.len());
+        let pairs = self.inputs.into_iter().zip(grads);
+        pairs
+            .filter_map(|(input, grad)| {
+                let input = input?;
+                let grad = grad.unwrap_or_else(|| panic!("[{}] expected a gradient for every input that requires one", self.op));
+                assert!(!grad.requires_grad(), "[{}] expected a rule that captures detached tensors", self.op);
+                Some((input, grad))
+            })
+            .collect()
+    }
+}
+
+/// `block(x)`, keeping nothing of what happens inside: the backward pass computes it again (Chen et al. 2016,
+/// arXiv:1604.06174). The block must give the same result when called again with the same input; the leaves it uses get their
+/// gradients as always.
+pub fn checkpoint(x: &Tensor, block: impl Fn(&Tensor) -> Tensor + Send + 'static) -> Tensor {
+    let inside = if x.requires_grad() { x.requiring_grad() } else { x.detach() };
+    let first = block(&inside);
+    let Some(root) = first.node() else { return first };
+    // The outer tape sees one node whose inputs are x and the leaves that the block used. Dropping `first`'s own node here
+    // frees what the block kept.
+    let entry = inside.node().map(|node| node.id);
+    let leaves: Vec<Arc<Node>> = leaves_behind(root).into_iter().filter(|leaf| Some(leaf.id) != entry).collect();
+    let output = first.detach();
+    let (x_detached, wanted) = (x.detach(), x.requires_grad());
+    let inputs = std::iter::once(x.node().cloned()).chain(leaves.iter().cloned().map(Some)).collect();
+    let rule: Rule = Box::new(move |grad| {
+        let inside = if wanted { x_detached.requiring_grad() } else { x_detached };
+        let mut gradients = block(&inside).backward_from(grad);
+        let for_x = inside.node().and_then(|node| gradients.by_leaf.remove(&node.id));
+        std::iter::once(for_x).chain(leaves.iter().map(|leaf| gradients.by_leaf.remove(&leaf.id))).collect()
+    });
+    let node = Node::new(x.device(), "checkpoint", output.shape(), inputs, rule);
+    output.on_node(node)
+}
+
+/// The leaves that a node was computed from, in the order in which they were made.
+fn leaves_behind(root: &Arc<Node>) -> Vec<Arc<Node>> {
+    let mut seen = BTreeMap::from([(root.id, root.clone())]);
+    let mut stack = vec![root.clone()];
+    while let Some(node) = stack.pop() {
+        if let Some(history) = &*node.history.lock().expect("no rule panics while it is taken") {
+            for input in history.inputs.iter().flatten() {
+                if seen.insert(input.id, input.clone()).is_none() {
+                    stack.push(input.clone());
+                }
+            }
+        }
+    }
+    seen.into_values().filter(|node| node.leaf).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tensor_used_twice_gets_both_gradients() {
+        let device = Device::reference();
+        let x = device.tensor(&[3.0], [1]).requiring_grad();
+        let y = ops::add(&ops::mul(&x, &x), &x);
+        assert_eq!(y.backward().get(&x).unwrap().to_vec().unwrap(), [7.0]);
+    }
+
+    #[test]
+    fn a_checkpointed_block_has_the_same_gradients_and_keeps_only_its_input() {
+        let device = Device::cpu();
+        let x = device.tensor(&[0.3; 1000], [1000]).requiring_grad();
+        let weight = device.tensor(&[0.7; 1000], [1000]).requiring_grad();
+        let block = {
+            let weight = weight.clone();
+            move |x: &Tensor| (0..10).fold(x.clone(), |y, _| ops::tanh(&ops::mul(&y, &weight)))
+        };
+        let gradients = |output: Tensor| {
+            device.reset_peak();
+            let loss = ops::sum(&output);
+            device.flush().unwrap();
+            let held = device.memory().in_use;
+            let gradients = loss.backward();
+            let values = [&x, &weight].map(|leaf| gradients.get(leaf).unwrap().to_vec().unwrap());
+            (values, held)
+        };
+        let (plain, plain_held) = gradients(block(&x));
+        let (again, again_held) = gradients(checkpoint(&x, block));
+        assert_eq!(plain, again);
+        assert!(again_held < plain_held / 4, "held {again_held} bytes, without checkpointing {plain_held}");
+    }
+
+    #[test]
+    #[should_panic(expected = "[backward] expected a tape that was not yet walked")]
+    fn a_tape_is_walked_once() {
+        let x = Device::cpu().tensor(&[1.0], [1]).requiring_grad();
+        let y = ops::exp(&x);
+        y.backward();
+        y.backward();
+    }
+}

@@ -1,0 +1,313 @@
+//! Tensors: a shape, a type, a buffer on a device and, where a gradient is wanted, a place on the tape.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use crate::device::{Device, HostBuffer};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{AnyKernel, Kernel};
+use crate::ops;
+use crate::recording::{BufferRef, Payload};
+use crate::shape::{Layout, Shape};
+use crate::tape::Node;
+
+/// An array of numbers on a device. Cheap to clone: clones share the buffer.
+#[derive(Clone)]
+pub struct Tensor {
+    buffer: Arc<Buffer>,
+    layout: Layout,
+    node: Option<Arc<Node>>,
+}
+
+/// A handle on device memory; the last one frees it.
+struct Buffer {
+    reference: BufferRef,
+    device: Device,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.device.record_free(self.reference);
+    }
+}
+
+/// Makes tensors.
+impl Device {
+    /// A tensor of f32 with these elements in row-major order.
+    ///
+    /// # Panics
+    /// If their number is not that of the shape.
+    #[track_caller]
+    pub fn tensor(&self, elements: &[f32], shape: impl Into<Shape>) -> Tensor {
+        self.tensor_of_bytes(Arc::new(bytemuck::cast_slice::<f32, u8>(elements).to_vec()), DType::F32, shape)
+    }
+
+    /// A tensor of u32.
+    #[track_caller]
+    pub fn tensor_u32(&self, elements: &[u32], shape: impl Into<Shape>) -> Tensor {
+        self.tensor_of_bytes(Arc::new(bytemuck::cast_slice::<u32, u8>(elements).to_vec()), DType::U32, shape)
+    }
+
+    /// A tensor whose elements are little-endian bytes, which may still lie in a mapped file.
+    #[track_caller]
+    pub fn tensor_of_bytes(&self, bytes: Payload, dtype: DType, shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        let got = (*bytes).as_ref().len();
+        assert!(
+            got == shape.elements() * dtype.size(),
+            "[tensor] expected {} {dtype} for {shape:?}, got {got} bytes",
+            shape.elements()
+        );
+        let tensor = self.empty(shape, dtype);
+        self.record_upload(tensor.buffer.reference, bytes);
+        tensor
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(&self, shape: impl Into<Shape>) -> Tensor {
+        ops::full(self, 0.0, shape)
+    }
+
+    /// A tensor that a kernel is about to write.
+    pub(crate) fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        let layout = Layout::contiguous(shape.into());
+        let reference = BufferRef { id: self.next_id(), dtype, elements: layout.shape.elements() };
+        Tensor { buffer: Arc::new(Buffer { reference, device: self.clone() }), layout, node: None }
+    }
+}
+
+impl Tensor {
+    /// The sizes of its axes.
+    pub fn shape(&self) -> Shape {
+        self.layout.shape
+    }
+
+    /// The size of one axis.
+    #[track_caller]
+    pub fn size(&self, axis: usize) -> usize {
+        self.layout.shape[axis]
+    }
+
+    /// The size of the last axis; 1 for a scalar.
+    pub fn last_size(&self) -> usize {
+        self.layout.shape.last().copied().unwrap_or(1)
+    }
+
+    /// How many axes it has.
+    pub fn rank(&self) -> usize {
+        self.layout.shape.len()
+    }
+
+    /// How many elements it has.
+    pub fn elements(&self) -> usize {
+        self.layout.shape.elements()
+    }
+
+    /// How it lies in its buffer.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.buffer.reference.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> &Device {
+        &self.buffer.device
+    }
+
+    /// Whether a gradient will flow into it.
+    pub fn requires_grad(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// The same elements as a leaf of the tape: `backward` will have a gradient for it.
+    pub fn requiring_grad(&self) -> Tensor {
+        assert!(self.dtype() == DType::F32, "[requiring_grad] expected f32, got {}", self.dtype());
+        Tensor { node: Some(Node::leaf(self.device())), ..self.detach() }
+    }
+
+    /// The same elements, off the tape: no gradient flows through.
+    pub fn detach(&self) -> Tensor {
+        Tensor { node: None, ..self.clone() }
+    }
+
+    /// A tensor that a kernel is about to write, of another type, lying as this one does.
+    pub(crate) fn like_in(&self, dtype: DType) -> Tensor {
+        Tensor { layout: self.layout, ..self.device().empty([self.buffer_elements()], dtype) }
+    }
+
+    /// How many elements its buffer holds: more than its own, where it is a view of a part.
+    pub(crate) fn buffer_elements(&self) -> usize {
+        self.buffer.reference.elements
+    }
+
+    /// Its elements in row-major order, read back to the host (f16 and bf16 widened).
+    ///
+    /// # Errors
+    /// Whatever the device met since the last read.
+    pub fn to_vec(&self) -> Result<Vec<f32>> {
+        Ok(match self.read()? {
+            HostBuffer::F32(values) => values,
+            HostBuffer::F64(values) => values.into_iter().map(|value| value as f32).collect(),
+            HostBuffer::F16(values) => values.into_iter().map(|value| value.to_f32()).collect(),
+            HostBuffer::BF16(values) => values.into_iter().map(|value| value.to_f32()).collect(),
+            HostBuffer::U32(_) => panic!("[to_vec] expected a floating-point tensor, got u32"),
+        })
+    }
+
+    /// [`to_vec`](Self::to_vec) with all digits of the reference device.
+    pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
+        match self.read()? {
+            HostBuffer::F64(values) => Ok(values),
+            _ => Ok(self.to_vec()?.into_iter().map(f64::from).collect()),
+        }
+    }
+
+    /// The elements of a u32 tensor.
+    pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
+        match self.read()? {
+            HostBuffer::U32(values) => Ok(values),
+            _ => panic!("[to_vec_u32] expected u32, got {}", self.dtype()),
+        }
+    }
+
+    /// Its elements as stored, little-endian, for a file. On the reference device f32 is rounded from f64.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        Ok(match self.read()? {
+            HostBuffer::F32(values) => bytemuck::cast_slice(&values).to_vec(),
+            HostBuffer::F64(values) => values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect(),
+            HostBuffer::F16(values) => bytemuck::cast_slice(&values).to_vec(),
+            HostBuffer::BF16(values) => bytemuck::cast_slice(&values).to_vec(),
+            HostBuffer::U32(values) => bytemuck::cast_slice(&values).to_vec(),
+        })
+    }
+
+    /// The one element of a tensor that has one.
+    #[track_caller]
+    pub fn item(&self) -> Result<f32> {
+        assert!(self.elements() == 1, "[item] expected one element, got {:?}", self.shape());
+        Ok(self.to_vec()?[0])
+    }
+
+    fn read(&self) -> Result<HostBuffer> {
+        let whole = self.detach().whole();
+        whole.device().download(whole.buffer.reference)
+    }
+
+    /// This tensor, or a copy of it, filling its buffer in row-major order: what most kernels ask for.
+    pub fn whole(&self) -> Tensor {
+        let fills = self.layout == Layout::contiguous(self.shape()) && self.elements() == self.buffer.reference.elements;
+        if fills { self.clone() } else { ops::copy(self) }
+    }
+
+    /// The axes in another order: axis `i` of the result is axis `order[i]` of this. A view; its gradient is permuted back.
+    #[track_caller]
+    pub fn permute(&self, order: &[usize]) -> Tensor {
+        let mut back = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(to, &from)| {
+            if from < back.len() {
+                back[from] = to
+            }
+        });
+        self.viewed("permute", self.layout.permute(order), move |grad| grad.permute(&back))
+    }
+
+    /// The last two axes exchanged. A view.
+    #[track_caller]
+    pub fn transpose(&self) -> Tensor {
+        assert!(self.rank() >= 2, "[transpose] expected a matrix, got {:?}", self.shape());
+        let mut order: Vec<usize> = (0..self.rank()).collect();
+        order.swap(self.rank() - 2, self.rank() - 1);
+        self.permute(&order)
+    }
+
+    /// The same elements under another shape: a view where strides can say so, a copy where not.
+    #[track_caller]
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
+        let (from, shape) = (self.shape(), shape.into());
+        match self.layout.reshape(shape) {
+            Some(layout) => self.viewed("reshape", layout, move |grad| grad.reshape(from)),
+            None => ops::copy(self).reshape(shape),
+        }
+    }
+
+    /// Part of one axis. A view; its gradient is zero elsewhere.
+    #[track_caller]
+    pub fn slice(&self, axis: usize, range: Range<usize>) -> Tensor {
+        let (from, start) = (self.shape(), range.start);
+        self.viewed("slice", self.layout.slice(axis, range), move |grad| ops::pad(grad, axis, start, from[axis]))
+    }
+
+    /// Stretched to `shape` by broadcasting. A view; its gradient is summed over the stretched axes.
+    #[track_caller]
+    pub fn expand(&self, shape: impl Into<Shape>) -> Tensor {
+        let from = self.shape();
+        self.viewed("expand", self.layout.expand(shape.into()), move |grad| ops::sum_to(grad, from))
+    }
+
+    fn viewed(&self, op: &'static str, layout: Layout, back: impl FnOnce(&Tensor) -> Tensor + Send + 'static) -> Tensor {
+        let view = Tensor { layout, ..self.detach() };
+        view.with_rule(op, [self], |grad, _| [Some(back(grad))])
+    }
+
+    /// Puts this output on the tape, if one of the inputs it was computed from is there. `rule` gets the gradient with respect
+    /// to the output, of its shape, and which inputs want one; it returns the gradients with respect to those, of their
+    /// shapes. What it captures must be detached: it would keep the whole tape alive otherwise.
+    pub fn with_rule<const N: usize>(
+        self,
+        op: &'static str,
+        inputs: [&Tensor; N],
+        rule: impl FnOnce(&Tensor, [bool; N]) -> [Option<Tensor>; N] + Send + 'static,
+    ) -> Tensor {
+        let wanted = inputs.map(Tensor::requires_grad);
+        if !wanted.contains(&true) {
+            return self;
+        }
+        let nodes = inputs.iter().map(|input| input.node.clone()).collect();
+        let node = Node::new(self.device(), op, self.shape(), nodes, Box::new(move |grad| rule(grad, wanted).into()));
+        Tensor { node: Some(node), ..self }
+    }
+
+    pub(crate) fn node(&self) -> Option<&Arc<Node>> {
+        self.node.as_ref()
+    }
+
+    pub(crate) fn on_node(self, node: Arc<Node>) -> Tensor {
+        Tensor { node: Some(node), ..self }
+    }
+}
+
+/// Records a dispatch of kernel `K` on these tensors, in the order of its bindings. Kernels see whole buffers: where a view's
+/// strides or offset matter, they are among the parameters.
+#[track_caller]
+pub fn dispatch<K: Kernel>(params: K::Params, tensors: &[&Tensor]) {
+    let device = tensors[0].device();
+    assert!(
+        tensors.iter().all(|tensor| tensor.device().same_as(device)),
+        "[{}] expected tensors of one device, got {:?}",
+        K::NAME,
+        tensors.iter().map(|tensor| tensor.device()).collect::<Vec<_>>()
+    );
+    let buffers = tensors.iter().map(|tensor| tensor.buffer.reference).collect();
+    device.record_dispatch(AnyKernel::of::<K>(), words(&params), buffers);
+}
+
+fn words<P: Pod>(params: &P) -> Vec<u32> {
+    let bytes = bytemuck::bytes_of(params);
+    let mut words = vec![0; bytes.len() / 4];
+    bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
+    words
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?} on {:?}", self.dtype(), self.shape(), self.device())
+    }
+}

@@ -1,0 +1,31 @@
+// Floating-point storage types by number: 0 f32, 1 f16, 2 bf16. Narrow types lie two to a word, the first in the low half.
+
+fn bf16_round(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    // NaN keeps a payload bit; everything else rounds to nearest even.
+    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+    return select(rounded, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+
+fn widen_low(dtype: u32, word: u32) -> f32 {
+    switch dtype {
+        case 0u: { return bitcast<f32>(word); }
+        case 1u: { return unpack2x16float(word).x; }
+        default: { return bitcast<f32>(word << 16u); }
+    }
+}
+
+fn widen_high(dtype: u32, word: u32) -> f32 {
+    switch dtype {
+        case 1u: { return unpack2x16float(word).y; }
+        default: { return bitcast<f32>(word & 0xffff0000u); }
+    }
+}
+
+// Two values as one word of a narrow type.
+fn narrow(dtype: u32, low: f32, high: f32) -> u32 {
+    if dtype == 1u {
+        return pack2x16float(vec2(low, high));
+    }
+    return bf16_round(low) | (bf16_round(high) << 16u);
+}

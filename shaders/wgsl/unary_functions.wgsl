@@ -1,0 +1,77 @@
+// The unary family. The numbers are the order of the table in engine/src/ops/unary.rs.
+
+override OPERATION: u32 = 0u;
+
+const SQRT_2_OVER_PI = 0.7978845608028654;
+const SQRT_HALF = 0.7071067811865476;
+const INVERSE_SQRT_2_PI = 0.3989422804014327;
+
+// 1 / (1 + e^-x), by sign so that nothing overflows.
+fn sigmoid(x: f32) -> f32 {
+    let small = exp(-abs(x));
+    return select(1.0, small, x < 0.0) / (1.0 + small);
+}
+
+// Some drivers overflow inside tanh: beyond 15 it is 1 to the last bit.
+fn safe_tanh(x: f32) -> f32 {
+    return tanh(clamp(x, -15.0, 15.0));
+}
+
+// The error function by Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7.
+fn erf(x: f32) -> f32 {
+    let t = 1.0 / (1.0 + 0.3275911 * abs(x));
+    let p = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+    return sign(x) * (1.0 - p * exp(-min(x * x, 80.0)));
+}
+
+fn apply(x: f32) -> f32 {
+    switch OPERATION {
+        case 0u: { return -x; }
+        case 1u: { return exp(x); }
+        case 2u: { return log(x); }
+        case 3u: { return sqrt(x); }
+        case 4u: { return 1.0 / sqrt(x); }
+        case 5u: { return 1.0 / x; }
+        case 6u: { return x * x; }
+        case 7u: { return abs(x); }
+        case 8u: { return sin(x); }
+        case 9u: { return cos(x); }
+        case 10u: { return safe_tanh(x); }
+        case 11u: { return sigmoid(x); }
+        case 12u: { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }
+        case 13u: { return max(x, 0.0); }
+        case 14u: { return x * sigmoid(x); }
+        case 15u: { return 0.5 * x * (1.0 + erf(x * SQRT_HALF)); }
+        case 16u: { return 0.5 * x * (1.0 + safe_tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))); }
+        default: { return x; }
+    }
+}
+
+fn derivative(x: f32) -> f32 {
+    switch OPERATION {
+        case 0u: { return -1.0; }
+        case 1u: { return exp(x); }
+        case 2u: { return 1.0 / x; }
+        case 3u: { return 0.5 / sqrt(x); }
+        case 4u: { return -0.5 / (x * sqrt(x)); }
+        case 5u: { return -1.0 / (x * x); }
+        case 6u: { return 2.0 * x; }
+        case 7u: { return sign(x); }
+        case 8u: { return cos(x); }
+        case 9u: { return -sin(x); }
+        case 10u: { let t = safe_tanh(x); return 1.0 - t * t; }
+        case 11u: { let s = sigmoid(x); return s * (1.0 - s); }
+        case 12u: { return sigmoid(x); }
+        case 13u: { return select(0.0, 1.0, x > 0.0); }
+        case 14u: { let s = sigmoid(x); return s * (1.0 + x * (1.0 - s)); }
+        case 15u: {
+            return 0.5 * (1.0 + erf(x * SQRT_HALF)) + x * INVERSE_SQRT_2_PI * exp(-min(0.5 * x * x, 80.0));
+        }
+        case 16u: {
+            let c = clamp(x, -20.0, 20.0);
+            let t = safe_tanh(SQRT_2_OVER_PI * (c + 0.044715 * c * c * c));
+            return 0.5 * (1.0 + t) + 0.5 * c * (1.0 - t * t) * SQRT_2_OVER_PI * (1.0 + 0.134145 * c * c);
+        }
+        default: { return 1.0; }
+    }
+}
