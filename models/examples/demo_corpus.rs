@@ -24,9 +24,7 @@ fn run() -> Result<(), String> {
     let (mut seed, mut documents, mut out) = (0, 20_000, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(option) = arguments.next() {
-        let value = arguments
-            .next()
-            .ok_or_else(|| format!("{option} expects a value\n{USAGE}"))?;
+        let value = arguments.next().ok_or_else(|| format!("{option} expects a value\n{USAGE}"))?;
         match option.as_str() {
             "--seed" => seed = number(&option, &value)?,
             "--documents" => documents = number(&option, &value)? as usize,
@@ -42,16 +40,12 @@ fn run() -> Result<(), String> {
 }
 
 fn number(option: &str, value: &str) -> Result<u64, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{option} expects a whole number, got {value:?}\n{USAGE}"))
+    value.parse().map_err(|_| format!("{option} expects a whole number, got {value:?}\n{USAGE}"))
 }
 
 /// The file appears complete or not at all.
 fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
     file.write_all(text.as_bytes())?;
     file.persist(path)?;

@@ -10,16 +10,12 @@ use super::task;
 /// `count` documents: two in five are stories, two in five a context with a question and its answer,
 /// one in five a review. No review is one of [`task::held_out`], and none is followed by its mood.
 pub fn pretraining_documents(seed: u64, count: usize) -> Vec<String> {
-    (0..count)
-        .map(|index| document(&mut Random::of_row(seed, "pretraining", index)))
-        .collect()
+    (0..count).map(|index| document(&mut Random::of_row(seed, "pretraining", index))).collect()
 }
 
 /// `count` questions of the kind that the base model reads, as rows: how well it has learnt to answer.
 pub fn question_rows(seed: u64, count: usize) -> Vec<Row> {
-    (0..count)
-        .map(|index| row_of(&question(&mut Random::of_row(seed, "questions", index))))
-        .collect()
+    (0..count).map(|index| row_of(&question(&mut Random::of_row(seed, "questions", index)))).collect()
 }
 
 fn document(random: &mut Random) -> String {
@@ -40,10 +36,7 @@ fn document(random: &mut Random) -> String {
 }
 
 fn row_of(question: &Question) -> Row {
-    Row {
-        prompt: question.prompt(),
-        completion: format!(" {}", question.answer),
-    }
+    Row { prompt: question.prompt(), completion: format!(" {}", question.answer) }
 }
 
 #[cfg(test)]
@@ -83,10 +76,7 @@ mod tests {
     fn documents_are_short_clean_text() {
         for document in pretraining_documents(0, 5000) {
             assert!((40..=400).contains(&document.len()), "{document:?}");
-            assert!(
-                document.is_ascii() && !document.contains("  "),
-                "{document:?}"
-            );
+            assert!(document.is_ascii() && !document.contains("  "), "{document:?}");
             assert!(!document.contains(['{', '}', '|', '<']), "{document:?}");
             assert!(document.starts_with(|first: char| first.is_uppercase() || first == '"'));
             assert!(document.ends_with(['.', '!', '?', '"']), "{document:?}");
@@ -98,10 +88,7 @@ mod tests {
         for document in pretraining_documents(0, 5000) {
             assert!(!document.contains("Mood"), "{document:?}");
             if let Some(review) = document.strip_prefix("Review: ") {
-                assert!(
-                    words(review).all(|word| word != "good" && word != "bad"),
-                    "{review:?}"
-                );
+                assert!(words(review).all(|word| word != "good" && word != "bad"), "{review:?}");
                 assert!(!task::is_held_out(review), "{review:?}");
             }
         }

@@ -3,20 +3,8 @@
 /// A plot is a list of beats; a beat is one of its sentences, or none where one is empty.
 pub(super) type Plot = &'static [&'static [&'static str]];
 
-pub(super) const PLOTS: [Plot; 12] = [
-    LOST,
-    BROKEN,
-    HUNGRY,
-    CAUGHT_OUTSIDE,
-    NOISE,
-    SWAP,
-    SEED,
-    PRESENT,
-    LEARNING,
-    TRUTH,
-    BOAST,
-    STUCK,
-];
+pub(super) const PLOTS: [Plot; 12] =
+    [LOST, BROKEN, HUNGRY, CAUGHT_OUTSIDE, NOISE, SWAP, SEED, PRESENT, LEARNING, TRUTH, BOAST, STUCK];
 
 const LOST: Plot = &[
     &[
@@ -24,11 +12,7 @@ const LOST: Plot = &[
         "{Hero} loved {their} {colour} {thing}.",
         "Once there was a {child} named {hero} who had {a colour} {thing}.",
     ],
-    &[
-        "One {time}, it was gone.",
-        "One {time}, {they} could not find it.",
-        "But one {time}, {they} lost it {in place}.",
-    ],
+    &["One {time}, it was gone.", "One {time}, {they} could not find it.", "But one {time}, {they} lost it {in place}."],
     &[
         "{They} looked {spot}, but it was not there.",
         "{They} looked {spot} and {other spot}, but there was no {thing}.",
@@ -53,15 +37,8 @@ const BROKEN: Plot = &[
         "{Hero} had {a colour} {fragile} that {they} loved.",
         "{Elder} made {a colour} {fragile} for {hero}.",
     ],
-    &[
-        "One {time}, the {fragile} {broke}.",
-        "But one {time}, it {broke}.",
-    ],
-    &[
-        "{Hero} began to cry.",
-        "{Hero} was very sad.",
-        "\"Oh no!\" said {hero}. \"My {fragile}!\"",
-    ],
+    &["One {time}, the {fragile} {broke}.", "But one {time}, it {broke}."],
+    &["{Hero} began to cry.", "{Hero} was very sad.", "\"Oh no!\" said {hero}. \"My {fragile}!\""],
     &[
         "{Friend} came and {mended}.",
         "\"I can help,\" said {friend}, and {friend they} {mended}.",
@@ -111,11 +88,7 @@ const CAUGHT_OUTSIDE: Plot = &[
         "One day, {hero} and {friend} were {outdoors}.",
         "{Hero} took {their} {thing} and played with {friend} {outdoors}.",
     ],
-    &[
-        "Then {weather}.",
-        "Soon {weather}.",
-        "They were far from home when {weather}.",
-    ],
+    &["Then {weather}.", "Soon {weather}.", "They were far from home when {weather}."],
     &[
         "They were {cold}, so they ran home.",
         "{Friend} was {cold}, so {hero} gave {friend them} {their} {colour} coat.",
@@ -146,11 +119,7 @@ const NOISE: Plot = &[
         "{They} took a lamp and went to look.",
         "{They} hid in bed and did not move.",
     ],
-    &[
-        "Something moved behind the door.",
-        "The noise came again.",
-        "",
-    ],
+    &["Something moved behind the door.", "The noise came again.", ""],
     &[
         "But it was only {a size} {animal} with {a colour} {thing}.",
         "Then {a size} {animal} came out and looked at {them}.",
@@ -173,11 +142,7 @@ const SWAP: Plot = &[
         "{Friend} had {a other colour} {other thing}, but {friend they} wanted {a thing}.",
         "{In place}, {they} met {friend}, who had {a other colour} {other thing}.",
     ],
-    &[
-        "\"Shall we swap?\" asked {hero}.",
-        "\"Give me yours and take mine,\" said {friend}.",
-        "\"Let us swap!\" they both said.",
-    ],
+    &["\"Shall we swap?\" asked {hero}.", "\"Give me yours and take mine,\" said {friend}.", "\"Let us swap!\" they both said."],
     &[
         "{Hero} gave {friend} the {thing}, and {friend} gave {hero} the {other thing}.",
         "So {friend} took the {thing}, and {hero} took the {other thing}.",
@@ -191,36 +156,20 @@ const SWAP: Plot = &[
 ];
 
 const SEED: Plot = &[
-    &[
-        "{Elder} gave {hero} a seed.",
-        "{Hero} found a little seed {spot}.",
-        "{Hero} got a seed from {friend}.",
-    ],
-    &[
-        "{They} put it in the ground {outdoors}.",
-        "{Hero} planted it {outdoors}.",
-    ],
+    &["{Elder} gave {hero} a seed.", "{Hero} found a little seed {spot}.", "{Hero} got a seed from {friend}."],
+    &["{They} put it in the ground {outdoors}.", "{Hero} planted it {outdoors}."],
     &[
         "Every day {they} gave it water.",
         "{They} gave it water and sang to it.",
         "The sun was hot, so {they} gave it water every {time}.",
     ],
-    &[
-        "For a long time, nothing happened.",
-        "{Friend} said, \"It will never grow.\"",
-        "",
-    ],
+    &["For a long time, nothing happened.", "{Friend} said, \"It will never grow.\"", ""],
     &[
         "Then one {time}, there was {a plant}!",
         "In the end, it grew into a big {plant}.",
         "At last, {a plant} grew, and it was as tall as {hero}.",
     ],
-    &[
-        "{Hero} was proud.",
-        "{Hero} showed it to {friend}, and they were glad.",
-        "Soon {a animal} came to live under it.",
-        "",
-    ],
+    &["{Hero} was proud.", "{Hero} showed it to {friend}, and they were glad.", "Soon {a animal} came to live under it.", ""],
 ];
 
 const PRESENT: Plot = &[
@@ -244,11 +193,7 @@ const PRESENT: Plot = &[
         "\"Is it for me?\" asked {friend}. \"Yes,\" said {hero}.",
         "\"It is the best {craft} of all,\" said {friend}.",
     ],
-    &[
-        "Then they ate {food} {in place}.",
-        "{Friend} took it everywhere from that day on.",
-        "{Hero} was happy too.",
-    ],
+    &["Then they ate {food} {in place}.", "{Friend} took it everywhere from that day on.", "{Hero} was happy too."],
 ];
 
 const LEARNING: Plot = &[
@@ -257,43 +202,21 @@ const LEARNING: Plot = &[
         "{Friend} could {skill}, and {hero} wanted to do it too.",
         "\"I want to {skill},\" said {hero}.",
     ],
-    &[
-        "The first time, {they} {failed}.",
-        "{They} tried, but {they} {failed}.",
-        "On the first day, {they} {failed}.",
-    ],
+    &["The first time, {they} {failed}.", "{They} tried, but {they} {failed}.", "On the first day, {they} {failed}."],
     &[
         "{Friend} laughed, but then {friend they} helped {hero}.",
         "\"Try again,\" said {elder}.",
         "{Hero} was sad, but {they} did not stop.",
     ],
-    &[
-        "Every {time}, {they} tried again.",
-        "{They} tried again and again.",
-        "",
-    ],
-    &[
-        "At last, {they} {managed}.",
-        "Then one {time}, {hero} {managed}!",
-        "In the end, {they} {managed}, and {friend} clapped.",
-    ],
+    &["Every {time}, {they} tried again.", "{They} tried again and again.", ""],
+    &["At last, {they} {managed}.", "Then one {time}, {hero} {managed}!", "In the end, {they} {managed}, and {friend} clapped."],
     &["{Hero} was proud.", "\"I can do it!\" said {hero}.", ""],
 ];
 
 const TRUTH: Plot = &[
-    &[
-        "{Elder} put some {dish} on the table.",
-        "There was some {dish} in the kitchen.",
-        "{Elder} made {dish} for the evening.",
-    ],
-    &[
-        "{Hero} was hungry, so {they} ate it all.",
-        "{Hero} ate a little, and then a little more, until there was nothing left.",
-    ],
-    &[
-        "\"Who ate the {dish}?\" asked {elder}.",
-        "{Elder} came back and asked, \"Where is the {dish}?\"",
-    ],
+    &["{Elder} put some {dish} on the table.", "There was some {dish} in the kitchen.", "{Elder} made {dish} for the evening."],
+    &["{Hero} was hungry, so {they} ate it all.", "{Hero} ate a little, and then a little more, until there was nothing left."],
+    &["\"Who ate the {dish}?\" asked {elder}.", "{Elder} came back and asked, \"Where is the {dish}?\""],
     &[
         "{Hero} turned red and said, \"It was me.\"",
         "\"It was the {animal},\" said {hero}, but then {they} told the truth.",
@@ -307,18 +230,9 @@ const TRUTH: Plot = &[
 ];
 
 const BOAST: Plot = &[
-    &[
-        "\"I am the best,\" said the {size} {animal}.",
-        "{A size} {animal} lived {in place} and thought it was the best of all.",
-    ],
-    &[
-        "\"I can run to the lake and back before you can eat your {food},\" it told {hero}.",
-        "It asked {hero} to run a race.",
-    ],
-    &[
-        "So {hero} and the {animal} ran.",
-        "{Hero} said yes, and off they went.",
-    ],
+    &["\"I am the best,\" said the {size} {animal}.", "{A size} {animal} lived {in place} and thought it was the best of all."],
+    &["\"I can run to the lake and back before you can eat your {food},\" it told {hero}.", "It asked {hero} to run a race."],
+    &["So {hero} and the {animal} ran.", "{Hero} said yes, and off they went."],
     &[
         "The {animal} was fast, but it stopped to sleep under a tree, so {hero} won.",
         "The {animal} stopped to look at {a colour} flower and forgot the race, so {hero} won.",
@@ -342,20 +256,8 @@ const STUCK: Plot = &[
         "\"Help me!\" it cried.",
         "{Hero} could not do it alone, so {they} called {friend}.",
     ],
-    &[
-        "{Friend} came with a rope.",
-        "{Friend} had an idea and brought {a colour} scarf.",
-        "{Elder} and {friend} came to help.",
-    ],
-    &[
-        "They pulled and pulled.",
-        "Together they pulled.",
-        "One, two, three, and they pulled!",
-    ],
-    &[
-        "At last, the {animal} was free.",
-        "Soon the {animal} was safe.",
-        "The {animal} came free and jumped for joy.",
-    ],
+    &["{Friend} came with a rope.", "{Friend} had an idea and brought {a colour} scarf.", "{Elder} and {friend} came to help."],
+    &["They pulled and pulled.", "Together they pulled.", "One, two, three, and they pulled!"],
+    &["At last, the {animal} was free.", "Soon the {animal} was safe.", "The {animal} came free and jumped for joy."],
     &["It never forgot {hero}.", "{Hero} gave it some {food}.", ""],
 ];

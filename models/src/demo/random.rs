@@ -53,8 +53,7 @@ mod tests {
     #[test]
     fn distinct_choices_are_distinct() {
         for row in 0..100 {
-            let mut picked: [usize; 5] =
-                Random::of_row(1, "test", row).pick_distinct(&[0, 1, 2, 3, 4]);
+            let mut picked: [usize; 5] = Random::of_row(1, "test", row).pick_distinct(&[0, 1, 2, 3, 4]);
             picked.sort();
             assert_eq!(picked, [0, 1, 2, 3, 4]);
         }
@@ -67,9 +66,6 @@ mod tests {
             counts[Random::of_row(7, "test", row).below(4)] += 1;
         }
         // 1000 expected; the standard deviation of a count is sqrt(4000 * 1/4 * 3/4) = 27.
-        assert!(
-            counts.iter().all(|count| (865..=1135).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (865..=1135).contains(count)), "{counts:?}");
     }
 }

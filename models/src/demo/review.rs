@@ -34,10 +34,7 @@ impl Mood {
 /// The mood of a text: the one that more of its words belong to, none where they balance. The
 /// language has no negation in its reviews, so words are enough.
 pub fn mood(review: &str) -> Option<Mood> {
-    let balance: i32 = words(review)
-        .filter_map(mood_of_word)
-        .map(|mood| if mood == Mood::Good { 1 } else { -1 })
-        .sum();
+    let balance: i32 = words(review).filter_map(mood_of_word).map(|mood| if mood == Mood::Good { 1 } else { -1 }).sum();
     match balance {
         1.. => Some(Mood::Good),
         0 => None,
@@ -49,14 +46,9 @@ pub fn mood(review: &str) -> Option<Mood> {
 pub(super) fn mood_of_word(word: &str) -> Option<Mood> {
     let shows = |mood: Mood| {
         let of_parts = SUBJECTS.iter().flat_map(|subject| subject.parts);
-        of_parts
-            .flat_map(|part| part.words(mood))
-            .chain(signs(mood))
-            .any(|shown| shown.eq_ignore_ascii_case(word))
+        of_parts.flat_map(|part| part.words(mood)).chain(signs(mood)).any(|shown| shown.eq_ignore_ascii_case(word))
     };
-    [Mood::Good, Mood::Bad]
-        .into_iter()
-        .find(|mood| shows(*mood))
+    [Mood::Good, Mood::Bad].into_iter().find(|mood| shows(*mood))
 }
 
 /// A review's text and the first thing it says in its own mood: "the soup was warm".
@@ -86,12 +78,7 @@ pub(super) fn review(random: &mut Random, mood: Mood) -> Review {
         }
         1 => reason.clone(),
         _ => {
-            let others: Vec<&str> = second
-                .words(mood)
-                .iter()
-                .copied()
-                .filter(|other| *other != word)
-                .collect();
+            let others: Vec<&str> = second.words(mood).iter().copied().filter(|other| *other != word).collect();
             let also = random.pick(&others);
             slots.fill(&format!("{reason} and the {} was {also}", second.name))
         }
@@ -101,16 +88,12 @@ pub(super) fn review(random: &mut Random, mood: Mood) -> Review {
     if random.one_in(2) {
         sentences.push(slots.fill(random.pick(closers(mood))));
     }
-    Review {
-        text: sentences.join(" "),
-        reason,
-    }
+    Review { text: sentences.join(" "), reason }
 }
 
 /// The words of a text.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| !letter.is_alphabetic())
-        .filter(|word| !word.is_empty())
+    text.split(|letter: char| !letter.is_alphabetic()).filter(|word| !word.is_empty())
 }
 
 /// What can be reviewed.
@@ -139,11 +122,7 @@ impl Part {
     }
 }
 
-const fn part(
-    name: &'static str,
-    good: &'static [&'static str],
-    bad: &'static [&'static str],
-) -> Part {
+const fn part(name: &'static str, good: &'static [&'static str], bad: &'static [&'static str]) -> Part {
     Part { name, good, bad }
 }
 
@@ -157,17 +136,9 @@ const SUBJECTS: [Subject; 5] = [
             "{Friend} took me to eat {subject}.",
         ],
         parts: &[
-            part(
-                "{subject}",
-                &["tasty", "fresh", "perfect"],
-                &["burnt", "stale", "sour"],
-            ),
+            part("{subject}", &["tasty", "fresh", "perfect"], &["burnt", "stale", "sour"]),
             part("smell", &["lovely", "sweet"], &["awful", "strange"]),
-            part(
-                "cook",
-                &["kind", "friendly", "cheerful"],
-                &["rude", "grumpy"],
-            ),
+            part("cook", &["kind", "friendly", "cheerful"], &["rude", "grumpy"]),
             part("table", &["clean", "pretty"], &["dirty", "sticky"]),
         ],
     },
@@ -180,26 +151,10 @@ const SUBJECTS: [Subject; 5] = [
             "{Friend} showed me a film about a {subject}.",
         ],
         parts: &[
-            part(
-                "film",
-                &["funny", "exciting", "clever"],
-                &["boring", "slow", "silly"],
-            ),
-            part(
-                "ending",
-                &["lovely", "perfect", "exciting"],
-                &["weak", "silly", "awful"],
-            ),
-            part(
-                "music",
-                &["beautiful", "lovely", "cheerful"],
-                &["noisy", "awful", "boring"],
-            ),
-            part(
-                "{subject}",
-                &["funny", "brave", "clever"],
-                &["rude", "boring", "grumpy"],
-            ),
+            part("film", &["funny", "exciting", "clever"], &["boring", "slow", "silly"]),
+            part("ending", &["lovely", "perfect", "exciting"], &["weak", "silly", "awful"]),
+            part("music", &["beautiful", "lovely", "cheerful"], &["noisy", "awful", "boring"]),
+            part("{subject}", &["funny", "brave", "clever"], &["rude", "boring", "grumpy"]),
         ],
     },
     Subject {
@@ -211,21 +166,9 @@ const SUBJECTS: [Subject; 5] = [
             "My school has a new book about a {subject}.",
         ],
         parts: &[
-            part(
-                "book",
-                &["funny", "exciting", "clever"],
-                &["boring", "slow", "silly"],
-            ),
-            part(
-                "story",
-                &["lovely", "exciting", "beautiful"],
-                &["strange", "boring", "weak"],
-            ),
-            part(
-                "ending",
-                &["perfect", "lovely", "clever"],
-                &["weak", "awful", "silly"],
-            ),
+            part("book", &["funny", "exciting", "clever"], &["boring", "slow", "silly"]),
+            part("story", &["lovely", "exciting", "beautiful"], &["strange", "boring", "weak"]),
+            part("ending", &["perfect", "lovely", "clever"], &["weak", "awful", "silly"]),
             part("cover", &["pretty", "beautiful"], &["ugly", "dirty"]),
         ],
     },
@@ -238,11 +181,7 @@ const SUBJECTS: [Subject; 5] = [
             "I got the toy {subject} at the market.",
         ],
         parts: &[
-            part(
-                "{subject}",
-                &["clever", "pretty", "perfect"],
-                &["weak", "ugly", "useless"],
-            ),
+            part("{subject}", &["clever", "pretty", "perfect"], &["weak", "ugly", "useless"]),
             part("paint", &["pretty", "fresh"], &["ugly", "sticky"]),
             part("box", &["pretty", "clean"], &["dirty", "ugly"]),
             part("price", &["perfect", "fair"], &["awful", "silly"]),
@@ -257,16 +196,8 @@ const SUBJECTS: [Subject; 5] = [
             "Last week we went to see the {subject}.",
         ],
         parts: &[
-            part(
-                "{subject}",
-                &["beautiful", "exciting", "pretty"],
-                &["dirty", "boring", "ugly"],
-            ),
-            part(
-                "guide",
-                &["kind", "funny", "friendly"],
-                &["rude", "grumpy", "slow"],
-            ),
+            part("{subject}", &["beautiful", "exciting", "pretty"], &["dirty", "boring", "ugly"]),
+            part("guide", &["kind", "funny", "friendly"], &["rude", "grumpy", "slow"]),
             part("bus", &["clean", "perfect"], &["slow", "noisy", "dirty"]),
             part("view", &["lovely", "beautiful"], &["awful", "boring"]),
         ],
@@ -296,38 +227,16 @@ fn reactions(mood: Mood) -> &'static [&'static str] {
 
 fn closers(mood: Mood) -> &'static [&'static str] {
     match mood {
-        Mood::Good => &[
-            "What a treat!",
-            "I love it!",
-            "It was a joy.",
-            "{Writer} will love it too.",
-        ],
-        Mood::Bad => &[
-            "What a waste!",
-            "I regret it.",
-            "It was a mistake.",
-            "{Writer} will hate it too.",
-        ],
+        Mood::Good => &["What a treat!", "I love it!", "It was a joy.", "{Writer} will love it too."],
+        Mood::Bad => &["What a waste!", "I regret it.", "It was a mistake.", "{Writer} will hate it too."],
     }
 }
 
 /// The words of reactions and closers that show a mood.
 fn signs(mood: Mood) -> &'static [&'static str] {
     match mood {
-        Mood::Good => &[
-            "smiled", "laughed", "clapped", "cheered", "enjoyed", "joy", "treat", "love",
-        ],
-        Mood::Bad => &[
-            "yawned",
-            "sighed",
-            "frowned",
-            "complained",
-            "groaned",
-            "waste",
-            "regret",
-            "mistake",
-            "hate",
-        ],
+        Mood::Good => &["smiled", "laughed", "clapped", "cheered", "enjoyed", "joy", "treat", "love"],
+        Mood::Bad => &["yawned", "sighed", "frowned", "complained", "groaned", "waste", "regret", "mistake", "hate"],
     }
 }
 
@@ -344,10 +253,7 @@ mod tests {
                 let Review { text, reason } = review(&mut Random::of_row(5, "test", row), written);
                 assert_eq!(mood(&text), Some(written), "{text}");
                 assert_eq!(mood(&reason), Some(written), "{reason}");
-                assert!(
-                    text.to_lowercase().contains(&reason),
-                    "{reason:?} in {text:?}"
-                );
+                assert!(text.to_lowercase().contains(&reason), "{reason:?} in {text:?}");
             }
         }
     }
@@ -378,9 +284,6 @@ mod tests {
     fn a_text_without_mood_or_with_both_has_none() {
         assert_eq!(mood("I read a book."), None);
         assert_eq!(mood("The soup was tasty, but the cook was rude."), None);
-        assert_eq!(
-            mood("The soup was tasty and the cook was kind, but it was burnt."),
-            Some(Mood::Good)
-        );
+        assert_eq!(mood("The soup was tasty and the cook was kind, but it was burnt."), Some(Mood::Good));
     }
 }

@@ -9,11 +9,8 @@ use super::words::{ANIMALS, COLOURS, OUTDOORS, PEOPLE, PLACES, SPOTS, THINGS};
 pub(super) fn story(random: &mut Random) -> String {
     let slots = cast(random);
     let plot = random.pick(&PLOTS);
-    let sentences: Vec<String> = plot
-        .iter()
-        .map(|beat| slots.fill(random.pick(beat)))
-        .filter(|sentence| !sentence.is_empty())
-        .collect();
+    let sentences: Vec<String> =
+        plot.iter().map(|beat| slots.fill(random.pick(beat))).filter(|sentence| !sentence.is_empty()).collect();
     sentences.join(" ")
 }
 
@@ -76,26 +73,10 @@ const CRAFTS: [&str; 6] = ["drum", "doll", "boat", "spoon", "box", "ring"];
 /// What breaks, how, and how a friend mends it.
 const FRAGILE: [(&str, &str, &str); 6] = [
     ("kite", "flew into a tree and tore", "sewed it with thread"),
-    (
-        "cup",
-        "fell to the floor and broke",
-        "put it together with glue",
-    ),
-    (
-        "boat",
-        "hit a stone and began to leak",
-        "closed the hole with wax",
-    ),
-    (
-        "lamp",
-        "fell off the table and broke",
-        "gave it a new glass",
-    ),
-    (
-        "drum",
-        "rolled down the stairs and broke",
-        "gave it a new skin",
-    ),
+    ("cup", "fell to the floor and broke", "put it together with glue"),
+    ("boat", "hit a stone and began to leak", "closed the hole with wax"),
+    ("lamp", "fell off the table and broke", "gave it a new glass"),
+    ("drum", "rolled down the stairs and broke", "gave it a new skin"),
     ("doll", "fell and lost an arm", "sewed the arm on again"),
 ];
 
@@ -103,27 +84,15 @@ const FRAGILE: [(&str, &str, &str); 6] = [
 const SKILLS: [(&str, &str, &str); 6] = [
     ("swim", "went under like a stone", "swam like a fish"),
     ("sing", "sounded like a duck", "sang like a bird"),
-    (
-        "dance",
-        "fell over a chair",
-        "danced until the stars came out",
-    ),
-    (
-        "ride a horse",
-        "fell into the mud",
-        "rode over the hill and back",
-    ),
+    ("dance", "fell over a chair", "danced until the stars came out"),
+    ("ride a horse", "fell into the mud", "rode over the hill and back"),
     ("bake bread", "burned it black", "baked enough for everyone"),
     ("climb a tree", "slid down again", "climbed up to the top"),
 ];
 
 /// What the weather did, and how it left somebody.
-const WEATHER: [(&str, &str); 4] = [
-    ("it began to rain", "wet"),
-    ("it began to snow", "cold"),
-    ("a cold wind came", "cold"),
-    ("a storm came", "wet"),
-];
+const WEATHER: [(&str, &str); 4] =
+    [("it began to rain", "wet"), ("it began to snow", "cold"), ("a cold wind came", "cold"), ("a storm came", "wet")];
 
 #[cfg(test)]
 mod tests {
@@ -135,10 +104,7 @@ mod tests {
             let slots = cast(&mut Random::of_row(0, "test", row));
             for sentence in PLOTS.iter().copied().flatten().copied().flatten() {
                 let text = slots.fill(sentence);
-                assert!(
-                    text.is_empty() || text.ends_with(['.', '!', '"', '?']),
-                    "{text:?}"
-                );
+                assert!(text.is_empty() || text.ends_with(['.', '!', '"', '?']), "{text:?}");
             }
         }
     }
@@ -150,10 +116,7 @@ mod tests {
             let slots = cast(random);
             let hero = slots.fill("{hero}");
             let person = PEOPLE.iter().find(|person| person.name == hero).unwrap();
-            assert_eq!(
-                slots.fill("{they} {them} {their}"),
-                [person.subject, person.object, person.possessive].join(" ")
-            );
+            assert_eq!(slots.fill("{they} {them} {their}"), [person.subject, person.object, person.possessive].join(" "));
             assert_ne!(hero, slots.fill("{friend}"));
         }
     }

@@ -45,19 +45,10 @@ pub struct Score {
 /// Checks an answer to `row`. Any true reason counts, not just the one in the row's completion.
 pub fn score(row: &Row, answer: &str) -> Score {
     let expected = mood(&row.prompt);
-    let named = answer
-        .trim_start()
-        .split(|letter: char| !letter.is_alphabetic())
-        .next();
-    let reason = answer
-        .split_once(", because ")
-        .and_then(|(_, rest)| rest.split_once('.'))
-        .map_or("", |(reason, _)| reason);
+    let named = answer.trim_start().split(|letter: char| !letter.is_alphabetic()).next();
+    let reason = answer.split_once(", because ").and_then(|(_, rest)| rest.split_once('.')).map_or("", |(reason, _)| reason);
     let said = row.prompt.to_lowercase().contains(&reason.to_lowercase());
-    Score {
-        mood: named == expected.map(Mood::word),
-        reason: reason.starts_with("the ") && mood(reason) == expected && said,
-    }
+    Score { mood: named == expected.map(Mood::word), reason: reason.starts_with("the ") && mood(reason) == expected && said }
 }
 
 /// One review in eight is kept for testing, told by its text alone.
@@ -67,17 +58,12 @@ pub(super) fn is_held_out(review: &str) -> bool {
 
 /// FNV-1a in 64 bits (Fowler, Noll and Vo).
 pub(super) fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 #[track_caller]
 fn draw(seed: u64, stream: &str, count: usize, held_out: bool) -> Vec<Row> {
-    assert!(
-        count <= MOST_ROWS,
-        "[demo task] expected at most {MOST_ROWS} rows, got {count}"
-    );
+    assert!(count <= MOST_ROWS, "[demo task] expected at most {MOST_ROWS} rows, got {count}");
     let mut seen = HashSet::new();
     let mut rows = Vec::with_capacity(count);
     for attempt in 0.. {
@@ -105,19 +91,14 @@ mod tests {
         for rows in [rows(0, 2000), held_out(0, 2000)] {
             let prompts: HashSet<&str> = rows.iter().map(|row| row.prompt.as_str()).collect();
             assert_eq!(prompts.len(), 2000);
-            let good = rows
-                .iter()
-                .filter(|row| row.completion.starts_with(" good,"));
+            let good = rows.iter().filter(|row| row.completion.starts_with(" good,"));
             assert_eq!(good.count(), 1000);
         }
     }
 
     #[test]
     fn no_held_out_row_is_trained_on_under_any_seeds() {
-        let trained: HashSet<String> = (0..4)
-            .flat_map(|seed| rows(seed, 2000))
-            .map(|row| row.prompt)
-            .collect();
+        let trained: HashSet<String> = (0..4).flat_map(|seed| rows(seed, 2000)).map(|row| row.prompt).collect();
         for seed in 0..4 {
             for row in held_out(seed, 500) {
                 assert!(!trained.contains(&row.prompt), "{}", row.prompt);
@@ -134,10 +115,7 @@ mod tests {
     #[test]
     fn every_completion_is_right() {
         for row in rows(3, 1000).into_iter().chain(held_out(3, 1000)) {
-            let right = Score {
-                mood: true,
-                reason: true,
-            };
+            let right = Score { mood: true, reason: true };
             assert_eq!(score(&row, &row.completion), right, "{row:?}");
         }
     }
@@ -145,8 +123,7 @@ mod tests {
     #[test]
     fn wrong_answers_are_told_apart() {
         let row = Row {
-            prompt: "Review: I had the soup. The cook was rude, but the soup was tasty. I smiled.\nMood:"
-                .into(),
+            prompt: "Review: I had the soup. The cook was rude, but the soup was tasty. I smiled.\nMood:".into(),
             completion: " good, because the soup was tasty.".into(),
         };
         let judged = |answer: &str| {
@@ -154,16 +131,8 @@ mod tests {
             (mood, reason)
         };
         assert_eq!(judged(" good, because the soup was tasty."), (true, true));
-        assert_eq!(
-            judged(" good, because the soup was fresh."),
-            (true, false),
-            "not said"
-        );
-        assert_eq!(
-            judged(" good, because the cook was rude."),
-            (true, false),
-            "the other mood"
-        );
+        assert_eq!(judged(" good, because the soup was fresh."), (true, false), "not said");
+        assert_eq!(judged(" good, because the cook was rude."), (true, false), "the other mood");
         assert_eq!(judged(" bad, because the soup was tasty."), (false, true));
         assert_eq!(judged(" goodness"), (false, false));
         assert_eq!(judged(" In the box."), (false, false));

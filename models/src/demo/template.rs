@@ -18,9 +18,7 @@ impl Slots {
         let mut text = String::new();
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
-            let (slot, after) = after
-                .split_once('}')
-                .unwrap_or_else(|| panic!("[fill] expected `}}` in {template:?}"));
+            let (slot, after) = after.split_once('}').unwrap_or_else(|| panic!("[fill] expected `}}` in {template:?}"));
             text += before;
             text += &self.value(slot);
             rest = after;
@@ -40,35 +38,21 @@ impl Slots {
             .iter()
             .find(|(bound, _)| *bound == name)
             .unwrap_or_else(|| panic!("[fill] expected a bound slot, got {{{slot}}}"));
-        let value = if article {
-            with_article(value)
-        } else {
-            value.clone()
-        };
-        if slot.starts_with(char::is_uppercase) {
-            capitalised(&value)
-        } else {
-            value
-        }
+        let value = if article { with_article(value) } else { value.clone() };
+        if slot.starts_with(char::is_uppercase) { capitalised(&value) } else { value }
     }
 }
 
 /// "box" as "a box", "owl" as "an owl".
 pub(super) fn with_article(noun: &str) -> String {
-    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
 }
 
 /// The text with its first letter in upper case.
 pub(super) fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 #[cfg(test)]

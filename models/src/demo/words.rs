@@ -85,13 +85,10 @@ pub(super) const SPOTS: [&str; 12] = [
 ];
 
 /// Small things that one can carry, lose, give and colour.
-pub(super) const THINGS: [&str; 12] = [
-    "ball", "hat", "key", "book", "drum", "doll", "kite", "scarf", "bell", "cup", "spoon", "ring",
-];
+pub(super) const THINGS: [&str; 12] =
+    ["ball", "hat", "key", "book", "drum", "doll", "kite", "scarf", "bell", "cup", "spoon", "ring"];
 
-pub(super) const COLOURS: [&str; 8] = [
-    "red", "blue", "green", "yellow", "white", "black", "pink", "orange",
-];
+pub(super) const COLOURS: [&str; 8] = ["red", "blue", "green", "yellow", "white", "black", "pink", "orange"];
 
 pub(super) const ANIMALS: [Animal; 8] = [
     animal("fox", "foxes"),
@@ -105,28 +102,14 @@ pub(super) const ANIMALS: [Animal; 8] = [
 ];
 
 /// "zero" to "eight".
-pub(super) const NUMBERS: [&str; 9] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
-];
+pub(super) const NUMBERS: [&str; 9] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"];
 
 const fn she(name: &'static str) -> Person {
-    Person {
-        name,
-        child: "girl",
-        subject: "she",
-        object: "her",
-        possessive: "her",
-    }
+    Person { name, child: "girl", subject: "she", object: "her", possessive: "her" }
 }
 
 const fn he(name: &'static str) -> Person {
-    Person {
-        name,
-        child: "boy",
-        subject: "he",
-        object: "him",
-        possessive: "his",
-    }
+    Person { name, child: "boy", subject: "he", object: "him", possessive: "his" }
 }
 
 const fn place(preposition: &'static str, noun: &'static str) -> Place {

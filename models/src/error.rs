@@ -1,0 +1,123 @@
+//! The crate's one error: everything that files, data and devices can do wrong.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, where, and what was expected instead.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read, written or renamed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// A file that should be JSON is not.
+    #[error("{}:{line}:{column}: broken JSON: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What the parser said.
+        message: String,
+    },
+
+    /// A key of a configuration file has a value that cannot be used.
+    #[error("{}: `{key}` is {found}; expected {expected}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its parents, as in `rope_scaling.factor`.
+        key: String,
+        /// The value as JSON, or `missing`.
+        found: String,
+        /// What would have been accepted.
+        expected: String,
+    },
+
+    /// A weight file breaks its own format, or a tensor in it cannot be used.
+    #[error("{}: {message}", path.display())]
+    Weights {
+        /// The weight file, or the index of a sharded model.
+        path: PathBuf,
+        /// What is wrong, naming the tensor where there is one.
+        message: String,
+    },
+
+    /// A tensor that is needed is in no weight file.
+    #[error("{}: no tensor `{tensor}`", path.display())]
+    MissingTensor {
+        /// The weight file or the model's folder.
+        path: PathBuf,
+        /// The name that was looked up.
+        tensor: String,
+    },
+
+    /// A tokenizer could not be read, trained or applied.
+    #[error("{}: tokenizer: {message}", path.display())]
+    Tokenizer {
+        /// The tokenizer's file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+
+    /// The tokenizer makes ids that the model has no embedding for.
+    #[error(
+        "{}: tokenizer of another vocabulary: its largest id is {largest_id}, \
+         and the model's `vocab_size` is {vocab_size}",
+        path.display()
+    )]
+    Vocabulary {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// The largest id the tokenizer can make.
+        largest_id: u32,
+        /// The rows of the model's embedding.
+        vocab_size: usize,
+    },
+
+    /// A chat template does not parse, or refused the conversation it was given.
+    #[error("{}: chat template: {message}", path.display())]
+    ChatTemplate {
+        /// Where the template came from.
+        path: PathBuf,
+        /// What the template engine, or the template itself, said.
+        message: String,
+    },
+
+    /// A row of a data file cannot be used.
+    #[error("{}:{line}: {message}", path.display())]
+    Row {
+        /// The data file.
+        path: PathBuf,
+        /// The line that the row begins on, from 1.
+        line: usize,
+        /// What was found and what was expected.
+        message: String,
+    },
+
+    /// The data as a whole cannot be used.
+    #[error("{message}")]
+    Data {
+        /// What was found and what was expected.
+        message: String,
+    },
+}
+
+impl Error {
+    /// For `map_err`: an I/O error on `path`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+}

@@ -1,0 +1,152 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::formats::rope::RopeScaling;
+
+fn read(json: Value) -> Result<ModelConfig> {
+    ModelConfig::from_json(Path::new("config.json"), json)
+}
+
+fn base(model_type: &str) -> Value {
+    json!({
+        "model_type": model_type, "vocab_size": 100, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+    })
+}
+
+fn with(model_type: &str, changes: Value) -> Value {
+    let mut config = base(model_type);
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+#[test]
+fn families_differ_in_biases_norms_and_head_size() {
+    let traits = |model_type| {
+        let config = read(base(model_type)).unwrap();
+        (config.head_dim, config.qkv_bias, config.output_bias, config.qk_norm)
+    };
+    assert_eq!(traits("llama"), (8, false, false, false));
+    assert_eq!(traits("mistral"), (8, false, false, false));
+    assert_eq!(traits("qwen2"), (8, true, false, false));
+    assert_eq!(traits("qwen3"), (128, false, false, true));
+    let biased = read(with("llama", json!({"attention_bias": true}))).unwrap();
+    assert!(biased.qkv_bias && biased.output_bias);
+}
+
+#[test]
+fn windows_follow_each_familys_keys() {
+    let windows = |model_type, changes| read(with(model_type, changes)).unwrap().windows;
+    assert_eq!(windows("llama", json!({"sliding_window": 7})), [None; 3]);
+    assert_eq!(windows("mistral", json!({})), [Some(4096); 3]);
+    assert_eq!(windows("mistral", json!({"sliding_window": null})), [None; 3]);
+    let qwen = json!({"sliding_window": 7, "use_sliding_window": true, "max_window_layers": 1});
+    assert_eq!(windows("qwen2", qwen), [None, Some(7), Some(7)]);
+    assert_eq!(windows("qwen2", json!({"sliding_window": 7})), [None; 3]);
+    let listed = json!({"sliding_window": 7, "use_sliding_window": true,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]});
+    assert_eq!(windows("qwen3", listed), [Some(7), None, Some(7)]);
+}
+
+#[test]
+fn rope_is_read_in_both_spellings() {
+    let old = read(with(
+        "llama",
+        json!({"rope_theta": 5e5, "rope_scaling":
+        {"type": "linear", "factor": 2.0}}),
+    ));
+    let new = read(with(
+        "llama",
+        json!({"rope_parameters":
+        {"rope_type": "linear", "factor": 2, "rope_theta": 500000}}),
+    ));
+    let (old, new) = (old.unwrap().rope, new.unwrap().rope);
+    assert_eq!(old, new);
+    assert_eq!(old.theta, 5e5);
+    assert_eq!(old.scaling, RopeScaling::Linear { factor: 2.0 });
+}
+
+#[test]
+fn ids_may_be_one_or_many() {
+    let ids = |value| read(with("llama", json!({"eos_token_id": value}))).unwrap().eos_token_ids;
+    assert_eq!(ids(json!(2)), [2]);
+    assert_eq!(ids(json!([2, 5])), [2, 5]);
+    assert!(ids(Value::Null).is_empty());
+}
+
+#[test]
+fn a_saved_config_reads_back_the_same() {
+    let ropes = [
+        json!({"rope_type": "default", "rope_theta": 1e6}),
+        json!({"rope_type": "dynamic", "factor": 2.0}),
+        json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64}),
+        json!({"rope_type": "yarn", "factor": 4.0, "mscale": 1.0, "truncate": false}),
+    ];
+    for model_type in ["llama", "mistral", "qwen2", "qwen3"] {
+        for rope in &ropes {
+            let config = read(with(
+                model_type,
+                json!({
+                    "rope_parameters": rope, "tie_word_embeddings": true, "dtype": "bfloat16",
+                    "eos_token_id": [2, 3], "bos_token_id": 1, "sliding_window": 9, "head_dim": 6,
+                    "use_sliding_window": true, "max_window_layers": 1, "initializer_range": 0.5,
+                }),
+            ))
+            .unwrap();
+            assert_eq!(read(config.to_json()).unwrap(), config);
+            // Older readers know neither `rope_parameters` nor `layer_types`.
+            let mut older = config.to_json();
+            older.as_object_mut().unwrap().remove("rope_parameters");
+            older.as_object_mut().unwrap().remove("layer_types");
+            assert_eq!(read(older).unwrap(), config);
+        }
+    }
+}
+
+#[test]
+fn a_folder_is_saved_and_its_generation_config_adds_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = read(with("llama", json!({"eos_token_id": 2}))).unwrap();
+    config.save(folder.path()).unwrap();
+    assert_eq!(ModelConfig::open(folder.path()).unwrap(), config);
+    let generation = folder.path().join("generation_config.json");
+    std::fs::write(generation, r#"{"eos_token_id": [2, 7], "pad_token_id": 9}"#).unwrap();
+    config.eos_token_ids = vec![2, 7];
+    config.pad_token_id = Some(9);
+    assert_eq!(ModelConfig::open(folder.path()).unwrap(), config);
+}
+
+#[test]
+fn impossible_configs_name_the_key_and_the_value() {
+    let cases = [
+        (json!({"model_type": "gpt2"}), "`model_type` is \"gpt2\""),
+        (json!({"model_type": null}), "`model_type` is null"),
+        (json!({"num_key_value_heads": 3}), "`num_key_value_heads` is 3"),
+        (json!({"num_attention_heads": 0}), "`num_attention_heads` is 0"),
+        (json!({"num_attention_heads": 7}), "`num_attention_heads` is 7"),
+        (json!({"vocab_size": 0}), "`vocab_size` is 0"),
+        (json!({"hidden_size": -64}), "`hidden_size` is -64"),
+        (json!({"hidden_size": 64.5}), "`hidden_size` is 64.5"),
+        (json!({"num_hidden_layers": null}), "`num_hidden_layers` is null"),
+        (json!({"head_dim": 7}), "`head_dim` is 7"),
+        (json!({"rms_norm_eps": 0.0}), "`rms_norm_eps` is 0.0"),
+        (json!({"rms_norm_eps": "small"}), "`rms_norm_eps` is \"small\""),
+        (json!({"hidden_act": "gelu"}), "`hidden_act` is \"gelu\""),
+        (json!({"rope_scaling": {"type": "magic"}}), "`rope_scaling.type` is \"magic\""),
+        (json!({"rope_scaling": {"type": "linear"}}), "`rope_scaling.factor` is missing"),
+        (json!({"rope_parameters": 3}), "`rope_parameters` is 3"),
+        (json!({"partial_rotary_factor": 0.5}), "`partial_rotary_factor` is 0.5"),
+        (json!({"dtype": "int8"}), "`dtype` is \"int8\""),
+        (json!({"quantization_config": {}}), "`quantization_config` is {}"),
+        (json!({"eos_token_id": "</s>"}), "`eos_token_id` is \"</s>\""),
+    ];
+    for (changes, expected) in cases {
+        let message = read(with("llama", changes)).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message} should contain {expected}");
+    }
+    assert!(read(json!([])).is_err());
+}

@@ -1,0 +1,224 @@
+//! Writing files so that a reader, or the next run, never sees one half-written.
+//!
+//! Whatever is written goes to a hidden name beside its target, is flushed to the disk, and is then
+//! renamed over the target, which the file system does in one step. A process killed in between
+//! leaves at most one `.NAME.partial`, which the next write of NAME replaces.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Writes the file `path` by `write`; the old content stays until the new one is complete.
+///
+/// # Errors
+/// [`Error::Io`] if the disk is full or the folder cannot be written, or whatever `write` returns.
+/// Nothing is left behind, and an existing file is untouched.
+pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let partial = Partial::beside(path)?;
+    let file = File::create(&partial.path).map_err(Error::io(&partial.path))?;
+    fill(path, file, write)?;
+    fs::rename(&partial.path, path).map_err(Error::io(path))?;
+    sync_parent(path)
+}
+
+/// Writes `bytes` as the whole file `path`. See [`write_file`].
+///
+/// # Errors
+/// As [`write_file`].
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_file(path, |out| out.write_all(bytes).map_err(Error::io(path)))
+}
+
+/// Writes the folder `path` as a whole: `fill` is given an empty folder beside it, which then takes
+/// its place. A folder that was there is replaced, with everything in it.
+///
+/// No file system swaps two folders in one portable step. A process killed between the two renames
+/// leaves the old folder complete as `.NAME.previous`; [`recover_directory`] puts it back.
+///
+/// # Errors
+/// [`Error::Io`], or whatever `fill` returns; the old folder is then still in place.
+pub fn write_directory(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    recover_directory(path)?;
+    let partial = Partial::beside(path)?;
+    fs::create_dir_all(&partial.path).map_err(Error::io(&partial.path))?;
+    fill(&partial.path)?;
+    sync_directory(&partial.path)?;
+
+    let previous = sibling(path, "previous");
+    if path.exists() {
+        fs::rename(path, &previous).map_err(Error::io(path))?;
+    }
+    if let Err(error) = fs::rename(&partial.path, path) {
+        let _ = fs::rename(&previous, path);
+        return Err(Error::io(path)(error));
+    }
+    sync_parent(path)?;
+    remove(&previous)
+}
+
+/// Finishes a [`write_directory`] that was cut off between its renames: call it before reading `path`.
+///
+/// # Errors
+/// [`Error::Io`] if the folder's parent cannot be written.
+pub fn recover_directory(path: &Path) -> Result<()> {
+    let previous = sibling(path, "previous");
+    if !previous.exists() {
+        return Ok(());
+    }
+    if path.exists() {
+        return remove(&previous);
+    }
+    fs::rename(&previous, path).map_err(Error::io(path))
+}
+
+/// Reads a whole text file.
+///
+/// # Errors
+/// [`Error::Io`] naming the file, also when it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(Error::io(path))
+}
+
+/// Writes the open file whole and down to the disk; `path` is what errors name.
+fn fill(path: &Path, file: File, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    write(&mut writer)?;
+    let file = writer.into_inner().map_err(|error| Error::io(path)(error.into_error()))?;
+    file.sync_all().map_err(Error::io(path))
+}
+
+/// A name that is being written; whatever bears it when this is dropped is removed.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    fn beside(target: &Path) -> Result<Partial> {
+        let path = sibling(target, "partial");
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        }
+        remove(&path)?;
+        Ok(Partial { path })
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = remove(&self.path);
+    }
+}
+
+fn sibling(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".");
+    name.push(suffix);
+    target.with_file_name(name)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => Ok(()),
+    };
+    removed.map_err(Error::io(path))
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
+        _ => sync_directory(Path::new(".")),
+    }
+}
+
+/// Makes a rename survive a power cut; only Unix lets a folder be opened for this.
+fn sync_directory(path: &Path) -> Result<()> {
+    if cfg!(unix) {
+        let directory = File::open(path).map_err(Error::io(path))?;
+        directory.sync_all().map_err(Error::io(path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        write_bytes(&path, b"old").unwrap();
+        let failed = write_file(&path, |out| {
+            out.write_all(&[0; 4096]).unwrap();
+            Err(Error::Data { message: "full".into() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["weights"]);
+    }
+
+    #[test]
+    fn a_leftover_of_a_killed_write_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".weights.partial"), b"half").unwrap();
+        write_bytes(&folder.path().join("weights"), b"whole").unwrap();
+        assert_eq!(names(folder.path()), ["weights"]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_an_error() {
+        // /dev/full is a file on a disk without a free byte.
+        let full = Path::new("/dev/full");
+        let error = fill(full, File::create(full).unwrap(), |out| out.write_all(b"x").map_err(Error::io(full)));
+        let message = error.unwrap_err().to_string();
+        assert!(message.starts_with("/dev/full: No space left"), "{message}");
+    }
+
+    #[test]
+    fn a_directory_is_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        for name in ["a", "b"] {
+            write_directory(&path, |to| write_bytes(&to.join(name), b"x")).unwrap();
+        }
+        assert_eq!(names(&path), ["b"]);
+        assert_eq!(names(folder.path()), ["checkpoint"]);
+    }
+
+    #[test]
+    fn a_failed_directory_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        write_directory(&path, |to| write_bytes(&to.join("a"), b"x")).unwrap();
+        let failed = write_directory(&path, |to| {
+            write_bytes(&to.join("b"), b"x")?;
+            Err(Error::Data { message: "stop".into() })
+        });
+        assert!(failed.is_err());
+        assert_eq!(names(&path), ["a"]);
+        assert_eq!(names(folder.path()), ["checkpoint"]);
+    }
+
+    #[test]
+    fn a_directory_cut_off_between_its_renames_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        fs::create_dir(folder.path().join(".checkpoint.previous")).unwrap();
+        recover_directory(&path).unwrap();
+        assert_eq!(names(folder.path()), ["checkpoint"]);
+    }
+}
