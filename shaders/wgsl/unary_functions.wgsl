@@ -1,16 +1,11 @@
 // The unary family. The numbers are the order of the table in engine/src/ops/unary.rs.
+#import sigmoid
 
 override OPERATION: u32 = 0u;
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 const SQRT_HALF = 0.7071067811865476;
 const INVERSE_SQRT_2_PI = 0.3989422804014327;
-
-// 1 / (1 + e^-x), by sign so that nothing overflows.
-fn sigmoid(x: f32) -> f32 {
-    let small = exp(-abs(x));
-    return select(1.0, small, x < 0.0) / (1.0 + small);
-}
 
 // Some drivers overflow inside tanh: beyond 15 it is 1 to the last bit.
 fn safe_tanh(x: f32) -> f32 {

@@ -30,9 +30,12 @@ ops! {
     cast
     copy
     full
+    gather
     matmul
+    norm
     reduce
     scale
     softmax
+    swiglu
     unary
 }

@@ -1,0 +1,173 @@
+//! Rows of a table by index, and rows added into a table by index.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Op, cast, matmul::storage};
+use crate::device::parallel;
+use crate::dtype::DType;
+use crate::kernel::{Access, AnyKernel, Cost, Data, Io, Kernel, Shader, Traits, grid};
+use crate::real::Real;
+use crate::shape::Shape;
+use crate::tensor::{Tensor, dispatch};
+use crate::testing::{Case, EDGES, Input};
+
+pub(crate) const OP: Op = Op { name: "gather", kernels: &[AnyKernel::of::<Gather>(), AnyKernel::of::<ScatterAdd>()], cases };
+
+/// y [.., H] = table[indices]: the rows of a table [V, H] (f32, or frozen f16 or bf16) at u32 indices [..], each below V. An
+/// embedding.
+///
+/// Derivative: the gradient's rows are added into a table of zeros, [`scatter_add`].
+#[track_caller]
+pub fn gather(table: &Tensor, indices: &Tensor) -> Tensor {
+    assert!(
+        table.rank() == 2 && table.dtype() != DType::U32 && indices.dtype() == DType::U32,
+        "[gather] expected a table [V, H] and u32 indices, got {table:?} and {indices:?}"
+    );
+    let [table_rows, width] = [table.size(0), table.size(1)];
+    let params = params(table_rows, width, indices, table.dtype());
+    let y = table.device().empty(with_columns(indices.shape(), width), DType::F32);
+    let saved = indices.detach().whole();
+    dispatch::<Gather>(params, &[&table.detach().whole(), &saved, &y]);
+    y.with_rule("gather", [table], move |g, _| [Some(scatter_add(g, &saved, table_rows))])
+}
+
+/// y [V, H], zeros to which each of the rows [.., H] is added at its u32 index [..] below V = `table_rows`, in the order of the
+/// rows whatever the device.
+///
+/// Derivative: the gradient's rows at the indices, [`gather`].
+#[track_caller]
+pub fn scatter_add(rows: &Tensor, indices: &Tensor, table_rows: usize) -> Tensor {
+    let width = rows.last_size();
+    assert!(
+        rows.dtype() == DType::F32 && indices.dtype() == DType::U32 && rows.shape() == with_columns(indices.shape(), width),
+        "[scatter_add] expected f32 rows [.., H] and u32 indices [..], got {rows:?} and {indices:?}"
+    );
+    let y = rows.device().empty([table_rows, width], DType::F32);
+    let saved = indices.detach().whole();
+    dispatch::<ScatterAdd>(params(table_rows, width, indices, DType::F32), &[&rows.detach().whole(), &saved, &y]);
+    y.with_rule("scatter_add", [rows], move |g, _| [Some(gather(g, &saved))])
+}
+
+fn with_columns(shape: Shape, width: usize) -> Shape {
+    Shape::new(&[&shape[..], &[width]].concat())
+}
+
+#[track_caller]
+fn params(table_rows: usize, width: usize, indices: &Tensor, dtype: DType) -> Params {
+    assert!(table_rows > 0 || indices.elements() == 0, "[gather] expected a table with rows, got [0, {width}]");
+    Params { rows: indices.elements() as u32, width: width as u32, table_rows: table_rows as u32, dtype: storage(dtype) }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Params {
+    rows: u32,
+    width: u32,
+    table_rows: u32,
+    dtype: u32,
+}
+
+struct Gather;
+
+impl Kernel for Gather {
+    type Params = Params;
+    const NAME: &'static str = "gather";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[Shader {
+        source: "gather",
+        constants: |p| vec![("DTYPE", p.dtype.into())],
+        workgroups: |p| grid((p.rows * p.width) as usize, 256),
+    }];
+    fn cost(p: &Params) -> Cost {
+        let width = if p.dtype == 0 { 4 } else { 2 };
+        Cost { flops: 0, bytes: u64::from(p.rows) * (4 + u64::from(p.width) * (4 + width)) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (indices, y) = (io.u32(1), io.real_mut(2));
+        match io.data(0) {
+            Data::Real(table) => copy_rows(p, table, indices, y, |x| x),
+            Data::F16(table) => copy_rows(p, table, indices, y, |x| R::from_f32(x.to_f32())),
+            Data::BF16(table) => copy_rows(p, table, indices, y, |x| R::from_f32(x.to_f32())),
+            Data::U32(_) => unreachable!("[gather] expected a floating-point table"),
+        }
+    }
+}
+
+fn copy_rows<R: Real, T: Copy + Sync>(p: &Params, table: &[T], indices: &[u32], y: &mut [R], widen: impl Fn(T) -> R + Sync) {
+    let width = p.width as usize;
+    parallel::rows(y, width, 1, |first, _, chunk| {
+        for (y, &index) in chunk.chunks_exact_mut(width).zip(&indices[first..]) {
+            assert!(index < p.table_rows, "[gather] expected indices below {}, got {index}", p.table_rows);
+            y.iter_mut().zip(&table[index as usize * width..]).for_each(|(y, &x)| *y = widen(x));
+        }
+    });
+}
+
+struct ScatterAdd;
+
+/// The table's rows are dealt out to this many invocations a column: many where the device has them, few where each invocation
+/// costs another walk through the indices.
+const fn dealt<const BUCKETS: usize>() -> Shader<Params> {
+    Shader {
+        source: "scatter_add",
+        constants: |_| vec![("BUCKETS", BUCKETS as f64)],
+        workgroups: |p| grid(p.width as usize * BUCKETS, 64),
+    }
+}
+
+impl Kernel for ScatterAdd {
+    type Params = Params;
+    const NAME: &'static str = "scatter_add";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[dealt::<4>(), dealt::<64>()];
+    fn choose(_: &Params, traits: &Traits) -> usize {
+        (!traits.software).into()
+    }
+    fn cost(p: &Params) -> Cost {
+        let added = u64::from(p.rows) * u64::from(p.width);
+        Cost { flops: added, bytes: 4 * (u64::from(p.rows) + added + u64::from(p.table_rows) * u64::from(p.width)) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (rows, indices, table, width) = (io.real(0), io.u32(1), io.real_mut(2), p.width as usize);
+        // A stable sort keeps the order of additions to a row.
+        let mut order: Vec<u32> = (0..p.rows).collect();
+        order.sort_by_key(|&row| indices[row as usize]);
+        let index = |row: u32| indices[row as usize] as usize;
+        let out_of_range = order.last().is_some_and(|&row| indices[row as usize] >= p.table_rows);
+        assert!(!out_of_range, "[scatter_add] expected indices below {}, got {}", p.table_rows, index(order[order.len() - 1]));
+        parallel::rows(table, width, 1, |first, count, chunk| {
+            chunk.fill(R::ZERO);
+            let from = order.partition_point(|&row| index(row) < first);
+            for &row in order[from..].iter().take_while(|&&row| index(row) < first + count) {
+                let sum = &mut chunk[(index(row) - first) * width..][..width];
+                sum.iter_mut().zip(&rows[row as usize * width..]).for_each(|(sum, &x)| *sum += x);
+            }
+        });
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for size in EDGES {
+        let (table, few) = (Input::any([7, size]), Input::indices([5], 7));
+        cases.push(Case::new(format!("gather rows of {size}"), [table, few], |x| vec![gather(&x[0], &x[1])]).terms(5));
+        let (table, indices) = (Input::any([17, 6]), Input::indices([size], 17));
+        cases.push(Case::new(format!("gather {size} rows"), [table, indices], |x| vec![gather(&x[0], &x[1])]).terms(size));
+        let (rows, indices) = (Input::any([size, 6]), Input::indices([size], 5));
+        let case = Case::new(format!("scatter_add {size} rows"), [rows, indices], |x| vec![scatter_add(&x[0], &x[1], 5)]);
+        cases.push(case.terms(size));
+        let (rows, indices) = (Input::any([3, 2, 3]), Input::indices([3, 2], size.max(1) as u32));
+        cases.push(Case::new(format!("scatter_add into {size} rows"), [rows, indices], move |x| {
+            vec![scatter_add(&x[0], &x[1], size.max(1))]
+        }));
+    }
+    for dtype in [DType::F16, DType::BF16] {
+        // An odd width puts every other row in the middle of a word.
+        cases.push(Case::new(format!("gather from {dtype}"), [Input::fixed([9, 5]), Input::indices([2, 4], 9)], move |x| {
+            vec![gather(&cast(&x[0], dtype), &x[1])]
+        }));
+    }
+    let large = [Input::any([3, 257]), Input::indices([66_000], 3)];
+    cases.push(Case::new("gather past 65,535 workgroups", large, |x| vec![gather(&x[0], &x[1])]).large());
+    cases
+}

@@ -1,0 +1,228 @@
+//! Normalisation of rows: root mean square and layer norm. They are one kernel: the first takes the mean to be 0.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis};
+use crate::device::parallel;
+use crate::dtype::DType;
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::real::Real;
+use crate::tensor::{Tensor, dispatch};
+use crate::testing::{Case, EDGES, Input};
+
+pub(crate) const OP: Op = Op {
+    name: "norm",
+    kernels: &[AnyKernel::of::<Norm>(), AnyKernel::of::<NormGrad>(), AnyKernel::of::<NormWeightGrad>()],
+    cases,
+};
+
+/// y = x / sqrt(mean x^2 + eps) * weight over the last axis, x [.., H], weight [H] (Zhang and Sennrich 2019, arXiv:1910.07467).
+///
+/// Derivatives, for the gradient g, r = 1 / sqrt(mean x^2 + eps) and n = x r: dx = r (g w - n mean(g w n)), dw = sum g n over
+/// the rows.
+#[track_caller]
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
+    norm("rms_norm", false, x, weight, eps)
+}
+
+/// y = (x - mean x) / sqrt(variance x + eps) * weight + bias over the last axis, x [.., H], weight and bias [H] (Ba et al. 2016,
+/// arXiv:1607.06450).
+///
+/// Derivatives, for the gradient g, r = 1 / sqrt(variance x + eps) and n = (x - mean x) r:
+/// dx = r (g w - mean(g w) - n mean(g w n)), dw = sum g n and db = sum g over the rows.
+#[track_caller]
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Tensor {
+    add(&norm("layer_norm", true, x, weight, eps), bias)
+}
+
+#[track_caller]
+fn norm(name: &'static str, centered: bool, x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
+    let width = x.last_size();
+    assert!(
+        x.dtype() == DType::F32 && x.rank() > 0 && weight.dtype() == DType::F32 && *weight.shape() == [width],
+        "[{name}] expected f32 [.., H] and a weight [H], got {x:?} and {weight:?}"
+    );
+    let rows = x.elements() / width.max(1);
+    let params = Params { rows: rows as u32, width: width as u32, centered: centered.into(), eps };
+    let (input, scale) = (x.detach().whole(), weight.detach().whole());
+    let y = x.device().empty(x.shape(), DType::F32);
+    let statistics = x.device().empty([rows, 2], DType::F32);
+    dispatch::<Norm>(params, &[&input, &scale, &y, &statistics]);
+    y.with_rule(name, [x, weight], move |g, [for_x, for_weight]| {
+        let g = g.whole();
+        let dx = for_x.then(|| {
+            let dx = g.device().empty(g.shape(), DType::F32);
+            dispatch::<NormGrad>(params, &[&input, &scale, &g, &statistics, &dx]);
+            dx
+        });
+        let dw = for_weight.then(|| {
+            let parts = g.device().empty([rows.div_ceil(PART), width], DType::F32);
+            dispatch::<NormWeightGrad>(params, &[&input, &g, &statistics, &parts]);
+            sum_axis(&parts, 0)
+        });
+        [dx, dw]
+    })
+}
+
+/// The same by primitives.
+fn composed(centered: bool, x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
+    let axis = x.rank() - 1;
+    let kept = x.shape().with(axis, 1);
+    let x = if centered { sub(x, &mean_axis(x, axis).reshape(kept)) } else { x.clone() };
+    let variance = mean_axis(&square(&x), axis).reshape(kept);
+    mul(&mul(&x, &rsqrt(&add(&variance, &full(x.device(), eps, [])))), weight)
+}
+
+/// Rows whose contributions to the weight's gradient are summed together, before the sums are.
+const PART: usize = 32;
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Params {
+    rows: u32,
+    width: u32,
+    centered: u32,
+    eps: f32,
+}
+
+const fn by_row(source: &'static str) -> Shader<Params> {
+    Shader { source, constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 64) }
+}
+
+const fn by_workgroup(source: &'static str) -> Shader<Params> {
+    Shader { source, constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 1) }
+}
+
+/// Shared memory pays where barriers are cheap and a row feeds a workgroup.
+fn choose(p: &Params, traits: &Traits) -> usize {
+    (p.width > 64 && !traits.software).into()
+}
+
+fn elements(p: &Params) -> u64 {
+    u64::from(p.rows) * u64::from(p.width)
+}
+
+struct Norm;
+
+impl Kernel for Norm {
+    type Params = Params;
+    const NAME: &'static str = "norm";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[by_row("norm_row"), by_workgroup("norm_workgroup")];
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        choose(p, traits)
+    }
+    fn cost(p: &Params) -> Cost {
+        Cost { flops: 4 * elements(p), bytes: 8 * (elements(p) + u64::from(p.rows)) + 4 * u64::from(p.width) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (x, weight, y, statistics, width) = (io.real(0), io.real(1), io.real_mut(2), io.real_mut(3), p.width as usize);
+        let share = R::ONE / R::from_f64(f64::from(p.width));
+        parallel::rows_of_two((y, width), (statistics, 2), 2, |first, _, y, statistics| {
+            for (row, (y, statistics)) in y.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(2)).enumerate() {
+                let x = &x[(first + row) * width..][..width];
+                let mean = if p.centered == 1 { parallel::lane_sum(x, |x| x) * share } else { R::ZERO };
+                let variance = parallel::lane_sum(x, |x| (x - mean) * (x - mean)) * share;
+                let rate = R::ONE / (variance + R::from_f32(p.eps)).sqrt();
+                statistics.copy_from_slice(&[mean, rate]);
+                y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = (x - mean) * rate * w);
+            }
+        });
+    }
+}
+
+struct NormGrad;
+
+impl Kernel for NormGrad {
+    type Params = Params;
+    const NAME: &'static str = "norm_grad";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[by_row("norm_grad_row"), by_workgroup("norm_grad_workgroup")];
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        choose(p, traits)
+    }
+    fn cost(p: &Params) -> Cost {
+        Cost { flops: 8 * elements(p), bytes: 12 * elements(p) + 8 * u64::from(p.rows) + 4 * u64::from(p.width) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (x, weight, g, statistics, dx) = (io.real(0), io.real(1), io.real(2), io.real(3), io.real_mut(4));
+        let width = p.width as usize;
+        let share = R::ONE / R::from_f64(f64::from(p.width));
+        parallel::rows(dx, width, 2, |first, _, chunk| {
+            for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
+                let at = (first + row) * width;
+                let (x, g) = (&x[at..at + width], &g[at..at + width]);
+                let [mean, rate] = [statistics[2 * (first + row)], statistics[2 * (first + row) + 1]];
+                dx.iter_mut().zip(g).zip(weight).for_each(|((dx, &g), &w)| *dx = g * w);
+                let shift = if p.centered == 1 { parallel::lane_sum(dx, |gw| gw) * share } else { R::ZERO };
+                let slope = lane_dot(dx, x, |gw, x| gw * (x - mean) * rate) * share;
+                dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - shift - (x - mean) * rate * slope));
+            }
+        });
+    }
+}
+
+/// The sum of `f` over two rows, in sixteen running sums.
+#[inline(always)]
+fn lane_dot<R: Real>(a: &[R], b: &[R], f: impl Fn(R, R) -> R) -> R {
+    let mut lanes = [R::ZERO; 16];
+    let (blocks, b_blocks) = (a.chunks_exact(16), b.chunks_exact(16));
+    let rest = blocks.remainder().iter().zip(b_blocks.remainder()).fold(R::ZERO, |sum, (&a, &b)| sum + f(a, b));
+    for (a, b) in blocks.zip(b_blocks) {
+        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, &a), &b)| *lane += f(a, b));
+    }
+    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
+}
+
+/// parts [rows / PART, width]: g n summed over each part of the rows.
+struct NormWeightGrad;
+
+impl Kernel for NormWeightGrad {
+    type Params = Params;
+    const NAME: &'static str = "norm_weight_grad";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[Shader {
+        source: "norm_weight_grad",
+        constants: |_| vec![("PART", PART as f64)],
+        workgroups: |p| grid((p.rows as usize).div_ceil(PART) * p.width as usize, 64),
+    }];
+    fn cost(p: &Params) -> Cost {
+        Cost { flops: 4 * elements(p), bytes: 8 * elements(p) + 8 * u64::from(p.rows) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (x, g, statistics, parts, width) = (io.real(0), io.real(1), io.real(2), io.real_mut(3), p.width as usize);
+        parallel::rows(parts, width, PART, |first, _, chunk| {
+            for (part, sum) in chunk.chunks_exact_mut(width).enumerate() {
+                sum.fill(R::ZERO);
+                let start = (first + part) * PART;
+                for row in start..(start + PART).min(p.rows as usize) {
+                    let (x, g) = (&x[row * width..][..width], &g[row * width..][..width]);
+                    let [mean, rate] = [statistics[2 * row], statistics[2 * row + 1]];
+                    sum.iter_mut().zip(x).zip(g).for_each(|((sum, &x), &g)| *sum += g * (x - mean) * rate);
+                }
+            }
+        });
+    }
+}
+
+fn cases() -> Vec<Case> {
+    type Function = fn(&[Tensor], f32) -> Tensor;
+    let functions: [(&str, Function, Function); 2] = [
+        ("rms_norm", |x, eps| rms_norm(&x[0], &x[1], eps), |x, eps| composed(false, &x[0], &x[1], eps)),
+        ("layer_norm", |x, eps| layer_norm(&x[0], &x[1], &x[2], eps), |x, eps| add(&composed(true, &x[0], &x[1], eps), &x[2])),
+    ];
+    let mut cases = Vec::new();
+    for (name, function, composed) in functions {
+        let inputs = |shape: [usize; 2]| [Input::any(shape), Input::any([shape[1]]), Input::any([shape[1]])];
+        for size in EDGES {
+            // Normalising a row of one would cancel all digits of its gradient, but for a large eps.
+            let case = Case::new(format!("{name} of rows of {size}"), inputs([3, size]), move |x| vec![function(x, 0.1)]);
+            cases.push(case.terms(size).composed(move |x| vec![composed(x, 0.1)]));
+            let case = Case::new(format!("{name} of {size} rows"), inputs([size, 33]), move |x| vec![function(x, 1e-5)]);
+            cases.push(case.terms(size.max(33)).composed(move |x| vec![composed(x, 1e-5)]));
+        }
+        let many = Case::new(format!("{name} past 65,535 workgroups"), inputs([66_000, 65]), move |x| vec![function(x, 1e-5)]);
+        cases.push(many.terms(65).large());
+    }
+    cases
+}
