@@ -2,7 +2,7 @@
 #import common
 #import strided
 
-struct Params { from: View, elements: u32 }
+struct Params { source: View, elements: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> y: array<u32>;
@@ -16,6 +16,6 @@ fn main(
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
     if i < params.elements {
-        y[i] = x[position(params.from, i)];
+        y[i] = x[position(params.source, i)];
     }
 }
