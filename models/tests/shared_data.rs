@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+use wgtune_models::data::batch::{Loader, Options};
+use wgtune_models::data::encode::{Encoder, Example};
+use wgtune_models::data::rows::{Dataset, Format};
+use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::rope::rope_frequencies;
 use wgtune_models::formats::safetensors::{Dtype, Weights};
@@ -17,6 +21,9 @@ fn main() {
         ("weights_match_their_config", weights_match_their_config),
         ("golden_ids_and_text_agree", golden_ids_and_text_agree),
         ("a_trained_tokenizer_compresses_stories", a_trained_tokenizer_compresses_stories),
+        ("every_row_of_sft_is_recognised_and_encoded", every_row_of_sft_is_recognised_and_encoded),
+        ("stories_are_split_without_loss", stories_are_split_without_loss),
+        ("questions_without_a_known_form_are_refused", questions_without_a_known_form_are_refused),
     ];
     let missing = !data("").is_dir();
     let trials = tests.iter().map(|&(name, test)| Trial::test(name, test).with_ignored_flag(missing)).collect();
@@ -70,5 +77,71 @@ fn a_trained_tokenizer_compresses_stories() -> Result<(), Failed> {
     assert_eq!(tokenizer.decode(&ids, false)?, text);
     // English in 1024 merges takes two to three bytes a token; bytes alone would take one.
     assert!(text.len() > 2 * ids.len(), "{} bytes, {} ids", text.len(), ids.len());
+    Ok(())
+}
+
+/// What `f` returns of rows encoded as stories260k would see them.
+fn encoder(max_length: usize, split_text: bool, test: impl Fn(Encoder) -> Result<(), Failed>) -> Result<(), Failed> {
+    let directory = data("weights_stories260k");
+    let tokenizer = Tokenizer::open(&directory)?;
+    let template = ChatTemplate::open(&directory)?;
+    assert!(template.is_default());
+    test(Encoder { tokenizer: Some(&tokenizer), template: &template, vocab_size: 512, max_length, split_text })
+}
+
+fn every_row_of_sft_is_recognised_and_encoded() -> Result<(), Failed> {
+    let files = [
+        ("self_instruct_human.alpaca.jsonl", Format::Alpaca),
+        ("dolly_150.alpaca.jsonl", Format::Alpaca),
+        ("gpteacher_roleplay_400.alpaca.jsonl", Format::Alpaca),
+        ("gpteacher_codegen_400.alpaca.jsonl", Format::Alpaca),
+        ("glaive_toolcall_100.sharegpt.jsonl", Format::ShareGpt),
+    ];
+    encoder(512, false, |encoder| {
+        for (name, format) in files {
+            let path = data("sft").join(name);
+            let rows = std::fs::read_to_string(&path)?.lines().count();
+            let dataset = Dataset::open(&[path])?;
+            assert_eq!((dataset.files[0].format, dataset.rows.len()), (format, rows), "{name}");
+            let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;
+            assert_eq!(report.examples + report.without_loss, rows, "{name}: {report}");
+            assert_eq!(report.unstable, 0, "{name}: {report}");
+            assert!(examples.iter().all(|example| example.ids[0] == 1), "{name}: no <s>");
+            let tokenizer = encoder.tokenizer.unwrap();
+            let short = examples.iter().find(|example| example.ids.len() < 512);
+            if let Some(example) = short {
+                let learnt: Vec<u32> = example.labels.iter().copied().filter(|&label| label != u32::MAX).collect();
+                let learnt = tokenizer.decode(&learnt, false)?;
+                assert!(learnt.trim_end().ends_with("<|im_end|>"), "{name}: {learnt}");
+                assert!(!learnt.contains("<|im_start|>user"), "{name}: {learnt}");
+            }
+        }
+        Ok(())
+    })
+}
+
+fn stories_are_split_without_loss() -> Result<(), Failed> {
+    let dataset = Dataset::open(&[data("pretrain/tinystories_valid.txt")])?;
+    assert_eq!(dataset.rows.len(), 150);
+    encoder(128, true, |encoder| {
+        let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;
+        assert_eq!((report.truncated, report.without_loss), (0, 0), "{report}");
+        let options = Options { batch_size: 8, packing: Some(128), shuffle: true, seed: 1, padding: 0 };
+        let trained: usize = examples.iter().map(Example::trained_tokens).sum();
+        let tokens: usize = examples.iter().map(|example| example.ids.len()).sum();
+        let loader = Loader::new(examples, options);
+        let batches: Vec<_> = (0..loader.batches_per_epoch()).map(|index| loader.batch(index)).collect();
+        assert_eq!(batches.iter().map(|batch| batch.trained_tokens()).sum::<usize>(), trained);
+        let places: usize = batches.iter().map(|batch| batch.ids.len()).sum();
+        // Best fit decreasing needs at most 11/9 of the rows that would do.
+        assert!(places * 9 <= tokens * 11, "{places} places for {tokens} tokens");
+        Ok(())
+    })
+}
+
+fn questions_without_a_known_form_are_refused() -> Result<(), Failed> {
+    let error = Dataset::open(&[data("sft/gsm8k_train.jsonl")]).unwrap_err().to_string();
+    let expected = "gsm8k_train.jsonl:1: a row of unknown form, with the keys `question`, `solution`, `answer`";
+    assert!(error.contains(expected), "{error}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -153,6 +154,25 @@ impl Tokenizer {
             }
         }
         Ok(ids)
+    }
+
+    /// The ids of a text, each with the bytes of the text it stands for; no special tokens are added.
+    ///
+    /// # Errors
+    /// As [`encode`](Tokenizer::encode).
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
+        let encoding = self.inner.encode(text, false).map_err(error(&self.path))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(offsets).collect())
+    }
+
+    /// Whether [`encode`](Tokenizer::encode) opens every text with [`bos_id`](Tokenizer::bos_id).
+    ///
+    /// # Errors
+    /// As [`encode`](Tokenizer::encode).
+    pub fn opens_with_bos(&self) -> Result<bool> {
+        let opening = self.encode("", true)?;
+        Ok(self.bos.is_some() && opening.first().copied() == self.bos)
     }
 
     /// The text of ids; special tokens are written out, or left out if `skip_special`.

@@ -1,0 +1,179 @@
+//! Batches: examples in a seeded order, padded to the longest or packed several to a row.
+//!
+//! A batch is a function of the examples, the seed and its number alone, so that a run which begins at
+//! batch n sees what one that came there from 0 sees.
+
+use std::collections::BTreeMap;
+
+use super::IGNORE;
+use super::encode::Example;
+use super::shuffle::permutation;
+
+/// A batch of B rows of T positions, row-major. Masks come from `lengths` and `segments`: what the padding
+/// is filled with means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// B.
+    pub rows: usize,
+    /// T: the longest row's length.
+    pub length: usize,
+    /// Tokens [B, T].
+    pub ids: Vec<u32>,
+    /// The token that follows each position [B, T], or [`IGNORE`] if its prediction carries no loss.
+    pub targets: Vec<u32>,
+    /// Each token's place in its example, from 0 [B, T].
+    pub positions: Vec<u32>,
+    /// Which of its row's examples a token is of, from 0 [B, T]; [`IGNORE`] for padding.
+    pub segments: Vec<u32>,
+    /// Tokens of each row before its padding [B].
+    pub lengths: Vec<u32>,
+}
+
+/// How examples are made into batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Rows of a batch.
+    pub batch_size: usize,
+    /// With a length, rows hold as many whole examples as fit into it.
+    pub packing: Option<usize>,
+    /// Whether every epoch has an order of its own, or all have the examples'.
+    pub shuffle: bool,
+    /// What the orders depend on.
+    pub seed: u64,
+    /// The id that padding is filled with.
+    pub padding: u32,
+}
+
+/// Hands out the batches of a run.
+#[derive(Debug, Clone)]
+pub struct Loader {
+    examples: Vec<Example>,
+    /// The examples of every row.
+    rows: Vec<Vec<usize>>,
+    options: Options,
+}
+
+impl Loader {
+    /// Batches of these examples.
+    ///
+    /// # Panics
+    /// If there are no examples, `batch_size` is 0, or an example is longer than the packed rows.
+    #[track_caller]
+    pub fn new(examples: Vec<Example>, options: Options) -> Loader {
+        assert!(!examples.is_empty(), "[Loader] expected examples, got none");
+        assert!(options.batch_size > 0, "[Loader] expected a batch size above 0, got 0");
+        let rows = match options.packing {
+            None => (0..examples.len()).map(|index| vec![index]).collect(),
+            Some(capacity) => {
+                let lengths: Vec<_> = examples.iter().map(|example| example.ids.len()).collect();
+                pack(&lengths, capacity)
+            }
+        };
+        Loader { examples, rows, options }
+    }
+
+    /// Batches of an epoch; the last may have fewer rows.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.rows.len().div_ceil(self.options.batch_size)
+    }
+
+    /// Batch number `index` of the run, counted from 0 through all epochs.
+    pub fn batch(&self, index: usize) -> Batch {
+        let epoch = index / self.batches_per_epoch();
+        let first = index % self.batches_per_epoch() * self.options.batch_size;
+        let last = (first + self.options.batch_size).min(self.rows.len());
+        let order = if self.options.shuffle {
+            permutation(self.rows.len(), self.options.seed, epoch as u64)
+        } else {
+            (0..self.rows.len()).collect()
+        };
+        let rows: Vec<Vec<&Example>> = order[first..last]
+            .iter()
+            .map(|&row| self.rows[row].iter().map(|&example| &self.examples[example]).collect())
+            .collect();
+        Batch::of_rows(&rows, self.options.padding)
+    }
+}
+
+impl Batch {
+    /// A batch of rows of whole examples, filled up with `padding` to the longest row.
+    pub fn of_rows(rows: &[Vec<&Example>], padding: u32) -> Batch {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.iter().map(|example| example.ids.len()).sum()).collect();
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let mut batch = Batch {
+            rows: rows.len(),
+            length,
+            ids: Vec::with_capacity(rows.len() * length),
+            targets: Vec::with_capacity(rows.len() * length),
+            positions: Vec::with_capacity(rows.len() * length),
+            segments: Vec::with_capacity(rows.len() * length),
+            lengths: lengths.iter().map(|&length| length as u32).collect(),
+        };
+        for (number, row) in rows.iter().enumerate() {
+            for (segment, example) in row.iter().enumerate() {
+                batch.ids.extend(&example.ids);
+                batch.targets.extend(example.labels.iter().skip(1));
+                // Nothing follows an example's last token, and in a packed row another example does.
+                batch.targets.push(IGNORE);
+                batch.positions.extend(0..example.ids.len() as u32);
+                batch.segments.resize(batch.ids.len(), segment as u32);
+            }
+            let end = (number + 1) * length;
+            batch.ids.resize(end, padding);
+            batch.targets.resize(end, IGNORE);
+            batch.positions.resize(end, 0);
+            batch.segments.resize(end, IGNORE);
+        }
+        batch
+    }
+
+    /// Predictions that carry loss.
+    pub fn trained_tokens(&self) -> usize {
+        self.targets.iter().filter(|&&target| target != IGNORE).count()
+    }
+
+    /// Tokens, without padding.
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().map(|&length| length as usize).sum()
+    }
+}
+
+/// Puts items into bins of `capacity` by best fit decreasing: the longest first, each into the fullest bin
+/// that it still fits. At most 11/9 of the bins needed, and one more (Johnson, 1973).
+///
+/// # Panics
+/// If an item is longer than the capacity.
+#[track_caller]
+fn pack(lengths: &[usize], capacity: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&item| std::cmp::Reverse(lengths[item]));
+    let mut bins: Vec<Vec<usize>> = Vec::new();
+    // Bins by the room they have left.
+    let mut by_room: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for item in order {
+        let length = lengths[item];
+        assert!(length <= capacity, "[pack] expected lengths up to {capacity}, got {length}");
+        let fullest = by_room.range(length..).next().map(|(&room, _)| room);
+        let (room, bin) = match fullest {
+            Some(room) => {
+                let bins = by_room.get_mut(&room).expect("found above");
+                let bin = bins.pop().expect("empty lists are removed");
+                if bins.is_empty() {
+                    by_room.remove(&room);
+                }
+                (room, bin)
+            }
+            None => {
+                bins.push(Vec::new());
+                (capacity, bins.len() - 1)
+            }
+        };
+        bins[bin].push(item);
+        by_room.entry(room - length).or_default().push(bin);
+    }
+    bins
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

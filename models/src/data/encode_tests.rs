@@ -1,0 +1,219 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::data::rows::{DataFile, Format};
+use crate::formats::chat_template::CHATML;
+
+/// ChatML without marks: what turns are found in by rendering prefixes.
+const UNMARKED: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
+    {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+/// Shows the system's message with the last turn only, as some published templates do.
+const UNSTABLE: &str = "{% for m in messages %}{% if loop.last %}!{% endif %}[{{ m.role }}]{{ m.content }}\
+    {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+
+struct Setting {
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+}
+
+impl Setting {
+    fn new(template: &str) -> Setting {
+        let texts = ["the user and the assistant say things to one another"; 3];
+        Setting {
+            tokenizer: Tokenizer::train(texts.into_iter(), 300).unwrap(),
+            template: ChatTemplate::new(Path::new("t"), template, BTreeMap::new()).unwrap(),
+        }
+    }
+
+    fn encoder(&self, max_length: usize) -> Encoder<'_> {
+        Encoder { tokenizer: Some(&self.tokenizer), template: &self.template, vocab_size: 300, max_length, split_text: false }
+    }
+
+    fn encode(&self, content: Content) -> (Example, Report) {
+        let (mut examples, report) = encode(&self.encoder(1000), vec![content]).unwrap();
+        (examples.remove(0), report)
+    }
+
+    /// The text of an example, and the runs of it that carry loss.
+    fn show(&self, example: &Example) -> (String, Vec<String>) {
+        let mut runs: Vec<Vec<u32>> = vec![Vec::new()];
+        for (&id, &label) in example.ids.iter().zip(&example.labels) {
+            match label {
+                IGNORE => runs.push(Vec::new()),
+                _ => runs.last_mut().unwrap().push(id),
+            }
+        }
+        let decode = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap();
+        let runs = runs.iter().filter(|run| !run.is_empty());
+        (decode(&example.ids), runs.map(|run| decode(run)).collect())
+    }
+}
+
+fn dataset(contents: Vec<Content>) -> Dataset {
+    let file = DataFile { path: "d.jsonl".into(), format: Format::Text, rows: contents.len() };
+    let row = |(index, content)| Row { file: 0, line: index + 1, content };
+    Dataset { files: vec![file], rows: contents.into_iter().enumerate().map(row).collect() }
+}
+
+fn encode(encoder: &Encoder, contents: Vec<Content>) -> Result<(Vec<Example>, Report)> {
+    let dataset = dataset(contents);
+    encoder.encode(&dataset, &dataset.rows)
+}
+
+fn text(text: &str) -> Content {
+    Content::Text(text.into())
+}
+
+fn completion(prompt: &str, completion: &str) -> Content {
+    Content::Completion { prompt: prompt.into(), completion: completion.into() }
+}
+
+fn messages() -> Vec<Value> {
+    let says = |role: &str, content: &str| json!({"role": role, "content": content});
+    vec![
+        says("system", "be kind"),
+        says("user", "hello"),
+        says("assistant", "hi there"),
+        says("user", "bye"),
+        says("assistant", "see you"),
+    ]
+}
+
+fn conversation() -> Content {
+    Content::Conversation { messages: messages(), tools: None }
+}
+
+#[test]
+fn texts_are_learnt_whole_and_ended_once() {
+    let setting = Setting::new(CHATML);
+    for given in ["the end", "the end<|endoftext|>"] {
+        let (example, report) = setting.encode(text(given));
+        let whole = "the end<|endoftext|>".to_string();
+        assert_eq!(setting.show(&example), (whole.clone(), vec![whole]));
+        assert_eq!(report.trained_tokens, example.ids.len() - 1);
+    }
+}
+
+#[test]
+fn a_completion_is_learnt_from_where_its_tokens_part_from_the_prompts() {
+    let setting = Setting::new(CHATML);
+    let learnt = |prompt, answer| setting.show(&setting.encode(completion(prompt, answer)).0).1;
+    assert_eq!(learnt("say", " the end"), [" the end<|endoftext|>"]);
+    // ` the` is one token, so a prompt that ends within it shares only what comes before.
+    assert_eq!(learnt("say t", "he end"), ["say the end<|endoftext|>"].map(|s| s[3..].to_string()));
+    assert_eq!(learnt("", "the end"), ["the end<|endoftext|>"]);
+}
+
+#[test]
+fn the_assistants_turns_are_learnt_with_marks_and_without() {
+    let expected = ["hi there<|im_end|>", "see you<|im_end|>"];
+    let marked = Setting::new(CHATML);
+    let (example, report) = marked.encode(conversation());
+    let (shown, learnt) = marked.show(&example);
+    assert_eq!((learnt, report.unstable), (expected.map(String::from).to_vec(), 0));
+
+    let unmarked = Setting::new(UNMARKED);
+    let (example, report) = unmarked.encode(conversation());
+    // Here the line's end, which no mark leaves out, is learnt too.
+    let learnt = expected.map(|turn| format!("{turn}\n")).to_vec();
+    assert_eq!((unmarked.show(&example), report.unstable), ((shown, learnt), 0));
+}
+
+#[test]
+fn of_an_exchange_only_the_answer_is_learnt() {
+    let setting = Setting::new(CHATML);
+    let content = Content::Exchange { messages: messages(), learnt_from: 4, tools: None };
+    let (example, _) = setting.encode(content);
+    assert_eq!(setting.show(&example).1, ["see you<|im_end|>\n"]);
+}
+
+#[test]
+fn a_template_that_rewrites_earlier_turns_is_counted() {
+    let setting = Setting::new(UNSTABLE);
+    let (example, report) = setting.encode(conversation());
+    assert_eq!(report.unstable, 1);
+    // The user's last turn loses its `!` once an answer follows, so loss begins there and not before.
+    let learnt = setting.show(&example).1.concat();
+    assert!(learnt.ends_with("[user]bye![assistant]see you") && !learnt.contains("hi"), "{learnt}");
+}
+
+#[test]
+fn a_template_without_tools_gets_calls_as_text() {
+    let setting = Setting::new(UNMARKED);
+    let call = json!({"type": "function", "function": {"name": "f"}});
+    let messages =
+        vec![json!({"role": "user", "content": "u"}), json!({"role": "assistant", "content": "", "tool_calls": [call]})];
+    let (example, _) = setting.encode(Content::Conversation { messages, tools: None });
+    assert_eq!(setting.show(&example).1, ["{\"name\":\"f\"}<|im_end|>\n"]);
+}
+
+#[test]
+fn long_rows_are_cut_and_counted() {
+    let setting = Setting::new(CHATML);
+    // No merge was learnt of these letters: the prompt alone is longer than the first row.
+    let rows = vec![completion("say", " the end"), completion(&"xyz".repeat(10), " the")];
+    let length = setting.encode(rows[0].clone()).0.ids.len();
+    let (examples, report) = encode(&setting.encoder(length), rows.clone()).unwrap();
+    assert_eq!((examples.len(), report.rows, report.truncated, report.without_loss), (1, 2, 1, 1));
+    assert_eq!(report.tokens, length);
+    assert!(report.to_string().contains("1 left out"), "{report}");
+
+    let (examples, report) = encode(&setting.encoder(length - 1), rows[..1].to_vec()).unwrap();
+    assert_eq!((examples[0].ids.len(), report.truncated, report.without_loss), (length - 1, 1, 0));
+
+    let message = encode(&setting.encoder(2), rows[1..].to_vec()).unwrap_err().to_string();
+    assert!(message.starts_with("nothing to learn: 1 rows, 0 examples"), "{message}");
+    assert!(encode(&setting.encoder(1), rows).is_err());
+}
+
+#[test]
+fn given_ids_must_be_in_the_vocabulary() {
+    let setting = Setting::new(CHATML);
+    let ids = |last| Content::Ids { ids: vec![1, 299, last], labels: vec![IGNORE, 299, last] };
+    let without = Encoder { tokenizer: None, ..setting.encoder(10) };
+    let (examples, _) = encode(&without, vec![ids(5)]).unwrap();
+    assert_eq!(examples[0].labels, [IGNORE, 299, 5]);
+    let message = encode(&without, vec![ids(5), ids(300)]).unwrap_err().to_string();
+    assert_eq!(message, "d.jsonl:2: token id 300; expected below the model's `vocab_size`, 300");
+    let message = encode(&without, vec![text("t")]).unwrap_err().to_string();
+    assert!(message.starts_with("d.jsonl:1: a row of text, and the model has no tokenizer"));
+}
+
+#[test]
+fn a_refusal_names_the_row() {
+    let setting = Setting::new("{{ raise_exception('no system message here') }}");
+    let message = encode(&setting.encoder(10), vec![text("t"), conversation()]).unwrap_err();
+    assert_eq!(message.to_string(), "d.jsonl:2: line 1: no system message here");
+}
+
+proptest! {
+    /// Of a split text every token but the first is predicted exactly once, in order.
+    #[test]
+    fn splitting_loses_and_repeats_nothing(words in "[a-z ]{1,200}", max_length in 2usize..20) {
+        let setting = Setting::new(CHATML);
+        let (whole, _) = setting.encode(text(&words));
+        let encoder = Encoder { split_text: true, ..setting.encoder(max_length) };
+        let (examples, report) = encode(&encoder, vec![text(&words)]).unwrap();
+        prop_assert!(examples.iter().all(|example| example.ids.len() <= max_length));
+        let predicted: Vec<u32> = examples.iter().flat_map(|example| example.labels[1..].to_vec()).collect();
+        prop_assert_eq!(&predicted, &whole.labels[1..]);
+        prop_assert_eq!(report.trained_tokens, whole.trained_tokens());
+    }
+
+    /// A label is its token or nothing, and what is learnt of a completion is its end.
+    #[test]
+    fn labels_agree_with_ids(prompt in "[a-z ü]{0,40}", answer in "[a-z ü]{1,40}", max_length in 2usize..60) {
+        let setting = Setting::new(CHATML);
+        let rows = vec![completion(&prompt, &answer), text("the end")];
+        let (examples, _) = encode(&setting.encoder(max_length), rows).unwrap();
+        for example in examples {
+            prop_assert_eq!(example.ids.len(), example.labels.len());
+            let start = example.labels.iter().position(|&label| label != IGNORE).unwrap();
+            prop_assert_eq!(&example.labels[start..], &example.ids[start..]);
+        }
+    }
+}

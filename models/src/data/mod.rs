@@ -1,0 +1,14 @@
+//! Data: rows of files, made into token ids with a loss mask, made into batches.
+//!
+//! ```text
+//! rows::Dataset --split--> encode::Encoder --> [Example] --> batch::Loader --> Batch
+//! ```
+
+pub mod batch;
+pub mod encode;
+pub mod rows;
+mod shuffle;
+pub mod split;
+
+/// A label that carries no loss. It is no token's id.
+pub const IGNORE: u32 = u32::MAX;

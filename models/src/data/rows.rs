@@ -1,0 +1,158 @@
+//! Rows of data files: what each holds is recognised by its keys, and said.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::IGNORE;
+use crate::error::{Error, Result};
+use crate::formats::files::read_text;
+
+mod parse;
+mod read;
+
+/// The forms that rows come in. A file holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// `input_ids`, and `labels` with -100 for tokens without loss: tokenised already.
+    Ids,
+    /// `messages`: a conversation of `role` and `content`, and `tools` perhaps.
+    Messages,
+    /// ShareGPT: `conversations` of `from` and `value`, and `system` and `tools` perhaps.
+    ShareGpt,
+    /// `prompt` and `completion`, both text or both messages.
+    PromptCompletion,
+    /// Alpaca: `instruction` and `output`, and `input`, `system` and `history` perhaps.
+    Alpaca,
+    /// `text`, or a plain text file.
+    Text,
+}
+
+/// A row, and where it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Which of the data set's files it is from.
+    pub file: usize,
+    /// The line it begins on, from 1.
+    pub line: usize,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a row holds, whatever its form was.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// All of the text carries loss.
+    Text(String),
+    /// The completion carries loss.
+    Completion {
+        /// What it follows.
+        prompt: String,
+        /// What is learnt.
+        completion: String,
+    },
+    /// The messages from `learnt_from` on carry loss; the template makes them text.
+    Exchange {
+        /// Objects with `role` and `content`.
+        messages: Vec<Value>,
+        /// The first message of the completion.
+        learnt_from: usize,
+        /// A list of the tools that are offered.
+        tools: Option<Value>,
+    },
+    /// Every message of the role `assistant` carries loss.
+    Conversation {
+        /// Objects with `role` and `content`.
+        messages: Vec<Value>,
+        /// A list of the tools that are offered.
+        tools: Option<Value>,
+    },
+    /// Tokenised already.
+    Ids {
+        /// The tokens.
+        ids: Vec<u32>,
+        /// For every token, its id, or [`IGNORE`] if it carries no loss.
+        labels: Vec<u32>,
+    },
+}
+
+/// The rows of one or more files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// The files that were read, with what was found in each.
+    pub files: Vec<DataFile>,
+    /// All rows, in the files' order.
+    pub rows: Vec<Row>,
+}
+
+/// One file of a data set: prints as what was recognised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The form of its rows.
+    pub format: Format,
+    /// How many they are.
+    pub rows: usize,
+}
+
+impl Dataset {
+    /// Reads JSON Lines, JSON arrays, and plain text, which is cut into documents at lines that hold
+    /// [`END_OF_TEXT`](crate::formats::tokenizer::END_OF_TEXT) alone. Which of these a file is shows in
+    /// its first character; `.txt` and `.md` are always text.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Row`] naming file and line for broken JSON, a missing key, a wrong type, a
+    /// form that is not known, and a row of another form than the file's first; [`Error::Data`] for a file
+    /// without rows.
+    pub fn open(paths: &[impl AsRef<Path>]) -> Result<Dataset> {
+        let mut dataset = Dataset { files: Vec::new(), rows: Vec::new() };
+        for path in paths {
+            dataset.add(path.as_ref(), &read_text(path.as_ref())?)?;
+        }
+        if dataset.files.is_empty() {
+            let message = "no data file was named; expected at least one".into();
+            return Err(Error::Data { message });
+        }
+        Ok(dataset)
+    }
+
+    fn add(&mut self, path: &Path, text: &str) -> Result<()> {
+        let file = self.files.len();
+        let (format, rows) = read::rows(path, text)?;
+        self.files.push(DataFile { path: path.to_path_buf(), format, rows: rows.len() });
+        let rows = rows.into_iter();
+        self.rows.extend(rows.map(|(line, content)| Row { file, line, content }));
+        Ok(())
+    }
+
+    /// The error that `message` is, at a row of this data set.
+    pub fn error_at(&self, row: &Row, message: String) -> Error {
+        Error::Row { path: self.files[row.file].path.clone(), line: row.line, message }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Ids => "input_ids + labels",
+            Format::Messages => "messages",
+            Format::ShareGpt => "ShareGPT",
+            Format::PromptCompletion => "prompt + completion",
+            Format::Alpaca => "Alpaca",
+            Format::Text => "plain text",
+        })
+    }
+}
+
+impl fmt::Display for DataFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} rows of {}", self.path.display(), self.rows, self.format)
+    }
+}
+
+#[cfg(test)]
+#[path = "rows/tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! Training: what every recipe shares, and the recipes.
+
+pub mod schedule;
