@@ -26,6 +26,7 @@ macro_rules! ops {
 
 // Adding an op is its file, its shader and its name here.
 ops! {
+    attention
     binary
     cast
     copy

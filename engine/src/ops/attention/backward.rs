@@ -1,0 +1,147 @@
+//! The backward kernels: one loops over keys, one over queries, so that each result is summed by one task in a fixed order.
+
+use rayon::prelude::*;
+
+use super::block::{self, KEYS, Part, Queries};
+use super::params::{Inputs, Params};
+use crate::kernel::{Access, Cost, Io, Kernel, Shader};
+use crate::real::{Real, Threads};
+
+/// Keys whose gradients one task sums.
+const KEYS_A_TASK: usize = 64;
+
+/// Eight inputs, two outputs.
+const ACCESS: &[Access] = &{
+    let mut access = [Access::Read; 10];
+    access[8] = Access::Write;
+    access[9] = Access::Write;
+    access
+};
+
+/// Query, key, value, lengths, segments, gradient of the output, log sums, output -> gradient of the query [B, T, H, D] and the
+/// dot products of the output and its gradient [B, T, H].
+pub(super) struct QueryGrad;
+
+impl Kernel for QueryGrad {
+    type Params = Params;
+    const NAME: &'static str = "attention_query_grad";
+    const ACCESS: &'static [Access] = ACCESS;
+    const SHADERS: &'static [Shader<Params>] = &[];
+    fn cost(p: &Params) -> Cost {
+        let [query, key] = p.elements();
+        p.cost(3, 4 * query + 2 * key)
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let inputs = Inputs::new(p, io);
+        let (grad, log_sums, output) = (io.real(5), io.real(6), io.real(7));
+        let (query_grad, dots) = (io.real_mut(8), io.real_mut(9));
+        if query_grad.is_empty() {
+            return;
+        }
+        let (block, group, dim) = (block::positions(p), p.group(), p.head_dim as usize);
+        let query_grad = block::parts(p, query_grad, p.queries, group * dim, block);
+        let dots = block::parts(p, dots, p.queries, group, block);
+        query_grad.into_par_iter().zip(dots).for_each(|(query_grad, dots)| {
+            let Part { batch, head, positions, out } = query_grad;
+            let queries = Queries::new(&inputs, batch, head, positions);
+            let [grad, output] = [grad, output].map(|x| queries.rows(x, dim));
+            let products: Vec<R> = output.chunks_exact(dim).zip(grad.chunks_exact(dim)).map(|(o, g)| dot(o, g)).collect();
+            dots.out.into_iter().zip(products.chunks_exact(group)).for_each(|(out, products)| out.copy_from_slice(products));
+            let sum = query_sum(&queries, &queries.rows(log_sums, 1), &grad, &products);
+            let scale = R::from_f32(p.scale);
+            for (out, sum) in out.into_iter().zip(sum.chunks_exact(group * dim)) {
+                out.iter_mut().zip(sum).for_each(|(out, &sum)| *out = sum * scale);
+            }
+        });
+    }
+}
+
+fn dot<R: Real>(a: &[R], b: &[R]) -> R {
+    a.iter().zip(b).fold(R::ZERO, |sum, (&a, &b)| sum + a * b)
+}
+
+/// sum_s z_ts k_s of a block of queries.
+fn query_sum<R: Real>(queries: &Queries<'_, '_, R>, log_sums: &[R], grad: &[R], dots: &[R]) -> Vec<R> {
+    let rows = queries.count();
+    let mut sum = vec![R::ZERO; grad.len()];
+    let (mut weights, mut score_grads) = (vec![R::ZERO; rows * KEYS], vec![R::ZERO; rows * KEYS]);
+    for keys in block::split(queries.reach(), KEYS) {
+        let (p, z) = (&mut weights[..rows * keys.len()], &mut score_grads[..rows * keys.len()]);
+        queries.weights(log_sums, &keys, p);
+        queries.score_grads(grad, dots, &keys, p, z);
+        queries.add_keys(z, &keys, &mut sum);
+    }
+    sum
+}
+
+/// Query, key, value, lengths, segments, gradient of the output, log sums, dot products -> gradients of the key and of the
+/// value, [B, S, KV, D] each.
+pub(super) struct KeyValueGrad;
+
+impl Kernel for KeyValueGrad {
+    type Params = Params;
+    const NAME: &'static str = "attention_key_value_grad";
+    const ACCESS: &'static [Access] = ACCESS;
+    const SHADERS: &'static [Shader<Params>] = &[];
+    fn cost(p: &Params) -> Cost {
+        let [query, key] = p.elements();
+        p.cost(4, 2 * query + 4 * key)
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let inputs = Inputs::new(p, io);
+        let (grad, log_sums, dots) = (io.real(5), io.real(6), io.real(7));
+        let (key_grad, value_grad, dim) = (io.real_mut(8), io.real_mut(9), p.head_dim as usize);
+        if key_grad.is_empty() {
+            return;
+        }
+        let [key_grad, value_grad] = [key_grad, value_grad].map(|out| block::parts(p, out, p.keys, dim, KEYS_A_TASK));
+        key_grad.into_par_iter().zip(value_grad).for_each(|(key_grad, value_grad)| {
+            let Part { batch, head, positions: keys, out } = key_grad;
+            let mut sums = KeyValueSums { key: vec![R::ZERO; keys.len() * dim], value: vec![R::ZERO; keys.len() * dim] };
+            for positions in block::split(0..p.queries as usize, block::positions(p)) {
+                let reach = inputs.reach(batch, positions.clone());
+                let seen = reach.start.max(keys.start)..reach.end.min(keys.end);
+                if !seen.is_empty() {
+                    let queries = Queries::new(&inputs, batch, head, positions);
+                    let [log_sums, dots] = [log_sums, dots].map(|x| queries.rows(x, 1));
+                    sums.add(&queries, &queries.rows(grad, dim), &log_sums, &dots, seen, keys.start);
+                }
+            }
+            let sums = sums.key.chunks_exact(dim).zip(sums.value.chunks_exact(dim));
+            for ((key_grad, value_grad), (key, value)) in out.into_iter().zip(value_grad.out).zip(sums) {
+                key_grad.copy_from_slice(key);
+                value_grad.copy_from_slice(value);
+            }
+        });
+    }
+}
+
+/// sum_t z_ts q_t and sum_t p_ts g_t of a block of keys.
+struct KeyValueSums<R> {
+    key: Vec<R>,
+    value: Vec<R>,
+}
+
+impl<R: Real> KeyValueSums<R> {
+    /// Adds a block of queries; of the block of keys, which starts at `first`, they see `keys`.
+    fn add(
+        &mut self,
+        queries: &Queries<'_, '_, R>,
+        grad: &[R],
+        log_sums: &[R],
+        dots: &[R],
+        keys: std::ops::Range<usize>,
+        first: usize,
+    ) {
+        let (rows, width) = (queries.count(), keys.len());
+        let dim = grad.len() / rows;
+        let (mut p, mut z) = (vec![R::ZERO; rows * width], vec![R::ZERO; rows * width]);
+        queries.weights(log_sums, &keys, &mut p);
+        queries.score_grads(grad, dots, &keys, &p, &mut z);
+        let from = (keys.start - first) * dim;
+        for (sum, weights, x) in [(&mut self.key, &z, &queries.scaled[..]), (&mut self.value, &p, grad)] {
+            let sum = (&mut sum[from..], [dim, 1]);
+            R::gemm([width, dim, rows], R::ONE, sum, (weights, [1, width]), (x, [dim, 1]), Threads::One);
+        }
+    }
+}

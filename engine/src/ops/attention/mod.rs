@@ -1,0 +1,102 @@
+//! Scaled dot-product attention, blocked so that no more than a block of scores exists at a time: FlashAttention-2 (Dao 2023,
+//! arXiv:2307.08691).
+
+mod backward;
+mod block;
+mod cases;
+mod forward;
+mod params;
+
+use super::Op;
+use crate::dtype::DType;
+use crate::kernel::AnyKernel;
+use crate::tensor::{Tensor, dispatch};
+use backward::{KeyValueGrad, QueryGrad};
+use forward::Forward;
+use params::Params;
+
+pub(crate) const OP: Op = Op {
+    name: "attention",
+    kernels: &[AnyKernel::of::<Forward>(), AnyKernel::of::<QueryGrad>(), AnyKernel::of::<KeyValueGrad>()],
+    cases: cases::cases,
+};
+
+/// Which keys a query sees. Query t stands at position `start + t` among the keys. A key that any part hides is hidden; a query
+/// that sees no key gets zeros. The default hides nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Mask {
+    /// Only keys at or before the query's own position. Keys past the last query, as in a cache that is not full, are hidden.
+    pub causal: bool,
+    /// The position of query 0: how many keys a cache held before.
+    pub start: usize,
+    /// Only keys less than this many positions before the query (and those after it, unless causal).
+    pub window: Option<usize>,
+    /// u32 [B]: in each row of the batch only this many first keys.
+    pub lengths: Option<Tensor>,
+    /// u32 [B, T], with as many keys as queries: only keys of the query's own segment, for sequences packed into one row.
+    pub segments: Option<Tensor>,
+}
+
+/// Attention of `query` [B, T, H, D] over `key` and `value` [B, S, KV, D], where H is a multiple of KV and consecutive query heads
+/// share a key head; D is at most 256. Gives [B, T, H, D]:
+///
+/// o_t = sum_s p_ts v_s with p_t = softmax_s(q_t k_s / sqrt(D)) over the keys s that `mask` shows to t.
+///
+/// Any of the three may be a strided view: slices of one fused projection are read where they lie.
+///
+/// Derivatives, for the gradient g: with D_t = g_t o_t and z_ts = p_ts (g_t v_s - D_t),
+/// dq_t = sum_s z_ts k_s / sqrt(D), dk_s = sum_t z_ts q_t / sqrt(D), dv_s = sum_t p_ts g_t.
+#[track_caller]
+pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) -> Tensor {
+    attention_scaled(query, key, value, mask, 1.0 / (query.last_size() as f32).sqrt())
+}
+
+/// [`attention`] with another factor on the scores than 1/sqrt(D).
+#[track_caller]
+pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Tensor {
+    check(query, key, value, mask);
+    let [q, k, v] = [query, key, value].map(dense_rows);
+    let params = Params::new(&q, &k, &v, mask, scale);
+    // A part that the mask lacks is bound to the query, and never read.
+    let [lengths, segments] = [&mask.lengths, &mask.segments].map(|part| part.as_ref().map_or(q.clone(), |part| part.detach().whole()));
+    let output = q.device().empty(q.shape(), DType::F32);
+    let log_sums = q.device().empty([q.size(0), q.size(1), q.size(2)], DType::F32);
+    dispatch::<Forward>(params, &[&q, &k, &v, &lengths, &segments, &output, &log_sums]);
+    let saved = output.clone();
+    output.with_rule("attention", [query, key, value], move |grad, needs| {
+        let (grad, device) = (grad.whole(), grad.device());
+        let dots = device.empty(log_sums.shape(), DType::F32);
+        let [dq, dk, dv] = [&q, &k, &v].map(|input| device.empty(input.shape(), DType::F32));
+        dispatch::<QueryGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &saved, &dq, &dots]);
+        if needs[1] || needs[2] {
+            dispatch::<KeyValueGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &dots, &dk, &dv]);
+        }
+        [needs[0].then_some(dq), needs[1].then_some(dk), needs[2].then_some(dv)]
+    })
+}
+
+#[track_caller]
+fn check(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) {
+    let inputs = [query, key, value];
+    let shapes = inputs.map(Tensor::shape);
+    let [q, k, v] = shapes;
+    let f32s = inputs.iter().all(|input| input.dtype() == DType::F32);
+    assert!(
+        f32s && q.len() == 4 && k.len() == 4 && k == v && q[0] == k[0] && q[3] == k[3] && (1..=256).contains(&q[3]),
+        "[attention] expected f32 query [B, T, H, D], key and value [B, S, KV, D] with D of 1 to 256, got {inputs:?}"
+    );
+    assert!(k[2] > 0 && q[2].is_multiple_of(k[2]), "[attention] expected query heads in groups of the key heads, got {q:?} and {k:?}");
+    if let Some(lengths) = &mask.lengths {
+        let fits = lengths.dtype() == DType::U32 && *lengths.shape() == [q[0]];
+        assert!(fits, "[attention] expected lengths as u32 [{}], got {lengths:?}", q[0]);
+    }
+    if let Some(segments) = &mask.segments {
+        let fits = segments.dtype() == DType::U32 && *segments.shape() == [q[0], q[1]] && q[1] == k[1] && mask.start == 0;
+        assert!(fits, "[attention] expected segments as u32 [{}, {}] and as many keys from 0, got {segments:?} and {k:?}", q[0], q[1]);
+    }
+}
+
+/// The tensor itself, or a copy, in which the elements of the last axis are neighbours.
+fn dense_rows(x: &Tensor) -> Tensor {
+    if x.layout().strides()[3] == 1 { x.detach() } else { x.detach().whole() }
+}

@@ -1,0 +1,156 @@
+//! What the three kernels are told.
+
+use std::ops::Range;
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Mask;
+use crate::kernel::{Cost, Io};
+use crate::real::Real;
+use crate::tensor::Tensor;
+
+/// No limit on how far back a query sees.
+const UNLIMITED: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Params {
+    pub batch: u32,
+    pub queries: u32,
+    pub keys: u32,
+    pub heads: u32,
+    pub key_heads: u32,
+    pub head_dim: u32,
+    pub start: u32,
+    pub window: u32,
+    pub causal: u32,
+    pub has_lengths: u32,
+    pub has_segments: u32,
+    pub scale: f32,
+    pub query: Rows,
+    pub key: Rows,
+    pub value: Rows,
+}
+
+/// How an input [B, N, H, D] lies, in elements: the strides of its first three axes, and where it starts.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Rows {
+    pub batch: u32,
+    pub position: u32,
+    pub head: u32,
+    pub offset: u32,
+}
+
+impl Params {
+    pub fn new(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Params {
+        let [q, k] = [query.shape(), key.shape()].map(|shape| [shape[0], shape[1], shape[2], shape[3]].map(|size| size as u32));
+        Params {
+            batch: q[0],
+            queries: q[1],
+            keys: k[1],
+            heads: q[2],
+            key_heads: k[2],
+            head_dim: q[3],
+            start: mask.start as u32,
+            window: mask.window.map_or(UNLIMITED, |window| window as u32),
+            causal: mask.causal.into(),
+            has_lengths: mask.lengths.is_some().into(),
+            has_segments: mask.segments.is_some().into(),
+            scale,
+            query: Rows::new(query),
+            key: Rows::new(key),
+            value: Rows::new(value),
+        }
+    }
+
+    /// How many query heads share a key head.
+    pub fn group(&self) -> usize {
+        (self.heads / self.key_heads) as usize
+    }
+
+    /// The work of `products` passes over the scores, each a product over D, and of reading and writing `elements`.
+    pub fn cost(&self, products: u64, elements: u64) -> Cost {
+        let rows = u64::from(self.batch) * u64::from(self.heads);
+        let (queries, keys, start) = (u64::from(self.queries), u64::from(self.keys), u64::from(self.start));
+        let pairs = match self.causal {
+            0 => queries * keys,
+            _ => (start..start + queries).map(|position| keys.min(position + 1)).sum(),
+        };
+        Cost { flops: 2 * products * rows * pairs * u64::from(self.head_dim), bytes: 4 * elements }
+    }
+
+    /// Elements of the query, and of the key.
+    pub fn elements(&self) -> [u64; 2] {
+        let a_position = u64::from(self.batch) * u64::from(self.head_dim);
+        [(self.queries, self.heads), (self.keys, self.key_heads)].map(|(n, heads)| a_position * u64::from(n) * u64::from(heads))
+    }
+}
+
+impl Rows {
+    fn new(x: &Tensor) -> Rows {
+        let strides = x.layout().strides();
+        Rows { batch: strides[0] as u32, position: strides[1] as u32, head: strides[2] as u32, offset: x.layout().offset as u32 }
+    }
+
+    /// Of a tensor [B, T, H, width] without gaps.
+    pub fn contiguous(params: &Params, width: usize) -> Rows {
+        let head = width as u32;
+        let position = params.heads * head;
+        Rows { batch: params.queries * position, position, head, offset: 0 }
+    }
+
+    /// Where a row of D elements starts.
+    pub fn at(&self, batch: usize, position: usize, head: usize) -> usize {
+        self.offset as usize + batch * self.batch as usize + position * self.position as usize + head * self.head as usize
+    }
+}
+
+/// The inputs that all three twins read.
+pub(super) struct Inputs<'a, R> {
+    pub params: &'a Params,
+    pub query: &'a [R],
+    pub key: &'a [R],
+    pub value: &'a [R],
+    lengths: Option<&'a [u32]>,
+    segments: Option<&'a [u32]>,
+}
+
+impl<'a, R: Real> Inputs<'a, R> {
+    pub fn new(params: &'a Params, io: &Io<'a, R>) -> Self {
+        Inputs {
+            params,
+            query: io.real(0),
+            key: io.real(1),
+            value: io.real(2),
+            lengths: (params.has_lengths == 1).then(|| io.u32(3)),
+            segments: (params.has_segments == 1).then(|| io.u32(4)),
+        }
+    }
+
+    /// The keys that a query may see, apart from segments.
+    pub fn seen(&self, batch: usize, query: usize) -> Range<usize> {
+        let p = self.params;
+        let next = p.start as usize + query + 1;
+        let mut end = p.keys as usize;
+        if p.causal == 1 {
+            end = end.min(next);
+        }
+        if let Some(lengths) = self.lengths {
+            end = end.min(lengths[batch] as usize);
+        }
+        next.saturating_sub(p.window as usize).min(end)..end
+    }
+
+    /// The keys that any of these queries may see.
+    pub fn reach(&self, batch: usize, queries: Range<usize>) -> Range<usize> {
+        let seen = || queries.clone().map(|query| self.seen(batch, query)).filter(|keys| !keys.is_empty());
+        seen().map(|keys| keys.start).min().unwrap_or(0)..seen().map(|keys| keys.end).max().unwrap_or(0)
+    }
+
+    /// The segments of a batch row, by position.
+    pub fn segments(&self, batch: usize) -> Option<&'a [u32]> {
+        let queries = self.params.queries as usize;
+        self.segments.map(|segments| &segments[batch * queries..][..queries])
+    }
+}
