@@ -17,15 +17,15 @@ pub struct Batch {
     pub rows: usize,
     /// T: the longest row's length.
     pub length: usize,
-    /// Tokens [B, T].
+    /// Tokens `[B, T]`.
     pub ids: Vec<u32>,
     /// The token that follows each position [B, T], or [`IGNORE`] if its prediction carries no loss.
     pub targets: Vec<u32>,
-    /// Each token's place in its example, from 0 [B, T].
+    /// Each token's place in its example, from 0, `[B, T]`.
     pub positions: Vec<u32>,
-    /// Which of its row's examples a token is of, from 0 [B, T]; [`IGNORE`] for padding.
+    /// Which of its row's examples a token is of, from 0, `[B, T]`; [`IGNORE`] for padding.
     pub segments: Vec<u32>,
-    /// Tokens of each row before its padding [B].
+    /// Tokens of each row before its padding, `[B]`.
     pub lengths: Vec<u32>,
 }
 
