@@ -29,12 +29,17 @@ ops! {
     attention
     binary
     cast
+    cat
     copy
+    cross_entropy
     full
     gather
+    linear_cross_entropy
+    log_softmax
     matmul
     norm
     reduce
+    rope
     scale
     softmax
     swiglu
