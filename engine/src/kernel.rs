@@ -67,6 +67,11 @@ pub trait Kernel: 'static {
     fn choose(_: &Self::Params, _: &Traits) -> usize {
         0
     }
+    /// Whether one of [`SHADERS`](Self::SHADERS) can run these parameters on this device at all. What
+    /// [`choose`](Self::choose) returns can.
+    fn allows(_: &Self::Params, _shader: usize, _: &Traits) -> bool {
+        true
+    }
     /// The work it does.
     fn cost(params: &Self::Params) -> Cost;
     /// The CPU twin.
@@ -85,6 +90,8 @@ pub struct AnyKernel {
     pub sources: fn() -> Vec<&'static str>,
     /// See [`Kernel::choose`].
     pub choose: fn(&[u8], &Traits) -> usize,
+    /// See [`Kernel::allows`].
+    pub allows: fn(&[u8], usize, &Traits) -> bool,
     /// See [`Shader::constants`], of one of the sources.
     pub constants: fn(&[u8], usize) -> Constants,
     /// See [`Shader::workgroups`], of one of the sources.
@@ -109,6 +116,7 @@ impl AnyKernel {
                 params_size: size_of::<K::Params>(),
                 sources: || K::SHADERS.iter().map(|shader| shader.source).collect(),
                 choose: |params, traits| K::choose(bytemuck::from_bytes(params), traits),
+                allows: |params, shader, traits| K::allows(bytemuck::from_bytes(params), shader, traits),
                 constants: |params, shader| (K::SHADERS[shader].constants)(bytemuck::from_bytes(params)),
                 workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
                 cost: |params| K::cost(bytemuck::from_bytes(params)),

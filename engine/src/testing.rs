@@ -171,41 +171,56 @@ pub struct Law {
     pub name: &'static str,
     /// Whether it is about the device at hand, or only about the op's mathematics.
     pub on_every_device: bool,
+    /// Whether it wants [`Config::guards`].
+    pub guards: bool,
     /// The check; the error says what was expected and what came.
     pub check: fn(&Case, &Device) -> Result<(), String>,
 }
 
 /// The laws that run over every case. PyTorch's own numbers are compared in `tests/pytorch.rs`; edge sizes are in the cases.
 pub const LAWS: [Law; 6] = [
-    Law { name: "gradient", on_every_device: false, check: gradient },
-    Law { name: "agrees with f64", on_every_device: true, check: agrees },
-    Law { name: "finite at 1e4", on_every_device: true, check: finite },
-    Law { name: "same bits again", on_every_device: true, check: repeats },
-    Law { name: "fused equals composed", on_every_device: true, check: composes },
-    Law { name: "writes nothing outside", on_every_device: true, check: stays_inside },
+    Law { name: "gradient", on_every_device: false, guards: false, check: gradient },
+    Law { name: "agrees with f64", on_every_device: true, guards: false, check: agrees },
+    Law { name: "finite at 1e4", on_every_device: true, guards: false, check: finite },
+    Law { name: "same bits again", on_every_device: true, guards: false, check: repeats },
+    Law { name: "fused equals composed", on_every_device: true, guards: false, check: composes },
+    Law { name: "writes nothing outside", on_every_device: true, guards: true, check: stays_inside },
 ];
 
-/// Every op's every case under every law that applies to a device: (name, check). `guarded` is the same device opened with
-/// [`Config::guards`].
-pub fn trials(device: Device, guarded: Device) -> impl Iterator<Item = (String, Box<dyn FnOnce() -> Result<(), String> + Send>)> {
-    let is_reference = device.name() == Device::reference().name();
-    ops::OPS.iter().flat_map(move |op: &Op| {
-        let (device, guarded) = (device.clone(), guarded.clone());
-        LAWS.iter().filter(move |law| law.on_every_device != is_reference).map(move |law| {
-            let device = if law.name == "writes nothing outside" { guarded.clone() } else { device.clone() };
-            let check = move || {
-                (op.cases)()
-                    .iter()
-                    .try_for_each(|case| (law.check)(case, &device).map_err(|error| format!("{}: {error}", case.name)))
-            };
-            (format!("{}: {}", op.name, law.name), Box::new(check) as Box<dyn FnOnce() -> Result<(), String> + Send>)
-        })
-    })
+/// A law on one op's cases, by name.
+pub type Trial = (String, Box<dyn FnOnce() -> Result<(), String> + Send>);
+
+/// Every op's every case under every law that applies to the device of this name ([`Device::open`]). On a GPU, ops with
+/// several shaders run once more on each of them. A trial opens the device for itself, so that what one breaks no other sees.
+pub fn trials(device: &str) -> Vec<Trial> {
+    let is_reference = device == "reference";
+    let variants = if device.starts_with("gpu") { ops::OPS.iter().map(shaders).max().unwrap_or(0) } else { 0 };
+    let mut trials = Vec::new();
+    for shader in std::iter::once(None).chain((0..variants).map(Some)) {
+        let has_it = |op: &&Op| shader.is_none_or(|shader| shaders(op) > shader.max(1));
+        for op in ops::OPS.iter().filter(has_it) {
+            for law in LAWS.iter().filter(|law| law.on_every_device != is_reference) {
+                trials.push(trial(device.to_string(), op, law, shader));
+            }
+        }
+    }
+    trials
 }
 
-/// The configuration for the law of sentinels.
-pub fn guards() -> Config {
-    Config { guards: true, ..Config::default() }
+fn trial(device: String, op: &'static Op, law: &'static Law, shader: Option<usize>) -> Trial {
+    let variant = shader.map_or(String::new(), |shader| format!(", shader {shader}"));
+    let check = move || {
+        let config = Config { guards: law.guards, shader };
+        let device = Device::open_with(&device, &config).map_err(|error| error.to_string())?;
+        let checked = |case: &Case| (law.check)(case, &device).map_err(|error| format!("{}: {error}", case.name));
+        (op.cases)().iter().try_for_each(checked)
+    };
+    (format!("{}{variant}: {}", op.name, law.name), Box::new(check))
+}
+
+/// The most shaders that one of an op's kernels has.
+fn shaders(op: &Op) -> usize {
+    op.kernels.iter().map(|kernel| (kernel.sources)().len()).max().unwrap_or(0)
 }
 
 /// The gradient along a random direction is the difference quotient along it, in f64.

@@ -1,9 +1,8 @@
 //! Every op under every law, on the CPU and on every GPU adapter there is.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use wgtune_engine::Device;
 use wgtune_engine::device::adapters;
-use wgtune_engine::testing::{guards, trials};
+use wgtune_engine::testing::trials;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -11,7 +10,7 @@ fn main() {
     all.extend(of_device("cpu", "cpu"));
     let adapters = adapters();
     for (index, adapter) in adapters.iter().enumerate() {
-        all.extend(of_device(&format!("gpu:{index}"), &adapter.name));
+        all.extend(of_device(&format!("gpu:{index}"), &format!("{} ({})", adapter.name, adapter.backend)));
     }
     if adapters.is_empty() {
         all.push(Trial::test("gpu: every law (no adapter found)", || Ok(())).with_ignored_flag(true));
@@ -20,9 +19,6 @@ fn main() {
 }
 
 fn of_device(device: &str, label: &str) -> Vec<Trial> {
-    let open = |config| Device::open_with(device, config).unwrap_or_else(|error| panic!("{label}: {error}"));
-    let (plain, guarded) = (open(&Default::default()), open(&guards()));
-    let trials =
-        trials(plain, guarded).map(|(name, check)| Trial::test(format!("{label}: {name}"), || check().map_err(Failed::from)));
-    trials.collect()
+    let trials = trials(device).into_iter();
+    trials.map(|(name, check)| Trial::test(format!("{label}: {name}"), || check().map_err(Failed::from))).collect()
 }

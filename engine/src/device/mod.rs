@@ -14,7 +14,7 @@ use crate::kernel::AnyKernel;
 use crate::passes::{self, Placement, Slots};
 use crate::recording::{BufferRef, Command, Payload, Recording};
 
-pub use gpu::{AdapterInfo, adapters};
+pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 
 /// Bytes of uploads that may wait on the host before they are sent.
 const PENDING_UPLOADS: usize = 64 << 20;

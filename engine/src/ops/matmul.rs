@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{Op, cast, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Data, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Constants, Cost, Data, Io, Kernel, Shader, Traits, grid};
 use crate::real::{Real, Threads};
 use crate::shape::Layout;
 use crate::tensor::{Tensor, dispatch};
@@ -145,7 +145,7 @@ impl Kernel for Matmul {
     const NAME: &'static str = "matmul";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "matmul_blocked", constants: |_| vec![], workgroups: |p| tiles(p, 16, 256) },
+        Shader { source: "matmul_blocked", constants: |_| vec![], workgroups: |p| tiles(p, 8, 256) },
         Shader { source: "matmul_tiled", constants: |_| vec![], workgroups: |p| tiles(p, 64, 64) },
     ];
     fn choose(_: &Params, traits: &Traits) -> usize {
@@ -178,7 +178,8 @@ impl Kernel for Matmul {
 }
 
 fn tiles(p: &Params, rows: u32, columns: u32) -> [u32; 3] {
-    [p.n.div_ceil(columns).max(1), p.m.div_ceil(rows).max(1), (p.outer * p.inner).max(1)]
+    // Every device takes 65,535 in a dimension; a workgroup goes on to further batches.
+    [p.n.div_ceil(columns).max(1), p.m.div_ceil(rows).max(1), (p.outer * p.inner).clamp(1, 65_535)]
 }
 
 /// Storage types as shaders number them (`storage.wgsl`).
@@ -207,11 +208,13 @@ impl Kernel for Matvec {
     type Params = MatvecParams;
     const NAME: &'static str = "matvec";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<MatvecParams>] = &[Shader {
-        source: "matvec",
-        constants: |p| vec![("DTYPE", p.dtype.into())],
-        workgroups: |p| grid(p.n as usize, 1),
-    }];
+    const SHADERS: &'static [Shader<MatvecParams>] = &[
+        Shader { source: "matvec_row", constants: element_type, workgroups: |p| grid(p.n as usize, 64) },
+        Shader { source: "matvec_workgroup", constants: element_type, workgroups: |p| grid(p.n as usize, 1) },
+    ];
+    fn choose(_: &MatvecParams, traits: &Traits) -> usize {
+        (!traits.software).into()
+    }
     fn cost(p: &MatvecParams) -> Cost {
         let (weights, width) = (u64::from(p.n) * u64::from(p.k), if p.dtype == 0 { 4 } else { 2 });
         Cost { flops: 2 * weights, bytes: width * weights + 4 * u64::from(p.n + p.k) }
@@ -225,6 +228,10 @@ impl Kernel for Matvec {
             Data::U32(_) => unreachable!("[matvec] expected a floating-point weight"),
         }
     }
+}
+
+fn element_type(p: &MatvecParams) -> Constants {
+    vec![("DTYPE", p.dtype.into())]
 }
 
 fn dot_rows<R: Real, W: Copy + Sync>(x: &[R], weight: &[W], y: &mut [R], widen: impl Fn(W) -> R + Sync) {

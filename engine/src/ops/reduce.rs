@@ -161,6 +161,9 @@ impl Kernel for Reduce {
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
     }
+    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
+        shader == 0 || p.inner == 1
+    }
     fn cost(p: &Params) -> Cost {
         cost(p)
     }
@@ -215,6 +218,9 @@ impl Kernel for ReduceIndex {
     const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_indices"), by_row("reduce_rows_indices")];
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
+    }
+    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
+        shader == 0 || p.inner == 1
     }
     fn cost(p: &Params) -> Cost {
         cost(p)

@@ -1,0 +1,89 @@
+//! A wgpu device and its queue, with whatever goes wrong there turned into the engine's errors.
+
+use std::sync::{Arc, Mutex};
+
+use super::adapters;
+use crate::error::{Error, Result};
+
+/// The wgpu device. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step that can fail.
+pub(super) struct Driver {
+    pub name: String,
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub limits: wgpu::Limits,
+    /// Bytes held by tensors, for the message that memory ran out.
+    pub in_use: u64,
+    faults: Arc<Mutex<Faults>>,
+}
+
+/// What the callbacks have heard, the first of each.
+#[derive(Default)]
+struct Faults {
+    error: Option<wgpu::Error>,
+    lost: Option<String>,
+}
+
+impl Driver {
+    pub fn open(adapter: &wgpu::Adapter) -> Result<Driver> {
+        let name = adapters::title(adapter);
+        let helpful = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let limits = adapter.limits();
+        let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            required_features: adapter.features() & helpful,
+            required_limits: limits.clone(),
+            ..Default::default()
+        }));
+        let (device, queue) = opened.map_err(|error| Error::Open { adapter: name.clone(), reason: error.to_string() })?;
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let heard = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            lock(&heard).error.get_or_insert(error);
+        }));
+        let heard = faults.clone();
+        device.set_device_lost_callback(move |_, reason| {
+            lock(&heard).lost.get_or_insert(reason);
+        });
+        Ok(Driver { name, device, queue, limits, in_use: 0, faults })
+    }
+
+    /// The first error since the last check, met by `what`.
+    pub fn check(&self, what: &str) -> Result<()> {
+        let mut faults = lock(&self.faults);
+        if let Some(reason) = &faults.lost {
+            return Err(Error::Lost { device: self.name.clone(), reason: reason.clone() });
+        }
+        match faults.error.take() {
+            None => Ok(()),
+            Some(wgpu::Error::OutOfMemory { source }) => {
+                let reason = format!("{what}: {source}");
+                Err(Error::OutOfMemory { device: self.name.clone(), in_use: self.in_use, reason })
+            }
+            Some(error) => Err(self.rejected(what, error.to_string())),
+        }
+    }
+
+    pub fn rejected(&self, what: &str, reason: String) -> Error {
+        Error::Rejected { device: self.name.clone(), what: what.to_string(), reason }
+    }
+
+    /// A new buffer. `bytes` is at least 4, and a multiple of 4.
+    pub fn buffer(&self, bytes: u64, usage: wgpu::BufferUsages, mapped_at_creation: bool) -> Result<wgpu::Buffer> {
+        if bytes > self.limits.max_buffer_size {
+            return Err(Error::TooLarge { device: self.name.clone(), bytes, limit: self.limits.max_buffer_size });
+        }
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation });
+        self.check(&format!("a buffer of {bytes} bytes"))?;
+        Ok(buffer)
+    }
+
+    /// Waits until all that was submitted has been done.
+    pub fn wait(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check("the work before a wait")?;
+        polled.map(|_| ()).map_err(|error| Error::Lost { device: self.name.clone(), reason: error.to_string() })
+    }
+}
+
+fn lock(faults: &Mutex<Faults>) -> std::sync::MutexGuard<'_, Faults> {
+    faults.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,178 @@
+//! The buffers behind the slots, and the way in and out of them.
+
+use std::ops::Range;
+use std::sync::mpsc;
+
+use super::driver::Driver;
+use super::encoding::Encoding;
+use crate::device::{Run, bytes_of};
+use crate::error::{Error, Result};
+use crate::recording::BufferRef;
+
+/// Bytes that go up or down at a time: what a large tensor costs in host memory beside its own.
+const CHUNK: u64 = 16 << 20;
+/// Bytes that may be on their way up before the host waits for the device.
+const MOST_IN_FLIGHT: u64 = 128 << 20;
+/// Stands on both sides of a tensor in guarded memory.
+const SENTINEL: u8 = 0xA5;
+
+/// One buffer a slot. In guarded memory a tensor lies between two zones of sentinels.
+pub(super) struct Memory {
+    slots: Vec<Option<wgpu::Buffer>>,
+    /// Bytes of a zone; 0 in memory without guards.
+    zone: u64,
+    sentinels: Option<wgpu::Buffer>,
+    readback: Option<wgpu::Buffer>,
+    in_flight: u64,
+}
+
+/// Where one tensor lies.
+pub(super) struct Span<'a> {
+    pub slot: usize,
+    /// Bytes that a kernel is given.
+    pub bytes: u64,
+    buffer: &'a wgpu::Buffer,
+    offset: u64,
+}
+
+impl Span<'_> {
+    pub fn binding(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: self.buffer,
+            offset: self.offset,
+            size: wgpu::BufferSize::new(self.bytes),
+        })
+    }
+}
+
+impl Memory {
+    pub fn new(driver: &Driver, guards: bool) -> Result<Memory> {
+        let zone = u64::from(driver.limits.min_storage_buffer_offset_alignment).max(256);
+        let sentinels = if guards {
+            let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            let sentinels = driver.buffer(zone, usage, false)?;
+            driver.queue.write_buffer(&sentinels, 0, &vec![SENTINEL; zone as usize]);
+            Some(sentinels)
+        } else {
+            None
+        };
+        Ok(Memory { slots: Vec::new(), zone: if guards { zone } else { 0 }, sentinels, readback: None, in_flight: 0 })
+    }
+
+    /// Makes a tensor's memory ready to be written whole: there, and with fresh sentinels.
+    pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<()> {
+        let (slot, bytes) = (run.slot(tensor), bytes_of(tensor) as u64);
+        if bytes > driver.limits.max_storage_buffer_binding_size {
+            let limit = driver.limits.max_storage_buffer_binding_size;
+            return Err(Error::TooLarge { device: driver.name.clone(), bytes, limit });
+        }
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, None);
+        }
+        let wanted = run.slots.size(slot) as u64 + 2 * self.zone;
+        if self.slots[slot].as_ref().is_none_or(|buffer| buffer.size() != wanted) {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            self.slots[slot] = Some(driver.buffer(wanted, usage, false)?);
+        }
+        if let Some(sentinels) = &self.sentinels {
+            for zone in self.zones(tensor) {
+                encoding.between(driver).copy_buffer_to_buffer(sentinels, 0, self.buffer(slot), zone.start, self.zone);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a kernel is given of a tensor. Guarded, that takes in the sentinels behind it: drivers and checked shaders would
+    /// otherwise drop the very writes that the sentinels are there to catch.
+    pub fn span(&self, run: &Run<'_>, tensor: &BufferRef) -> Span<'_> {
+        let slot = run.slot(tensor);
+        Span { slot, bytes: bytes_of(tensor) as u64 + self.zone, buffer: self.buffer(slot), offset: self.zone }
+    }
+
+    /// Drops the buffers of these slots.
+    pub fn release(&mut self, slots: &[usize]) {
+        slots.iter().for_each(|&slot| self.slots[slot] = None);
+    }
+
+    /// Fills a prepared tensor.
+    pub fn upload(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, to: &BufferRef, data: &[u8]) -> Result<()> {
+        let slot = run.slot(to);
+        for (index, chunk) in data.chunks(CHUNK as usize).enumerate() {
+            let whole_words = (chunk.len() as u64).next_multiple_of(4);
+            let staging = driver.buffer(whole_words, wgpu::BufferUsages::COPY_SRC, true)?;
+            let mapped = staging.get_mapped_range_mut(..);
+            mapped.map_err(|error| driver.rejected("an upload", error.to_string()))?.slice(..chunk.len()).copy_from_slice(chunk);
+            staging.unmap();
+            let offset = self.zone + index as u64 * CHUNK;
+            encoding.between(driver).copy_buffer_to_buffer(&staging, 0, self.buffer(slot), offset, whole_words);
+            self.in_flight += whole_words;
+            if self.in_flight >= MOST_IN_FLIGHT {
+                encoding.submit(driver);
+                driver.wait()?;
+                self.in_flight = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// A tensor's bytes, once all that is encoded has been done.
+    pub fn download(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, from: &BufferRef) -> Result<Vec<u8>> {
+        let bytes = from.elements * from.dtype.size();
+        let mut read = Vec::with_capacity(bytes.next_multiple_of(4));
+        self.read(driver, encoding, run.slot(from), self.zone..self.zone + bytes.next_multiple_of(4) as u64, &mut read)?;
+        read.truncate(bytes);
+        Ok(read)
+    }
+
+    /// Whether the sentinels round a tensor are still there.
+    pub fn intact(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<bool> {
+        let mut read = Vec::new();
+        for zone in self.zones(tensor) {
+            self.read(driver, encoding, run.slot(tensor), zone, &mut read)?;
+        }
+        Ok(read.iter().all(|byte| *byte == SENTINEL))
+    }
+
+    fn zones(&self, tensor: &BufferRef) -> [Range<u64>; 2] {
+        let after = self.zone + bytes_of(tensor) as u64;
+        [0..self.zone, after..after + self.zone]
+    }
+
+    fn buffer(&self, slot: usize) -> &wgpu::Buffer {
+        self.slots[slot].as_ref().expect("a tensor is written before it is read")
+    }
+
+    fn read(
+        &mut self,
+        driver: &Driver,
+        encoding: &mut Encoding,
+        slot: usize,
+        range: Range<u64>,
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
+        let readback = match self.readback.take() {
+            Some(buffer) => buffer,
+            None => driver.buffer(CHUNK, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?,
+        };
+        for start in range.clone().step_by(CHUNK as usize) {
+            let bytes = CHUNK.min(range.end - start);
+            encoding.between(driver).copy_buffer_to_buffer(self.buffer(slot), start, &readback, 0, bytes);
+            encoding.submit(driver);
+            let (done, outcome) = mpsc::channel();
+            readback.map_async(wgpu::MapMode::Read, ..bytes, move |mapped| {
+                let _ = done.send(mapped);
+            });
+            driver.wait()?;
+            let mapped = match outcome.try_recv() {
+                Ok(Ok(())) => readback.get_mapped_range(..bytes).map_err(|error| error.to_string()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("the driver did not answer".to_string()),
+            };
+            into.extend_from_slice(&mapped.map_err(|reason| driver.rejected("a download", reason))?);
+            readback.unmap();
+        }
+        self.in_flight = 0;
+        self.readback = Some(readback);
+        Ok(())
+    }
+}

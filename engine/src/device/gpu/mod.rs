@@ -1,0 +1,160 @@
+//! GPUs through wgpu: this folder alone names it.
+
+mod adapters;
+mod bindings;
+mod driver;
+mod encoding;
+mod memory;
+mod params;
+mod pipelines;
+
+use super::{Config, HostBuffer, Run, bytes_of};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, AnyKernel, Traits};
+use crate::recording::{BufferRef, Command};
+use bindings::Bindings;
+use driver::Driver;
+use encoding::Encoding;
+use memory::Memory;
+use params::Params;
+use pipelines::Pipelines;
+
+pub use adapters::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
+pub(crate) use adapters::{best_real, find};
+
+/// One adapter, open.
+pub(crate) struct Gpu {
+    driver: Driver,
+    traits: Traits,
+    guards: bool,
+    memory: Memory,
+    pipelines: Pipelines,
+    bindings: Bindings,
+    params: Params,
+}
+
+impl Gpu {
+    pub fn open(adapter: wgpu::Adapter, config: &Config) -> Result<Gpu> {
+        let driver = Driver::open(&adapter)?;
+        let traits = Traits {
+            software: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
+            subgroups: adapters::subgroup_sizes(&adapter),
+            workgroup_memory: driver.limits.max_compute_workgroup_storage_size,
+            workgroup_invocations: driver.limits.max_compute_invocations_per_workgroup,
+        };
+        let memory = Memory::new(&driver, config.guards)?;
+        let pipelines = Pipelines::new(&driver, config.shader);
+        let (bindings, params) = (Bindings::default(), Params::default());
+        Ok(Gpu { driver, traits, guards: config.guards, memory, pipelines, bindings, params })
+    }
+
+    pub fn name(&self) -> String {
+        self.driver.name.clone()
+    }
+
+    pub fn bytes(&self, buffer: &BufferRef) -> usize {
+        bytes_of(buffer)
+    }
+
+    /// Encodes the commands in order, submits them, and reads back what they ask for.
+    pub fn execute(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
+        self.driver.in_use = run.slots.in_use();
+        self.params.write(&self.driver, &self.pipelines.params_layout, run.recording)?;
+        let (mut encoding, mut offset, mut downloads) = (Encoding::default(), 0, Vec::new());
+        for command in &run.recording.commands {
+            match command {
+                Command::Upload { to, data } => {
+                    self.memory.prepare(&self.driver, &mut encoding, &run, to)?;
+                    self.memory.upload(&self.driver, &mut encoding, &run, to, (**data).as_ref())?;
+                }
+                Command::Dispatch { kernel, params, buffers } => {
+                    self.dispatch(&mut encoding, &run, kernel, bytemuck::cast_slice(params), buffers, offset)?;
+                    offset += Params::stride(&self.driver, params.len());
+                    if self.guards || run.watch.is_some() {
+                        self.inspect(&mut encoding, &mut run, kernel, buffers)?;
+                    }
+                }
+                Command::Download { from } => {
+                    let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
+                    downloads.push(host_buffer(from.dtype, &bytes));
+                }
+                Command::Free { .. } => {}
+            }
+        }
+        encoding.submit(&self.driver);
+        self.driver.check("a recording")?;
+        Ok(downloads)
+    }
+
+    pub fn wait(&mut self) -> Result<()> {
+        self.driver.wait()
+    }
+
+    pub fn release(&mut self, idle: &[usize]) {
+        self.bindings.forget(idle);
+        self.memory.release(idle);
+    }
+
+    /// Encodes one dispatch whose parameters lie at `offset`.
+    fn dispatch(
+        &mut self,
+        encoding: &mut Encoding,
+        run: &Run<'_>,
+        kernel: &'static AnyKernel,
+        params: &[u8],
+        buffers: &[BufferRef],
+        offset: u32,
+    ) -> Result<()> {
+        for (access, buffer) in kernel.access.iter().zip(buffers) {
+            if *access == Access::Write {
+                self.memory.prepare(&self.driver, encoding, run, buffer)?;
+            }
+        }
+        let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
+        let ready = self.pipelines.ready(&self.driver, &self.traits, kernel, params)?;
+        let group = self.bindings.group(&self.driver, &ready, &spans);
+        let pass = encoding.pass(&self.driver);
+        pass.set_pipeline(ready.pipeline);
+        pass.set_bind_group(0, group, &[]);
+        pass.set_bind_group(1, self.params.group(), &[offset]);
+        let [x, y, z] = ready.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+        self.driver.check(kernel.name)
+    }
+
+    /// Runs what is encoded, whose last dispatch is of `kernel`, and looks at what that wrote.
+    fn inspect(
+        &mut self,
+        encoding: &mut Encoding,
+        run: &mut Run<'_>,
+        kernel: &'static AnyKernel,
+        buffers: &[BufferRef],
+    ) -> Result<()> {
+        for (access, buffer) in kernel.access.iter().zip(buffers) {
+            if *access == Access::Read {
+                continue;
+            }
+            if self.guards && !self.memory.intact(&self.driver, encoding, run, buffer)? {
+                return Err(self.driver.rejected(kernel.name, "it wrote outside its output".to_string()));
+            }
+            if run.watch.is_some() && buffer.dtype == DType::F32 {
+                let bytes = self.memory.download(&self.driver, encoding, run, buffer)?;
+                let values = bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+                if let Some(watch) = &mut run.watch {
+                    watch.look(kernel, values);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_buffer(dtype: DType, bytes: &[u8]) -> HostBuffer {
+    match dtype {
+        DType::F32 => HostBuffer::F32(bytemuck::pod_collect_to_vec(bytes)),
+        DType::F16 => HostBuffer::F16(bytemuck::pod_collect_to_vec(bytes)),
+        DType::BF16 => HostBuffer::BF16(bytemuck::pod_collect_to_vec(bytes)),
+        DType::U32 => HostBuffer::U32(bytemuck::pod_collect_to_vec(bytes)),
+    }
+}

@@ -1,0 +1,179 @@
+//! Compiled kernels: a pipeline for each kernel, shader and set of constants, compiled when it is first needed.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::driver::Driver;
+use crate::error::Result;
+use crate::kernel::{Access, AnyKernel, Traits};
+
+/// The most bytes of parameters a kernel may have.
+pub(super) const PARAMS_BYTES: u64 = 512;
+
+pub(super) struct Pipelines {
+    compiled: HashMap<Vec<u64>, wgpu::ComputePipeline>,
+    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    /// Group 0 by which of its buffers are written.
+    layouts: HashMap<u64, Layout>,
+    /// Group 1: the parameters, at an offset that each dispatch gives.
+    pub params_layout: wgpu::BindGroupLayout,
+    forced: Option<usize>,
+    checked: bool,
+    key: Vec<u64>,
+}
+
+struct Layout {
+    buffers: wgpu::BindGroupLayout,
+    pipeline: wgpu::PipelineLayout,
+}
+
+/// A kernel ready to run on given parameters.
+pub(super) struct Ready<'a> {
+    pub pipeline: &'a wgpu::ComputePipeline,
+    pub layout: &'a wgpu::BindGroupLayout,
+    /// Names the layout.
+    pub signature: u64,
+    pub workgroups: [u32; 3],
+}
+
+impl Pipelines {
+    /// `forced` is the shader to take of every kernel that allows it.
+    pub fn new(driver: &Driver, forced: Option<usize>) -> Pipelines {
+        let params = wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        };
+        let params_layout = driver
+            .device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("parameters"), entries: &[params] });
+        Pipelines {
+            compiled: HashMap::new(),
+            modules: HashMap::new(),
+            layouts: HashMap::new(),
+            params_layout,
+            forced,
+            checked: cfg!(debug_assertions),
+            key: Vec::new(),
+        }
+    }
+
+    /// The pipeline and workgroups for a kernel and its parameters.
+    pub fn ready(&mut self, driver: &Driver, traits: &Traits, kernel: &'static AnyKernel, params: &[u8]) -> Result<Ready<'_>> {
+        let shader = self.shader(traits, kernel, params);
+        let constants = (kernel.constants)(params, shader);
+        self.key.clear();
+        self.key.extend([std::ptr::from_ref(kernel) as u64, shader as u64]);
+        self.key.extend(constants.iter().map(|(_, value)| value.to_bits()));
+        if !self.compiled.contains_key(&self.key) {
+            let pipeline = self.compile(driver, kernel, (kernel.sources)()[shader], &constants)?;
+            self.compiled.insert(self.key.clone(), pipeline);
+        }
+        let workgroups = (kernel.workgroups)(params, shader);
+        let most = driver.limits.max_compute_workgroups_per_dimension;
+        if workgroups.iter().any(|&count| count > most) {
+            return Err(driver.rejected(kernel.name, format!("it needs {workgroups:?} workgroups, and {most} is the limit")));
+        }
+        let signature = signature(kernel);
+        Ok(Ready { pipeline: &self.compiled[&self.key], layout: &self.layouts[&signature].buffers, signature, workgroups })
+    }
+
+    fn shader(&self, traits: &Traits, kernel: &AnyKernel, params: &[u8]) -> usize {
+        let forced = self.forced.map(|index| index.min((kernel.sources)().len() - 1));
+        forced.filter(|&index| (kernel.allows)(params, index, traits)).unwrap_or_else(|| (kernel.choose)(params, traits))
+    }
+
+    fn compile(
+        &mut self,
+        driver: &Driver,
+        kernel: &AnyKernel,
+        source: &'static str,
+        constants: &[(&'static str, f64)],
+    ) -> Result<wgpu::ComputePipeline> {
+        assert!(
+            kernel.params_size as u64 <= PARAMS_BYTES,
+            "[{}] expected at most {PARAMS_BYTES} bytes of parameters",
+            kernel.name
+        );
+        let layout = match self.layouts.entry(signature(kernel)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Layout::new(driver, kernel, &self.params_layout)?),
+        };
+        let module = match self.modules.entry(source) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let text = wgtune_shaders::source(source).map_err(|missing| driver.rejected(kernel.name, missing.to_string()))?;
+                let module = compile_text(&driver.device, source, text, self.checked);
+                driver.check(kernel.name)?;
+                entry.insert(module)
+            }
+        };
+        let pipeline = driver.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&layout.pipeline),
+            module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants,
+                // Kernels write their shared memory before they read it, and clearing it takes software adapters seconds.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        driver.check(kernel.name)?;
+        Ok(pipeline)
+    }
+}
+
+/// A bit for each buffer, set where the kernel writes it, behind a leading one.
+fn signature(kernel: &AnyKernel) -> u64 {
+    kernel.access.iter().fold(1, |bits, access| bits << 1 | u64::from(*access != Access::Read))
+}
+
+impl Layout {
+    fn new(driver: &Driver, kernel: &AnyKernel, params_layout: &wgpu::BindGroupLayout) -> Result<Layout> {
+        let entries: Vec<_> = kernel
+            .access
+            .iter()
+            .enumerate()
+            .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
+                binding: binding as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let device = &driver.device;
+        let buffers =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&buffers), Some(params_layout)],
+            immediate_size: 0,
+        });
+        driver.check(kernel.name)?;
+        Ok(Layout { buffers, pipeline })
+    }
+}
+
+/// A shader's module, with bounds and loops checked at run time or trusted.
+#[allow(unsafe_code)]
+fn compile_text(device: &wgpu::Device, label: &str, text: String, checked: bool) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(Cow::Owned(text)) };
+    if checked {
+        return device.create_shader_module(descriptor);
+    }
+    // SAFETY: the text is one of this project's own kernels, never a user's. Each stays inside its buffers and ends: the laws
+    // run every one of them with sentinels round its outputs, and tests and debug builds run the checked modules.
+    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}

@@ -1,0 +1,22 @@
+// y [n] = W [n, k] x [k]: the rows of W, f32, f16 or bf16, lie one after the other from element `offset` on.
+#import storage
+
+struct Params { n: u32, k: u32, offset: u32 }
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> weight: array<u32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(1) @binding(0) var<uniform> params: Params;
+
+override DTYPE: u32 = 0u;
+
+fn element(at: u32) -> f32 {
+    if DTYPE == 0u {
+        return bitcast<f32>(weight[at]);
+    }
+    let word = weight[at / 2u];
+    if at % 2u == 0u {
+        return widen_low(DTYPE, word);
+    }
+    return widen_high(DTYPE, word);
+}
