@@ -86,8 +86,10 @@ pub struct AnyKernel {
     pub access: &'static [Access],
     /// Bytes of its parameters.
     pub params_size: usize,
-    /// The stems of its shaders.
-    pub sources: fn() -> Vec<&'static str>,
+    /// How many shaders it has.
+    pub shaders: usize,
+    /// The stem of one of its shaders.
+    pub source: fn(usize) -> &'static str,
     /// See [`Kernel::choose`].
     pub choose: fn(&[u8], &Traits) -> usize,
     /// See [`Kernel::allows`].
@@ -114,7 +116,8 @@ impl AnyKernel {
                 name: K::NAME,
                 access: K::ACCESS,
                 params_size: size_of::<K::Params>(),
-                sources: || K::SHADERS.iter().map(|shader| shader.source).collect(),
+                shaders: K::SHADERS.len(),
+                source: |shader| K::SHADERS[shader].source,
                 choose: |params, traits| K::choose(bytemuck::from_bytes(params), traits),
                 allows: |params, shader, traits| K::allows(bytemuck::from_bytes(params), shader, traits),
                 constants: |params, shader| (K::SHADERS[shader].constants)(bytemuck::from_bytes(params)),

@@ -220,7 +220,7 @@ fn trial(device: String, op: &'static Op, law: &'static Law, shader: Option<usiz
 
 /// The most shaders that one of an op's kernels has.
 fn shaders(op: &Op) -> usize {
-    op.kernels.iter().map(|kernel| (kernel.sources)().len()).max().unwrap_or(0)
+    op.kernels.iter().map(|kernel| kernel.shaders).max().unwrap_or(0)
 }
 
 /// The gradient along a random direction is the difference quotient along it, in f64.

@@ -66,13 +66,16 @@ impl Pipelines {
 
     /// The pipeline and workgroups for a kernel and its parameters.
     pub fn ready(&mut self, driver: &Driver, traits: &Traits, kernel: &'static AnyKernel, params: &[u8]) -> Result<Ready<'_>> {
+        if kernel.shaders == 0 {
+            return Err(driver.rejected(kernel.name, "it has no shader: use --device cpu".to_string()));
+        }
         let shader = self.shader(traits, kernel, params);
         let constants = (kernel.constants)(params, shader);
         self.key.clear();
         self.key.extend([std::ptr::from_ref(kernel) as u64, shader as u64]);
         self.key.extend(constants.iter().map(|(_, value)| value.to_bits()));
         if !self.compiled.contains_key(&self.key) {
-            let pipeline = self.compile(driver, kernel, (kernel.sources)()[shader], &constants)?;
+            let pipeline = self.compile(driver, kernel, (kernel.source)(shader), &constants)?;
             self.compiled.insert(self.key.clone(), pipeline);
         }
         let workgroups = (kernel.workgroups)(params, shader);
@@ -85,7 +88,7 @@ impl Pipelines {
     }
 
     fn shader(&self, traits: &Traits, kernel: &AnyKernel, params: &[u8]) -> usize {
-        let forced = self.forced.map(|index| index.min((kernel.sources)().len() - 1));
+        let forced = self.forced.map(|index| index.min(kernel.shaders - 1));
         forced.filter(|&index| (kernel.allows)(params, index, traits)).unwrap_or_else(|| (kernel.choose)(params, traits))
     }
 
