@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
-use super::params::{Inputs, Params};
-use crate::kernel::{Access, Cost, Io, Kernel, Shader};
+use super::params::{self, Inputs, Params};
+use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
 use crate::real::{Real, Threads};
 
 /// Keys whose gradients one task sums.
@@ -26,7 +26,13 @@ impl Kernel for QueryGrad {
     type Params = Params;
     const NAME: &'static str = "attention_query_grad";
     const ACCESS: &'static [Access] = ACCESS;
-    const SHADERS: &'static [Shader<Params>] = &[];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader { source: "attention_query_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
+        Shader { source: "attention_query_grad_tile", constants: Params::constants, workgroups: |p| p.tiles(p.queries, p.heads) },
+    ];
+    fn choose(_: &Params, traits: &Traits) -> usize {
+        params::choose(traits)
+    }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
         p.cost(3, 4 * query + 2 * key)
@@ -82,7 +88,13 @@ impl Kernel for KeyValueGrad {
     type Params = Params;
     const NAME: &'static str = "attention_key_value_grad";
     const ACCESS: &'static [Access] = ACCESS;
-    const SHADERS: &'static [Shader<Params>] = &[];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader { source: "attention_key_value_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.keys, p.key_heads) },
+        Shader { source: "attention_key_value_grad_tile", constants: Params::constants, workgroups: |p| p.tiles(p.keys, p.key_heads) },
+    ];
+    fn choose(_: &Params, traits: &Traits) -> usize {
+        params::choose(traits)
+    }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
         p.cost(4, 2 * query + 4 * key)

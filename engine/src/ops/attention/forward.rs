@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
-use super::params::{Inputs, Params};
+use super::params::{self, Inputs, Params};
 use crate::device::parallel;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader};
+use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
 use crate::real::Real;
 
 /// Below every score, and finite: what WGSL lets a shader count on.
@@ -24,7 +24,13 @@ impl Kernel for Forward {
     const NAME: &'static str = "attention";
     const ACCESS: &'static [Access] =
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader { source: "attention_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
+        Shader { source: "attention_tile", constants: Params::constants, workgroups: |p| p.tiles(p.queries, p.heads) },
+    ];
+    fn choose(_: &Params, traits: &Traits) -> usize {
+        params::choose(traits)
+    }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
         p.cost(2, 2 * (query + key))

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::Mask;
-use crate::kernel::{Cost, Io};
+use crate::kernel::{Constants, Cost, Io, Traits, grid};
 use crate::real::Real;
 use crate::tensor::Tensor;
 
@@ -80,11 +80,31 @@ impl Params {
         Cost { flops: 2 * products * rows * pairs * u64::from(self.head_dim), bytes: 4 * elements }
     }
 
+    /// Workgroups of shaders whose 32 invocations each have two positions of a head.
+    pub fn pairs(&self, positions: u32, heads: u32) -> [u32; 3] {
+        grid(self.batch as usize * heads as usize * positions.div_ceil(2) as usize, 32)
+    }
+
+    /// Workgroups of shaders that have 64 positions of a head each.
+    pub fn tiles(&self, positions: u32, heads: u32) -> [u32; 3] {
+        [positions.div_ceil(64), heads, self.batch]
+    }
+
+    /// What shaders of tiles are specialised for.
+    pub fn constants(&self) -> Constants {
+        vec![("HEAD_DIM", self.head_dim.into())]
+    }
+
     /// Elements of the query, and of the key.
     pub fn elements(&self) -> [u64; 2] {
         let a_position = u64::from(self.batch) * u64::from(self.head_dim);
         [(self.queries, self.heads), (self.keys, self.key_heads)].map(|(n, heads)| a_position * u64::from(n) * u64::from(heads))
     }
+}
+
+/// Tiles in shared memory, unless barriers are slow or a workgroup of 256 is too large.
+pub(super) fn choose(traits: &Traits) -> usize {
+    (!traits.software && traits.workgroup_invocations >= 256).into()
 }
 
 impl Rows {

@@ -1,0 +1,63 @@
+// The gradient of 64 queries a workgroup.
+#import attention_query_tiles
+
+@group(0) @binding(5) var<storage, read> grad: array<f32>;
+@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
+@group(0) @binding(7) var<storage, read> output: array<f32>;
+@group(0) @binding(8) var<storage, read_write> query_grad: array<f32>;
+@group(0) @binding(9) var<storage, read_write> dots: array<f32>;
+
+@compute @workgroup_size(256)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let x = lane % 16u;
+    let y = lane / 16u;
+    var tile = query_tile(workgroup);
+    let rows = vec4(tile.row + 4u * y) + vec4(0u, 1u, 2u, 3u);
+    var dot = vec4(0.0);
+    var log_sum = vec4(0.0);
+    for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
+        let row = query_row(tile.batch, rows[i], tile.query_head);
+        log_sum[i] = log_sums[row];
+        for (var d = x; d < HEAD_DIM; d += 16u) {
+            dot[i] += output[row * HEAD_DIM + d] * grad[row * HEAD_DIM + d];
+        }
+    }
+    dot = sum_of_rows(dot, x, y);
+    var sums: Sums;
+    let reach = reach_of(tile);
+    for (tile.column = reach.x; tile.column < reach.y; tile.column += COLUMNS) {
+        let scores = products(0u, tile, x, y);
+        var z = products(1u, tile, x, y);
+        z.first = (z.first - dot) * weight(scores.first, log_sum, tile.batch, tile.column + x, rows);
+        z.second = (z.second - dot) * weight(scores.second, log_sum, tile.batch, tile.column + x + 16u, rows);
+        store_weights(z, x, y);
+        accumulate(0u, tile, &sums, x, y);
+    }
+    for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
+        let row = query_row(tile.batch, rows[i], tile.query_head);
+        for (var chunk = 0u; chunk * 16u < HEAD_DIM; chunk++) {
+            let d = chunk * 16u + x;
+            if d < HEAD_DIM {
+                query_grad[row * HEAD_DIM + d] = sums[chunk][i] * params.scale;
+            }
+        }
+        if x == 0u {
+            dots[row] = dot[i];
+        }
+    }
+}
+
+fn weight(score: vec4<f32>, log_sum: vec4<f32>, batch: u32, column: u32, rows: vec4<u32>) -> vec4<f32> {
+    let shown = visible(seeing(batch, column), batch, column, rows);
+    return select(vec4(0.0), exp(min(score * params.scale - log_sum, vec4(0.0))), shown);
+}
+
+fn row_element(side: u32, tile: Tile, row: u32, d: u32) -> f32 {
+    if side == 0u {
+        return query_element(tile, row, d);
+    }
+    if row < params.queries && d < HEAD_DIM {
+        return grad[query_row(tile.batch, row, tile.query_head) * HEAD_DIM + d];
+    }
+    return 0.0;
+}
