@@ -19,6 +19,7 @@ pub mod dtype;
 pub mod error;
 pub mod kernel;
 pub mod ops;
+pub mod optim;
 pub mod passes;
 pub mod random;
 pub mod real;

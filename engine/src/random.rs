@@ -23,14 +23,35 @@ impl Philox {
         self.key
     }
 
+    /// The stream with the two words of [`key`](Self::key).
+    pub(crate) fn with_key(key: [u32; 2]) -> Philox {
+        Philox { key }
+    }
+
     /// Four random words for one counter.
     pub fn block(&self, counter: u64) -> [u32; 4] {
-        let mut c = [counter as u32, (counter >> 32) as u32, 0, 0];
+        self.rounds([[counter as u32], [(counter >> 32) as u32], [0], [0]]).map(|[word]| word)
+    }
+
+    /// The four words of each of `N` consecutive counters.
+    #[inline(always)]
+    pub(crate) fn blocks<const N: usize>(&self, first: u32) -> [[u32; N]; 4] {
+        self.rounds([std::array::from_fn(|i| first.wrapping_add(i as u32)), [0; N], [0; N], [0; N]])
+    }
+
+    /// The ten rounds on `N` counters side by side, so that vector instructions can hold them.
+    #[inline(always)]
+    fn rounds<const N: usize>(&self, mut c: [[u32; N]; 4]) -> [[u32; N]; 4] {
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
-            let p0 = u64::from(c[0]) * 0xD251_1F53;
-            let p1 = u64::from(c[2]) * 0xCD9E_8D57;
-            c = [(p1 >> 32) as u32 ^ c[1] ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c[3] ^ k1, p0 as u32];
+            for i in 0..N {
+                let p0 = u64::from(c[0][i]) * 0xD251_1F53;
+                let p1 = u64::from(c[2][i]) * 0xCD9E_8D57;
+                c[0][i] = (p1 >> 32) as u32 ^ c[1][i] ^ k0;
+                c[1][i] = p1 as u32;
+                c[2][i] = (p0 >> 32) as u32 ^ c[3][i] ^ k1;
+                c[3][i] = p0 as u32;
+            }
             k0 = k0.wrapping_add(0x9E37_79B9);
             k1 = k1.wrapping_add(0xBB67_AE85);
         }

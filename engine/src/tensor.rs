@@ -203,8 +203,12 @@ impl Tensor {
 
     /// This tensor, or a copy of it, filling its buffer in row-major order: what most kernels ask for.
     pub fn whole(&self) -> Tensor {
-        let fills = self.layout == Layout::contiguous(self.shape()) && self.elements() == self.buffer.reference.elements;
-        if fills { self.clone() } else { ops::copy(self) }
+        if self.is_whole() { self.clone() } else { ops::copy(self) }
+    }
+
+    /// Whether it fills its buffer in row-major order.
+    pub fn is_whole(&self) -> bool {
+        self.layout == Layout::contiguous(self.shape()) && self.elements() == self.buffer_elements()
     }
 
     /// The axes in another order: axis `i` of the result is axis `order[i]` of this. A view; its gradient is permuted back.

@@ -26,12 +26,15 @@ macro_rules! ops {
 
 // Adding an op is its file, its shader and its name here.
 ops! {
+    adamw
     attention
     binary
     cast
     cat
+    clip
     copy
     cross_entropy
+    dropout
     full
     gather
     linear_cross_entropy
@@ -41,7 +44,9 @@ ops! {
     reduce
     rope
     scale
+    sgd
     softmax
     swiglu
     unary
+    where_
 }

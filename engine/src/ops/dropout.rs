@@ -1,0 +1,110 @@
+//! Dropout.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Op;
+use crate::device::parallel;
+use crate::dtype::DType;
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::random::Philox;
+use crate::real::Real;
+use crate::tensor::{Tensor, dispatch};
+use crate::testing::{Case, EDGES, Input};
+
+pub(crate) const OP: Op = Op { name: "dropout", kernels: &[AnyKernel::of::<Dropout>()], cases };
+
+/// y = x / (1 - probability) where the random number of the element's place is at least `probability`, 0 elsewhere
+/// (Srivastava et al. 2014). The same numbers on every device; they are drawn again for the gradient rather than stored.
+///
+/// Derivative: the gradient under the same mask.
+#[track_caller]
+pub fn dropout(x: &Tensor, random: Philox, probability: f32) -> Tensor {
+    assert!((0.0..1.0).contains(&probability), "[dropout] expected a probability of at least 0 and below 1, got {probability}");
+    assert!(x.dtype() == DType::F32, "[dropout] expected f32, got {x:?}");
+    if probability == 0.0 {
+        return x.clone();
+    }
+    let params = Params {
+        key: random.key(),
+        elements: x.elements() as u32,
+        dropped: (f64::from(probability) * f64::from(1u32 << 24)).ceil() as u32,
+        scale: 1.0 / (1.0 - probability),
+        unused: 0,
+    };
+    mask(x, params).with_rule("dropout", [x], move |g, _| [Some(mask(g, params))])
+}
+
+fn mask(x: &Tensor, params: Params) -> Tensor {
+    let y = x.device().empty(x.shape(), DType::F32);
+    dispatch::<Dropout>(params, &[&x.detach().whole(), &y]);
+    y
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Params {
+    key: [u32; 2],
+    elements: u32,
+    /// How many of the 2^24 numbers that a place may draw drop it.
+    dropped: u32,
+    scale: f32,
+    unused: u32,
+}
+
+struct Dropout;
+
+impl Kernel for Dropout {
+    type Params = Params;
+    const NAME: &'static str = "dropout";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] =
+        &[Shader { source: "dropout", constants: |_| vec![], workgroups: |p| grid(p.elements.div_ceil(4) as usize, 256) }];
+    fn cost(p: &Params) -> Cost {
+        Cost { flops: u64::from(p.elements), bytes: 8 * u64::from(p.elements) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        /// Blocks of four numbers that are drawn at once, to fill vector instructions.
+        const BLOCKS: usize = 16;
+        let (x, y, random, scale) = (io.real(0), io.real_mut(1), Philox::with_key(p.key), R::from_f32(p.scale));
+        parallel::rows(y, 1, 4, |first, _, y| {
+            // Chunks are whole numbers of blocks, all but the last.
+            for (at, (y, x)) in y.chunks_mut(4 * BLOCKS).zip(x[first..].chunks(4 * BLOCKS)).enumerate() {
+                let words = random.blocks::<BLOCKS>((first / 4 + at * BLOCKS) as u32);
+                for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+                    *y = if words[i % 4][i / 4] >> 8 >= p.dropped { x * scale } else { R::ZERO };
+                }
+            }
+        });
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let case = |size: usize| {
+        Case::new(format!("dropout {size}"), [Input::any([size])], |x| vec![dropout(&x[0], Philox::new(7), 0.3)])
+    };
+    let mut cases: Vec<Case> = EDGES.map(case).into();
+    cases.push(Case::new("dropout of a view", [Input::any([7, 9])], |x| vec![dropout(&x[0].transpose(), Philox::new(8), 0.5)]));
+    cases.push(Case::new("dropout of probability 0", [Input::any([5])], |x| vec![dropout(&x[0], Philox::new(9), 0.0)]));
+    cases.push(Case::new("dropout in tasks", [Input::fixed([3 * 16 * 1024 + 5])], |x| vec![dropout(&x[0], Philox::new(10), 0.1)]));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn the_mask_is_that_of_the_places_random_numbers_and_keeps_the_mean() {
+        let (count, random) = (100_001, Philox::new(3).stream(5));
+        let ones = Device::cpu().tensor(&vec![1.0; count], [count]);
+        let y = dropout(&ones, random, 0.25).to_vec().unwrap();
+        for (place, &y) in y.iter().enumerate() {
+            let expected = if random.uniform(place as u64) < 0.25 { 0.0 } else { 1.0 / 0.75 };
+            assert_eq!(y, expected, "at {place}");
+        }
+        let mean = y.iter().map(|&y| f64::from(y)).sum::<f64>() / count as f64;
+        // The standard error is sqrt(0.25 / 0.75 / 1e5) = 0.0018; five of them.
+        assert!((mean - 1.0).abs() < 0.009, "mean {mean}");
+    }
+}
