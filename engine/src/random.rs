@@ -68,6 +68,11 @@ impl Philox {
         unit(self.word(place))
     }
 
+    /// A whole number below `end`, all equally likely to within 2^-32 (Lemire 2019, arXiv:1805.10941).
+    pub fn below(&self, place: u64, end: usize) -> usize {
+        ((u128::from(self.word(place)) * end as u128) >> 32) as usize
+    }
+
     /// Standard normal (Box and Muller 1958).
     pub fn normal(&self, place: u64) -> f32 {
         let [a, b, ..] = self.block(place);

@@ -178,6 +178,13 @@ impl Tensor {
         }
     }
 
+    /// Puts other elements (little-endian, as stored) into its buffer, in place: how a checkpoint is read.
+    #[track_caller]
+    pub fn replace(&self, bytes: &[u8]) {
+        assert!(self.layout == Layout::contiguous(self.shape()), "[replace] expected a tensor that fills its buffer, got a view");
+        self.device().record_upload(self.buffer.reference, Arc::new(bytes.to_vec()));
+    }
+
     /// Its elements as stored, little-endian, for a file. On the reference device f32 is rounded from f64.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         Ok(match self.read()? {

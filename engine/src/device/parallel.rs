@@ -6,9 +6,13 @@ use rayon::prelude::*;
 /// Elements that are worth a task of their own: some ten microseconds of work.
 const GRAIN: usize = 16 * 1024;
 
-/// Compiles `work` for the machine's vector instructions, chosen at run time.
+/// Compiles `work` for each of the machine's vector instructions and chooses at run time. Debug builds compile it once: three times
+/// takes long, and gives the same numbers.
 #[inline(always)]
 pub fn vectorized<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(debug_assertions)]
+    return work();
+    #[cfg(not(debug_assertions))]
     pulp::Arch::new().dispatch(work)
 }
 

@@ -49,4 +49,5 @@ ops! {
     swiglu
     unary
     where_
+    write_rows
 }
