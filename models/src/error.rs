@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use wgtune_engine::device::NonFinite;
+
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -107,6 +109,30 @@ pub enum Error {
         message: String,
     },
 
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] wgtune_engine::Error),
+
+    /// A parameter that should be trained has no part in the loss.
+    #[error("no gradient reaches `{parameter}`: the loss does not depend on it")]
+    NoGradient {
+        /// Its name.
+        parameter: String,
+    },
+
+    /// Training cannot go on: the parameters are those from before this step.
+    #[error("step {step}: the {what} is {value}; {}", first_not_finite(first))]
+    NotFinite {
+        /// The step, from 1.
+        step: usize,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// The first result that was not finite when the step was run again.
+        first: Option<NonFinite>,
+    },
+
     /// The data as a whole cannot be used.
     #[error("{message}")]
     Data {
@@ -119,5 +145,14 @@ impl Error {
     /// For `map_err`: an I/O error on `path`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+}
+
+fn first_not_finite(first: &Option<NonFinite>) -> String {
+    match first {
+        Some(NonFinite { kernel, index, value }) => {
+            format!("the first op whose output was not finite is `{kernel}` ({value} at element {index}): try a lower --learning-rate, or look at the data")
+        }
+        None => "it came out finite when the step was run again: the device is not reliable".into(),
     }
 }

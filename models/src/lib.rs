@@ -1,9 +1,14 @@
-//! Transformers, tuning methods, data, training and file formats.
+//! Transformers, tuning methods, data, training, generation and file formats. Knows the engine, and nothing of command lines.
 
 pub mod data;
 pub mod demo;
 pub mod error;
 pub mod formats;
+pub mod generate;
+pub mod hash;
+pub mod nn;
+pub mod peft;
 pub mod train;
+pub mod transformer;
 
 pub use error::{Error, Result};

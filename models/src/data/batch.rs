@@ -127,6 +127,11 @@ impl Batch {
         batch
     }
 
+    /// Whether a row holds more than one example.
+    pub fn is_packed(&self) -> bool {
+        self.segments.iter().any(|&segment| segment != 0 && segment != IGNORE)
+    }
+
     /// Predictions that carry loss.
     pub fn trained_tokens(&self) -> usize {
         self.targets.iter().filter(|&&target| target != IGNORE).count()

@@ -1,29 +1,13 @@
 //! Orders that depend on a seed and nothing else.
 
-/// SplitMix64: Steele, Lea & Flood, 2014, <https://doi.org/10.1145/2714064.2660195>.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform below `bound`; the bias of taking the upper half of a product is below bound / 2^64.
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
-}
+use wgtune_engine::random::Philox;
 
 /// The numbers below `count` in an order that depends on `seed` and `epoch` (Fisher and Yates).
 pub(crate) fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
-    let mut random = SplitMix(SplitMix(seed).next() ^ SplitMix(!epoch).next());
+    let random = Philox::new(seed).stream(epoch);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {
-        order.swap(last, random.below(last + 1));
+        order.swap(last, random.below(last as u64, last + 1));
     }
     order
 }
@@ -31,14 +15,6 @@ pub(crate) fn permutation(count: usize, seed: u64, epoch: u64) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_generator_gives_the_published_numbers() {
-        // Of the reference implementation, <https://prng.di.unimi.it/splitmix64.c>, seeded with 1234567.
-        let mut random = SplitMix(1_234_567);
-        assert_eq!(random.next(), 6_457_827_717_110_365_317);
-        assert_eq!(random.next(), 3_203_168_211_198_807_973);
-    }
 
     #[test]
     fn every_number_comes_once_in_an_order_of_its_own() {

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_language_everywhere() {
         let documents = pretraining_documents(0, 100);
-        assert_eq!(task::fnv1a(&documents.join("\n\n")), 0xA305_82AA_F024_3790);
+        assert_eq!(fnv1a(documents.join("\n\n").bytes()), 0xA305_82AA_F024_3790);
         assert_eq!(documents[..40], pretraining_documents(0, 40));
         assert_ne!(documents, pretraining_documents(1, 100));
     }

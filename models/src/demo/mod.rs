@@ -7,6 +7,7 @@
 //! Everything is a pure function of a seed and an index: the same seed gives the same text on every
 //! machine, and row `i` is the same however many rows are asked for.
 
+pub mod base;
 pub mod language;
 pub mod task;
 

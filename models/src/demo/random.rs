@@ -1,23 +1,26 @@
 //! Seeded choices.
 
-/// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-pub(super) struct Random(u64);
+use wgtune_engine::random::Philox;
+
+use crate::hash::fnv1a;
+
+/// Draws one choice after another.
+pub(super) struct Random {
+    stream: Philox,
+    drawn: u64,
+}
 
 impl Random {
-    /// The generator of row `index` of `stream` under `seed`: no two rows share a state.
+    /// The choices of row `index` of `stream` under `seed`: no two rows share a stream.
     pub(super) fn of_row(seed: u64, stream: &str, index: usize) -> Self {
-        let mut state = mix(seed);
-        for byte in stream.bytes() {
-            state = mix(state ^ u64::from(byte));
-        }
-        Self(mix(state ^ index as u64))
+        Self { stream: Philox::new(seed).stream(fnv1a(stream.bytes())).stream(index as u64), drawn: 0 }
     }
 
-    /// A number in `0..end`, by multiplication rather than remainder (Lemire 2019).
+    /// A number in `0..end`.
     pub(super) fn below(&mut self, end: usize) -> usize {
         assert!(end > 0, "[below] expected a range that is not empty");
-        self.0 = self.0.wrapping_add(GOLDEN_GAMMA);
-        ((u128::from(mix(self.0)) * end as u128) >> 64) as usize
+        self.drawn += 1;
+        self.stream.below(self.drawn, end)
     }
 
     /// True once in `times`.
@@ -35,15 +38,6 @@ impl Random {
         let mut left = choices.to_vec();
         std::array::from_fn(|_| left.swap_remove(self.below(left.len())))
     }
-}
-
-const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn mix(state: u64) -> u64 {
-    let state = state.wrapping_add(GOLDEN_GAMMA);
-    let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    state ^ (state >> 31)
 }
 
 #[cfg(test)]

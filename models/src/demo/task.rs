@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use super::Row;
 use super::random::Random;
 use super::review::{Mood, Review, mood, review};
+use crate::hash::fnv1a;
 
 /// `count` different rows to train on; good and bad take turns.
 ///
@@ -53,12 +54,7 @@ pub fn score(row: &Row, answer: &str) -> Score {
 
 /// One review in eight is kept for testing, told by its text alone.
 pub(super) fn is_held_out(review: &str) -> bool {
-    fnv1a(review).is_multiple_of(8)
-}
-
-/// FNV-1a in 64 bits (Fowler, Noll and Vo).
-pub(super) fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    fnv1a(review.bytes()).is_multiple_of(8)
 }
 
 #[track_caller]

@@ -93,6 +93,15 @@ pub fn parse_tensor_name(name: &str) -> Option<(&str, Factor)> {
     a.or_else(|| name.strip_suffix(".lora_B.weight").map(|module| (module, Factor::B)))
 }
 
+impl std::fmt::Display for Targets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Targets::AllLinear => f.write_str("all-linear"),
+            Targets::Named(names) => f.write_str(&names.join(", ")),
+        }
+    }
+}
+
 impl Default for AdapterConfig {
     /// PEFT's defaults.
     fn default() -> AdapterConfig {

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use wgtune_engine::DType;
 
 use super::files::write_bytes;
 use super::json::Object;
 use super::rope::RopeConfig;
-use super::safetensors::Dtype;
 use crate::error::{Error, Result};
 
 /// The families of decoder that are known. They share one shape and differ in biases, in the norm on
@@ -71,7 +71,7 @@ pub struct ModelConfig {
     /// Standard deviation of new weights.
     pub initializer_range: f64,
     /// The type that the weights are stored in, where the config says.
-    pub dtype: Option<Dtype>,
+    pub dtype: Option<DType>,
 }
 
 impl Architecture {
@@ -318,23 +318,23 @@ fn layer_type(window: Option<usize>) -> &'static str {
     }
 }
 
-fn dtype(keys: &Object) -> Result<Option<Dtype>> {
+fn dtype(keys: &Object) -> Result<Option<DType>> {
     let key = if keys.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     match keys.string(key)?.as_deref() {
         None => Ok(None),
-        Some("float32") => Ok(Some(Dtype::F32)),
-        Some("float16") => Ok(Some(Dtype::F16)),
-        Some("bfloat16") => Ok(Some(Dtype::BF16)),
+        Some("float32") => Ok(Some(DType::F32)),
+        Some("float16") => Ok(Some(DType::F16)),
+        Some("bfloat16") => Ok(Some(DType::BF16)),
         Some(_) => Err(keys.error(key, "float32, float16 or bfloat16")),
     }
 }
 
-fn dtype_name(dtype: Dtype) -> &'static str {
+fn dtype_name(dtype: DType) -> &'static str {
     match dtype {
-        Dtype::F32 => "float32",
-        Dtype::F16 => "float16",
-        Dtype::BF16 => "bfloat16",
-        Dtype::U32 => "uint32",
+        DType::F32 => "float32",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        DType::U32 => "uint32",
     }
 }
 

@@ -1,11 +1,12 @@
 //! File formats: weights, configs, tokenizers, chat templates and adapters, in the layouts of
-//! Hugging Face's libraries. Everything here works on bytes, shapes and ids; nothing knows tensors.
+//! Hugging Face's libraries. All but [`model`] work on bytes, shapes and ids, and know no tensors.
 
 pub mod adapter;
 pub mod chat_template;
 pub mod config;
 pub mod files;
 pub(crate) mod json;
+pub mod model;
 pub mod rope;
 pub mod safetensors;
 mod strftime;

@@ -1,3 +1,6 @@
 //! Training: what every recipe shares, and the recipes.
 
+pub mod checkpoint;
 pub mod schedule;
+pub mod sft;
+pub mod tuned;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
+use wgtune_engine::DType;
 
 use super::header::Header;
-use super::{Dtype, INDEX_FILE, MODEL_FILE};
+use super::{INDEX_FILE, MODEL_FILE};
 use crate::error::{Error, Result};
 use crate::formats::json::Object;
 
@@ -29,7 +30,7 @@ pub struct Weights {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct View<'a> {
     /// The type of its elements.
-    pub dtype: Dtype,
+    pub dtype: DType,
     /// Its sizes, outermost first.
     pub shape: &'a [usize],
     /// Its elements, row-major, little-endian. They may lie at any alignment.
@@ -98,12 +99,12 @@ impl Weights {
     /// The tensor of this name.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] if there is none, [`Error::Weights`] if its type is none of [`Dtype`].
+    /// [`Error::MissingTensor`] if there is none, [`Error::Weights`] if its type is none of [`DType`].
     pub fn get(&self, name: &str) -> Result<View<'_>> {
         let entry =
             self.tensors.get(name).ok_or_else(|| Error::MissingTensor { path: self.path.clone(), tensor: name.into() })?;
         let file = &self.files[entry.file];
-        let dtype = Dtype::from_file(entry.dtype).ok_or_else(|| Error::Weights {
+        let dtype = super::from_file(entry.dtype).ok_or_else(|| Error::Weights {
             path: file.path.clone(),
             message: format!("tensor `{name}` is of type {}; expected F32, F16, BF16 or U32", entry.dtype),
         })?;
@@ -164,10 +165,10 @@ impl View<'_> {
     /// The elements as 32-bit floats; `U32` is converted too, exactly below 2^24.
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {
-            Dtype::F32 => elements(self.bytes, f32::from_le_bytes),
-            Dtype::F16 => elements(self.bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            Dtype::BF16 => elements(self.bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            Dtype::U32 => elements(self.bytes, |bytes| u32::from_le_bytes(bytes) as f32),
+            DType::F32 => elements(self.bytes, f32::from_le_bytes),
+            DType::F16 => elements(self.bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            DType::BF16 => elements(self.bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            DType::U32 => elements(self.bytes, |bytes| u32::from_le_bytes(bytes) as f32),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::error::{Error, Result};
 
-fn info(name: &str, dtype: Dtype, shape: &[usize]) -> TensorInfo {
+fn info(name: &str, dtype: DType, shape: &[usize]) -> TensorInfo {
     TensorInfo { name: name.into(), dtype, shape: shape.to_vec() }
 }
 
@@ -17,7 +17,7 @@ fn letters(tensor: &TensorInfo) -> Result<Cow<'static, [u8]>> {
 }
 
 fn three() -> Vec<TensorInfo> {
-    vec![info("layer.a", Dtype::BF16, &[3, 5]), info("layer.b", Dtype::F32, &[2]), info("layer.c", Dtype::F32, &[0, 4])]
+    vec![info("layer.a", DType::BF16, &[3, 5]), info("layer.b", DType::F32, &[2]), info("layer.c", DType::F32, &[0, 4])]
 }
 
 fn sharded(directory: &Path) {
@@ -65,9 +65,9 @@ fn elements_convert_to_f32() {
     let brain = bytes(|x| half::bf16::from_f32(x).to_le_bytes());
     let single: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
     // The values were chosen to be exact in all three types.
-    assert_eq!(view(Dtype::F16, &half), values);
-    assert_eq!(view(Dtype::BF16, &brain), values);
-    assert_eq!(view(Dtype::F32, &single), values);
+    assert_eq!(view(DType::F16, &half), values);
+    assert_eq!(view(DType::BF16, &brain), values);
+    assert_eq!(view(DType::F32, &single), values);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_failing_source_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     let failed = save(&path, &three(), &BTreeMap::new(), |tensor| match tensor.dtype {
-        Dtype::BF16 => Err(Error::Data { message: "lost".into() }),
+        DType::BF16 => Err(Error::Data { message: "lost".into() }),
         _ => letters(tensor),
     });
     assert!(failed.is_err());

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Dtype, INDEX_FILE, MODEL_FILE};
+use wgtune_engine::DType;
+use super::{INDEX_FILE, MODEL_FILE};
 use crate::error::{Error, Result};
 use crate::formats::files::{write_bytes, write_file};
 
@@ -16,7 +17,7 @@ pub struct TensorInfo {
     /// Its name, as in `model.embed_tokens.weight`.
     pub name: String,
     /// The type of its elements.
-    pub dtype: Dtype,
+    pub dtype: DType,
     /// Its sizes, outermost first.
     pub shape: Vec<usize>,
 }
@@ -124,7 +125,7 @@ fn header(tensors: &[&TensorInfo], metadata: &BTreeMap<String, String>) -> Vec<u
     for tensor in tensors {
         let end = start + tensor.byte_size();
         let info = safetensors::tensor::TensorInfo {
-            dtype: tensor.dtype.to_file(),
+            dtype: super::to_file(tensor.dtype),
             shape: tensor.shape.clone(),
             data_offsets: (start, end),
         };

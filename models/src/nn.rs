@@ -1,0 +1,72 @@
+//! The layers that transformers are made of. Each knows the name of its parameters in a Hugging Face model.
+
+use wgtune_engine::{Tensor, ops};
+
+use crate::error::Result;
+use crate::peft::Tuning;
+
+/// Where parameters come from: a weight file, a random generator, another model. Called with each parameter's name and shape.
+pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Tensor> + 'a;
+
+/// y = x W^T + b.
+#[derive(Clone)]
+pub struct Linear {
+    /// The module's path, as in `model.layers.0.self_attn.q_proj`.
+    pub path: String,
+    /// [outputs, inputs].
+    pub weight: Tensor,
+    /// [outputs].
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// The layer at `path`, with a bias or without.
+    pub fn build(path: String, [outputs, inputs]: [usize; 2], bias: bool, source: &mut Source<'_>) -> Result<Linear> {
+        let weight = source(&format!("{path}.weight"), &[outputs, inputs])?;
+        let bias = if bias { Some(source(&format!("{path}.bias"), &[outputs])?) } else { None };
+        Ok(Linear { path, weight, bias })
+    }
+
+    /// [.., inputs] to [.., outputs], tuned.
+    pub fn forward(&self, x: &Tensor, tuning: &dyn Tuning) -> Tensor {
+        let mut y = ops::linear(x, &self.weight);
+        if let Some(bias) = &self.bias {
+            y = ops::add(&y, bias);
+        }
+        tuning.linear(&self.path, x, y)
+    }
+
+    pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
+        visit(format!("{}.weight", self.path), &self.weight);
+        if let Some(bias) = &self.bias {
+            visit(format!("{}.bias", self.path), bias);
+        }
+    }
+}
+
+/// Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467) with a learned scale.
+#[derive(Clone)]
+pub struct RmsNorm {
+    /// The module's path.
+    pub path: String,
+    /// [width].
+    pub weight: Tensor,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    /// The norm at `path` over a last axis of `width`.
+    pub fn build(path: String, width: usize, epsilon: f64, source: &mut Source<'_>) -> Result<RmsNorm> {
+        let weight = source(&format!("{path}.weight"), &[width])?;
+        Ok(RmsNorm { path, weight, epsilon: epsilon as f32 })
+    }
+
+    /// The normed x, of its shape.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        ops::rms_norm(x, &self.weight, self.epsilon)
+    }
+
+    pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
+        visit(format!("{}.weight", self.path), &self.weight);
+    }
+}

@@ -1,0 +1,98 @@
+//! Self-attention with grouped heads and rotary positions.
+
+use wgtune_engine::{Tensor, ops};
+
+use super::cache::Cache;
+use super::rope::Tables;
+use crate::error::Result;
+use crate::formats::config::ModelConfig;
+use crate::nn::{Linear, RmsNorm, Source};
+use crate::peft::Tuning;
+
+/// The attention of one block.
+#[derive(Clone)]
+pub(super) struct Attention {
+    layer: usize,
+    head_dim: usize,
+    window: Option<usize>,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    /// Norms of each head's query and key (Qwen3).
+    norms: Option<(RmsNorm, RmsNorm)>,
+}
+
+/// What all blocks of one pass share.
+#[derive(Clone)]
+pub(super) struct Positions {
+    /// [B, T] u32.
+    pub positions: Tensor,
+    pub tables: Tables,
+    /// How many tokens lie before query 0.
+    pub start: usize,
+    /// [B] u32: how many tokens of each row are real.
+    pub lengths: Option<Tensor>,
+    /// [B, T] u32: which packed text each token belongs to.
+    pub segments: Option<Tensor>,
+}
+
+impl Attention {
+    pub fn build(config: &ModelConfig, layer: usize, path: &str, source: &mut Source<'_>) -> Result<Attention> {
+        let path = format!("{path}.self_attn");
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let hidden = config.hidden_size;
+        let mut linear = |name: &str, size, bias| Linear::build(format!("{path}.{name}"), size, bias, source);
+        let query = linear("q_proj", [queries, hidden], config.qkv_bias)?;
+        let key = linear("k_proj", [keys, hidden], config.qkv_bias)?;
+        let value = linear("v_proj", [keys, hidden], config.qkv_bias)?;
+        let output = linear("o_proj", [hidden, queries], config.output_bias)?;
+        let mut norm = |name: &str| RmsNorm::build(format!("{path}.{name}"), config.head_dim, config.rms_norm_eps, source);
+        let norms = if config.qk_norm { Some((norm("q_norm")?, norm("k_norm")?)) } else { None };
+        Ok(Attention { layer, head_dim: config.head_dim, window: config.windows[layer], query, key, value, output, norms })
+    }
+
+    /// [B, T, H] to [B, T, H].
+    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning, cache: Option<&Cache>) -> Tensor {
+        let heads = |projection: &Linear| {
+            let y = projection.forward(x, tuning);
+            y.reshape([x.size(0), x.size(1), y.last_size() / self.head_dim, self.head_dim])
+        };
+        let (mut query, mut key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
+        if let Some((query_norm, key_norm)) = &self.norms {
+            query = query_norm.forward(&query);
+            key = key_norm.forward(&key);
+        }
+        let rotate = |x: &Tensor| ops::rope(x, &at.tables.cos, &at.tables.sin, &at.positions);
+        let (query, key) = (rotate(&query), rotate(&key));
+        let (key, value) = tuning.key_value(self.layer, key, value);
+        let (key, value) = match cache {
+            Some(cache) => cache.extend(self.layer, &key, &value),
+            None => (key, value),
+        };
+        let mask = ops::Mask {
+            causal: true,
+            start: at.start,
+            window: self.window,
+            lengths: at.lengths.clone(),
+            segments: at.segments.clone(),
+        };
+        let y = ops::attention(&query, &key, &value, &mask);
+        self.output.forward(&y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]), tuning)
+    }
+
+    pub fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
+        for linear in [&self.query, &self.key, &self.value, &self.output] {
+            linear.parameters(visit);
+        }
+        if let Some((query, key)) = &self.norms {
+            query.parameters(visit);
+            key.parameters(visit);
+        }
+    }
+
+    pub fn linears(&self) -> [&Linear; 4] {
+        [&self.query, &self.key, &self.value, &self.output]
+    }
+}
