@@ -1,2 +1,54 @@
-//! The program.
-fn main() {}
+//! `wgtune`: fine-tunes language models on any GPU. One file a command, in `commands`.
+
+mod commands;
+mod common;
+mod data;
+mod progress;
+mod training;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Fine-tunes language models on any GPU: AMD, Intel, Apple, NVIDIA, a software adapter, or none.
+#[derive(Parser)]
+#[command(name = "wgtune", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "Example:\n  wgtune demo")]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Devices(commands::devices::Arguments),
+    Pretrain(commands::pretrain::Arguments),
+    Sft(commands::sft::Arguments),
+    Generate(commands::generate::Arguments),
+    Tokenize(commands::tokenize::Arguments),
+    Eval(commands::eval::Arguments),
+    Merge(commands::merge::Arguments),
+    Logits(commands::logits::Arguments),
+    Demo(commands::demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Program::parse().command {
+        Command::Devices(arguments) => commands::devices::run(&arguments),
+        Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
+        Command::Sft(arguments) => commands::sft::run(&arguments),
+        Command::Generate(arguments) => commands::generate::run(&arguments),
+        Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
+        Command::Eval(arguments) => commands::eval::run(&arguments),
+        Command::Merge(arguments) => commands::merge::run(&arguments),
+        Command::Logits(arguments) => commands::logits::run(&arguments),
+        Command::Demo(arguments) => commands::demo::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wgtune: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `wgtune demo`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+use wgtune_models::data::batch::{Loader, Options};
+use wgtune_models::data::split::HeldOut;
+use wgtune_models::demo::base::write_base;
+use wgtune_models::demo::{Row, language, task};
+use wgtune_models::formats::adapter::{AdapterConfig, Targets};
+use wgtune_models::formats::files::write_bytes;
+use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::generate::{Sampling, generate};
+use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::train::schedule::{LearningRate, Schedule};
+use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
+use wgtune_models::train::tuned::Tuned;
+use wgtune_models::transformer::Decoder;
+
+use crate::common::{Compute, Outcome, bytes, on_interrupt, print_json, print_line};
+use crate::data::prepare;
+
+const ROWS: usize = 800;
+const HELD_OUT: usize = 50;
+const STEPS: usize = 150;
+const BATCH_SIZE: usize = 8;
+
+/// Tells the whole story in under a minute: a tiny model that ships with the program learns a task it could not do
+#[derive(Args)]
+#[command(after_help = "Example:\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/adapter --prompt 'Review: The soup was awful.\nMood:'")]
+pub struct Arguments {
+    /// Keep the model, the rows, the adapter and the metrics in this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    trained_parameters: usize,
+    all_parameters: usize,
+    first_loss: f64,
+    last_loss: f64,
+    before: Scores,
+    after: Scores,
+    training_tokens_per_second: f64,
+    peak_memory: u64,
+    seconds: f64,
+}
+
+/// Shares of the held-out rows.
+#[derive(Clone, Copy, Serialize)]
+struct Scores {
+    mood: f64,
+    reason: f64,
+}
+
+/// Tells it.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let begun = Instant::now();
+    let say = |text: &str| if arguments.json { Ok(()) } else { print_line(text) };
+    let temporary = tempfile::tempdir()?;
+    let out = arguments.out.as_deref().unwrap_or(temporary.path());
+    let (base, data) = (out.join("base"), out.join("rows.jsonl"));
+    std::fs::create_dir_all(out)?;
+    write_base(&base)?;
+    let seed = arguments.compute.seed;
+    write_bytes(&data, rows(&task::rows(seed, ROWS)).as_bytes())?;
+
+    let device = arguments.compute.open()?;
+    let decoder = load_decoder(&base, &device, Use::Frozen)?;
+    let tokenizer = Tokenizer::open(&base)?;
+    let answers = |decoder: &Decoder, tuning: &dyn Tuning, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
+        rows.iter().map(|row| answer(decoder, tuning, &tokenizer, &row.prompt)).collect()
+    };
+
+    say(&format!("1. A base model, on {}", device.name()))?;
+    say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
+    let question = &language::question_rows(seed, 1)[0];
+    say(&indent(&format!("{}{}", question.prompt, answer(&decoder, &(), &tokenizer, &question.prompt)?)))?;
+
+    let held_out = task::held_out(seed, HELD_OUT);
+    let answers_before = answers(&decoder, &(), &held_out)?;
+    let before = scores(&held_out, &answers_before);
+    say("2. A task it cannot do: name the mood of a review, and why\n")?;
+    say(&indent(&format!("{}{}", held_out[0].prompt, answers_before[0])))?;
+    say(&format!("   Of {HELD_OUT} reviews it never saw: mood right in {:.0} %, reason in {:.0} %.\n", 100.0 * before.mood, 100.0 * before.reason))?;
+
+    let model = tuned(decoder, &base, seed)?;
+    let (trained, all) = model.sizes();
+    say(&format!("3. LoRA: {trained} trained parameters beside {all} in all ({:.1} %), {STEPS} steps on {ROWS} rows\n", 100.0 * trained as f64 / all as f64))?;
+    let metrics = learn(arguments, &model, &base, &data, out)?;
+    let lora = model.lora.as_ref().map(Lora::detach).ok_or("the demo trains LoRA")?;
+    lora.save(&out.join("adapter"))?;
+
+    let answers_after = answers(&model.decoder, &lora, &held_out)?;
+    let after = scores(&held_out, &answers_after);
+    say("\n4. The same reviews, before and after\n")?;
+    for i in 0..3 {
+        say(&indent(&held_out[i].prompt))?;
+        say(&format!("   before: {}\n   after: {}\n", answers_before[i].trim_end(), answers_after[i]))?;
+    }
+    let report = report(device.name(), (trained, all), &metrics, (before, after), begun);
+    if arguments.json {
+        return print_json(&report);
+    }
+    print_line(&format!(
+        "   mood right {:.0} % -> {:.0} %, reason {:.0} % -> {:.0} %",
+        100.0 * before.mood, 100.0 * after.mood, 100.0 * before.reason, 100.0 * after.reason
+    ))?;
+    print_line(&format!(
+        "   {:.0} tokens/s in training, {} of tensors at most, {:.1} s in all",
+        report.training_tokens_per_second, bytes(report.peak_memory), report.seconds
+    ))?;
+    match &arguments.out {
+        Some(out) => print_line(&format!("   Model, rows, adapter and metrics are in {}", out.display())),
+        None => print_line("   Keep model and adapter with --out DIR; tune your own with `wgtune sft --help`"),
+    }
+}
+
+fn tuned(decoder: Decoder, base: &Path, seed: u64) -> wgtune_models::Result<Tuned> {
+    let config = AdapterConfig {
+        rank: 8,
+        alpha: 16.0,
+        targets: Targets::AllLinear,
+        base_model: Some(base.display().to_string()),
+        ..AdapterConfig::default()
+    };
+    let lora = Lora::new(config, &decoder, seed)?.requiring_grad();
+    Ok(Tuned { decoder, lora: Some(lora) })
+}
+
+/// The training itself: what `wgtune sft` does with these rows.
+fn learn(arguments: &Arguments, model: &Tuned, base: &Path, data: &Path, out: &Path) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
+    let seed = arguments.compute.seed;
+    let data = prepare(base, &[data.to_path_buf()], 128, HeldOut::Count(0), seed)?;
+    let options = Options { batch_size: BATCH_SIZE, packing: None, shuffle: true, seed, padding: data.padding };
+    let loader = Loader::new(data.training, options);
+    let recipe = Recipe {
+        steps: STEPS,
+        accumulate: 1,
+        learning_rate: LearningRate { peak: 5e-3, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
+        weight_decay: 0.0,
+        clip: 1.0,
+        checkpoint_blocks: false,
+        seed,
+        save_every: 0,
+    };
+    let run = RunDirectory::open(&out.join("run"), json!({"seed": seed}))?;
+    run.start()?;
+    let interrupted = on_interrupt()?;
+    let mut metrics = Vec::with_capacity(STEPS);
+    let mut on_step = |step: &Metrics| {
+        if !arguments.json && (step.step == 1 || step.step % 25 == 0) {
+            let bar = "#".repeat((step.loss * 12.0).round() as usize);
+            let _ = print_line(&format!("   step {:>4}  loss {:.3}  {bar}", step.step, step.loss));
+        }
+        metrics.push(step.clone());
+        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    train(model, &loader, &recipe, &mut Progress::new(model, &recipe), &run, &mut on_step)?;
+    if metrics.len() < STEPS { Err("stopped".into()) } else { Ok(metrics) }
+}
+
+fn rows(rows: &[Row]) -> String {
+    rows.iter().map(|row| format!("{}\n", json!({"prompt": row.prompt, "completion": row.completion}))).collect()
+}
+
+/// The rest of the line that a prompt begins, at most 24 tokens.
+fn answer(decoder: &Decoder, tuning: &dyn Tuning, tokenizer: &Tokenizer, prompt: &str) -> wgtune_models::Result<String> {
+    let ids = tokenizer.encode(prompt, true)?;
+    let mut text = String::new();
+    let mut stream = tokenizer.stream(true);
+    generate(decoder, tuning, &ids, 24, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
+        text.push_str(&stream.push(id)?);
+        Ok(!text.contains(['.', '\n']))
+    })?;
+    Ok(text)
+}
+
+fn scores(rows: &[Row], answers: &[String]) -> Scores {
+    let share = |right: fn(task::Score) -> bool| {
+        let right = rows.iter().zip(answers).filter(|(row, answer)| right(task::score(row, answer))).count();
+        right as f64 / rows.len() as f64
+    };
+    Scores { mood: share(|score| score.mood), reason: share(|score| score.reason) }
+}
+
+fn indent(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("      {line}\n")).collect()
+}
+
+fn report(device: &str, (trained, all): (usize, usize), metrics: &[Metrics], (before, after): (Scores, Scores), begun: Instant) -> Report {
+    let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
+    speeds.sort_by(f64::total_cmp);
+    Report {
+        device: device.to_string(),
+        trained_parameters: trained,
+        all_parameters: all,
+        first_loss: metrics[0].loss,
+        last_loss: metrics[metrics.len() - 1].loss,
+        before,
+        after,
+        training_tokens_per_second: speeds[speeds.len() / 2],
+        peak_memory: metrics.iter().map(|metrics| metrics.peak_memory).max().unwrap_or(0),
+        seconds: begun.elapsed().as_secs_f64(),
+    }
+}

@@ -1,0 +1,61 @@
+//! `wgtune eval`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use wgtune_models::data::split::HeldOut;
+use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::peft::Lora;
+use wgtune_models::train::sft::evaluate;
+use wgtune_models::train::tuned::Tuned;
+
+use crate::common::{Base, Compute, Outcome, print_json, print_line};
+use crate::data::prepare;
+use crate::progress::Progress;
+use crate::training::{at_least_one, evaluation_loader};
+
+/// Measures loss and perplexity on rows
+#[derive(Args)]
+#[command(after_help = "Example:\n  wgtune eval --model DIR --adapter DIR --data held_out.jsonl --json")]
+pub struct Arguments {
+    #[command(flatten)]
+    base: Base,
+    /// Data files: JSON Lines, JSON arrays, or plain text
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
+    /// Tokens of the longest row; longer rows are cut, and counted
+    #[arg(long, default_value_t = 1024)]
+    max_length: usize,
+    /// Rows of a batch
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    batch_size: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// Prints them.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let device = arguments.compute.open()?;
+    let data = prepare(&arguments.base.model, &arguments.data, arguments.max_length, HeldOut::Count(0), arguments.compute.seed)?;
+    let decoder = load_decoder(&arguments.base.model, &device, Use::Frozen)?;
+    let lora = match &arguments.base.adapter {
+        Some(directory) => Some(Lora::open(directory, &decoder)?),
+        None => None,
+    };
+    let loader = evaluation_loader(data.training, arguments.batch_size, data.padding);
+    let count = loader.batches_per_epoch();
+    let mut bar = Progress::new("evaluating", count, 0);
+    let model = Tuned { decoder, lora };
+    let evaluation = evaluate(&model, (0..count).map(|index| loader.batch(index)), &mut || bar.advance(""))?;
+    drop(bar);
+    if arguments.json {
+        return print_json(&evaluation);
+    }
+    print_line(&format!("loss                 {:.4}", evaluation.loss))?;
+    print_line(&format!("perplexity           {:.3}", evaluation.perplexity))?;
+    print_line(&format!("mean token accuracy  {:.4}", evaluation.mean_token_accuracy))?;
+    print_line(&format!("tokens               {}", evaluation.tokens))
+}

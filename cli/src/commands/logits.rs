@@ -1,0 +1,78 @@
+//! `wgtune logits`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use wgtune_engine::DType;
+use wgtune_models::formats::safetensors::{self, TensorInfo};
+use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::generate::check_prompt;
+use wgtune_models::transformer::{Forward, Input};
+
+use crate::common::{Base, Compute, Outcome, Prompt, print_json};
+
+/// Computes the logits of a prompt, to compare a model with another implementation
+#[derive(Args)]
+#[command(after_help = "Example:\n  wgtune logits --model DIR --prompt 'Once upon a time' --out logits.safetensors")]
+pub struct Arguments {
+    #[command(flatten)]
+    base: Base,
+    #[command(flatten)]
+    prompt: Prompt,
+    /// Write `logits` [T, V] in f32 to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Serialize)]
+struct Report {
+    ids: Vec<u32>,
+    top: Vec<Candidate>,
+}
+
+#[derive(Serialize)]
+struct Candidate {
+    id: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    piece: Option<String>,
+    logit: f32,
+    probability: f64,
+}
+
+/// Prints the ten most likely next tokens as JSON, and writes all logits.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let device = arguments.compute.open()?;
+    let ids = arguments.prompt.ids(&arguments.base.model)?;
+    let (decoder, tuning) = arguments.base.load(&device)?;
+    check_prompt(&decoder, &ids)?;
+    let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &Forward { tuning, checkpoint_blocks: false });
+    let logits = decoder.logits(&hidden).to_vec()?;
+    let vocabulary = decoder.config().vocab_size;
+    if let Some(path) = &arguments.out {
+        let info = TensorInfo { name: "logits".into(), dtype: DType::F32, shape: vec![ids.len(), vocabulary] };
+        let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
+        safetensors::save(path, &[info], &BTreeMap::new(), |_| Ok(Cow::Borrowed(&bytes)))?;
+    }
+    let top = top(&logits[(ids.len() - 1) * vocabulary..], Tokenizer::open(&arguments.base.model).ok().as_ref());
+    print_json(&Report { ids, top })
+}
+
+fn top(logits: &[f32], tokenizer: Option<&Tokenizer>) -> Vec<Candidate> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    ids.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+    let largest = f64::from(logits[ids[0] as usize]);
+    let weight = |id: u32| (f64::from(logits[id as usize]) - largest).exp();
+    let total: f64 = ids.iter().map(|&id| weight(id)).sum();
+    let candidate = |id: u32| Candidate {
+        id,
+        piece: tokenizer.and_then(|tokenizer| tokenizer.pieces(&[id]).pop()),
+        logit: logits[id as usize],
+        probability: weight(id) / total,
+    };
+    ids.into_iter().take(10).map(candidate).collect()
+}

@@ -1,0 +1,133 @@
+//! `wgtune pretrain`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use wgtune_engine::DType;
+use wgtune_models::data::rows::{Content, Dataset};
+use wgtune_models::error::Error;
+use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::model::{new_decoder, save_decoder};
+use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::train::tuned::Tuned;
+
+use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::data::prepare;
+use crate::training::{Training, at_least_one};
+
+/// Trains a tokenizer and a small Llama from plain text
+#[derive(Args)]
+#[command(after_help = "Example:\n  wgtune pretrain --data stories.txt --out DIR --steps 2000 --packing --max-length 256")]
+pub struct Arguments {
+    /// Text files; a line <|endoftext|> ends a document
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
+    /// Where the model, metrics.jsonl and the checkpoint go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    training: Training,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+#[derive(Args)]
+struct Shape {
+    /// Tokens of the byte-level BPE vocabulary
+    #[arg(long, default_value_t = 1024)]
+    vocab_size: usize,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
+    hidden_size: usize,
+    /// Width inside the feed-forward layers
+    #[arg(long, default_value_t = 352, value_parser = at_least_one)]
+    intermediate_size: usize,
+    /// Blocks
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    layers: usize,
+    /// Query heads
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    heads: usize,
+    /// Key and value heads
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    key_value_heads: usize,
+    /// Store the weights in this type
+    #[arg(long, value_enum, default_value_t = Storage::F32)]
+    dtype: Storage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Storage {
+    F32,
+    F16,
+    Bf16,
+}
+
+/// Trains and writes the model.
+pub fn run(arguments: &Arguments) -> Outcome {
+    let device = arguments.compute.open()?;
+    let (training, seed) = (&arguments.training, arguments.compute.seed);
+    std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
+    let tokenizer = tokenizer(arguments)?;
+    tokenizer.save(&arguments.out)?;
+    let config = arguments.shape.config(&tokenizer, training.max_length)?;
+    config.save(&arguments.out)?;
+    let data = prepare(&arguments.out, &arguments.data, training.max_length, training.held_out(), seed)?;
+    let dtype = config.dtype.unwrap_or(DType::F32);
+    let shape = config.to_json();
+    let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
+    let report = training.run(&model, data, &arguments.out, seed, 1e-3, json!({"method": "pretrain", "config": shape}))?;
+    save_decoder(&arguments.out, &model.decoder, dtype, |_, _| None)?;
+    if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+}
+
+fn tokenizer(arguments: &Arguments) -> wgtune_models::Result<Tokenizer> {
+    let dataset = Dataset::open(&arguments.data)?;
+    let mut texts = Vec::with_capacity(dataset.rows.len());
+    for row in &dataset.rows {
+        match &row.content {
+            Content::Text(text) => texts.push(text.as_str()),
+            _ => return Err(dataset.error_at(row, "expected plain text, or rows with `text`: pretraining learns whole texts".into())),
+        }
+    }
+    Tokenizer::train(texts.into_iter(), arguments.shape.vocab_size)
+}
+
+impl Shape {
+    fn config(&self, tokenizer: &Tokenizer, max_length: usize) -> wgtune_models::Result<ModelConfig> {
+        let dtype = match self.dtype {
+            Storage::F32 => "float32",
+            Storage::F16 => "float16",
+            Storage::Bf16 => "bfloat16",
+        };
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": tokenizer.vocab_size(),
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10000.0,
+            "max_position_embeddings": max_length.max(2048),
+            "tie_word_embeddings": true,
+            "attention_bias": false,
+            "mlp_bias": false,
+            "bos_token_id": tokenizer.bos_id(),
+            "eos_token_id": tokenizer.eos_ids(),
+            "pad_token_id": tokenizer.pad_id(),
+            "initializer_range": 0.02,
+            "torch_dtype": dtype,
+        });
+        ModelConfig::from_json("the shape given on the command line".as_ref(), config)
+    }
+}

@@ -1,0 +1,118 @@
+//! What several commands share: their arguments, opening a model, printing figures.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+use serde::Serialize;
+use wgtune_engine::Device;
+use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::transformer::Decoder;
+
+/// What a command ends with.
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Where to compute, and from which seed.
+#[derive(Args)]
+pub struct Compute {
+    /// auto, cpu, gpu, or gpu:<name or index>; `wgtune devices` lists them
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// The same seed on the same device gives the same result, to the bit
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl Compute {
+    /// Opens the device.
+    pub fn open(&self) -> Result<Device, wgtune_engine::Error> {
+        Device::open(&self.device)
+    }
+}
+
+/// Which model, and what tunes it.
+#[derive(Args)]
+pub struct Base {
+    /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// A PEFT adapter directory to put on top
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+}
+
+impl Base {
+    /// Loads both onto a device, to be read only.
+    pub fn load(&self, device: &Device) -> wgtune_models::Result<(Decoder, Arc<dyn Tuning>)> {
+        let decoder = load_decoder(&self.model, device, Use::Frozen)?;
+        let tuning: Arc<dyn Tuning> = match &self.adapter {
+            Some(directory) => Arc::new(Lora::open(directory, &decoder)?),
+            None => Arc::new(()),
+        };
+        Ok((decoder, tuning))
+    }
+}
+
+/// A prompt as text or as token ids.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub struct Prompt {
+    /// The prompt's text
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// The prompt's token ids, separated by commas
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub ids: Option<Vec<u32>>,
+}
+
+impl Prompt {
+    /// Its token ids, by the tokenizer of the model at `directory` where it is text.
+    pub fn ids(&self, directory: &Path) -> wgtune_models::Result<Vec<u32>> {
+        match (&self.ids, &self.prompt) {
+            (Some(ids), _) => Ok(ids.clone()),
+            (None, text) => {
+                let tokenizer = wgtune_models::formats::tokenizer::Tokenizer::open(directory)?;
+                tokenizer.encode(text.as_deref().unwrap_or_default(), true)
+            }
+        }
+    }
+}
+
+/// Prints a value as one JSON document on standard output.
+pub fn print_json(value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(value)?;
+    print_line(&text)
+}
+
+/// Prints a line on standard output. A reader that has gone away (`| head`) is no failure.
+pub fn print_line(text: &str) -> Outcome {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Set by Ctrl-C (and SIGTERM): long work stops at its next safe point. A second one ends the program at once.
+pub fn on_interrupt() -> Result<Arc<AtomicBool>, ctrlc::Error> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(interrupted)
+}
+
+/// A number of bytes for a reader.
+pub fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+        _ => format!("{:.2} GiB", count as f64 / 1_073_741_824.0),
+    }
+}

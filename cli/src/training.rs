@@ -1,0 +1,290 @@
+//! What `sft` and `pretrain` share: the options of a run, and the run itself.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value, json};
+use wgtune_models::data::batch::{Loader, Options};
+use wgtune_models::data::encode::Example;
+use wgtune_models::data::split::HeldOut;
+use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::train::schedule::{LearningRate, Schedule};
+use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
+use wgtune_models::train::tuned::Tuned;
+
+use crate::common::{bytes, on_interrupt};
+use crate::data::{Prepared, fingerprint};
+use crate::progress;
+
+/// How a run goes.
+#[derive(Args)]
+pub struct Training {
+    /// Updates to make; without it, --epochs decides
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Passes over the data
+    #[arg(long, default_value_t = 3.0, value_parser = above_zero, conflicts_with = "steps")]
+    pub epochs: f64,
+    /// Rows of a batch
+    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    pub batch_size: usize,
+    /// Batches behind one update
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub accumulate: usize,
+    /// Tokens of the longest row; longer rows are cut, and counted
+    #[arg(long, default_value_t = 1024)]
+    pub max_length: usize,
+    /// The learning rate's greatest value
+    #[arg(long, value_parser = above_zero)]
+    pub learning_rate: Option<f64>,
+    /// How the learning rate goes on after its warm-up
+    #[arg(long, value_enum, default_value_t = ScheduleName::Linear)]
+    pub schedule: ScheduleName,
+    /// Updates over which the learning rate rises from 0; below 1, a share of all; 0 is none
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    pub warmup: f64,
+    /// AdamW's decay of matrices; biases and norms are not decayed; 0 is none
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    pub weight_decay: f64,
+    /// Scale gradients down to this norm; 0 turns it off
+    #[arg(long, default_value_t = 1.0, value_parser = at_least_zero)]
+    pub clip: f64,
+    /// Recompute each block in the backward pass: less memory, a third more time
+    #[arg(long)]
+    pub checkpoint_blocks: bool,
+    /// Put several whole rows into one, up to --max-length
+    #[arg(long)]
+    pub packing: bool,
+    /// Take rows in the files' order
+    #[arg(long)]
+    pub no_shuffle: bool,
+    /// Rows held out for validation: a number, or a share below 1; 0 is none
+    #[arg(long, default_value_t = 0.05, value_parser = at_least_zero)]
+    pub validation: f64,
+    /// Go on from the checkpoint in --out
+    #[arg(long)]
+    pub resume: bool,
+    /// Write a checkpoint every so many updates; 0 is only at the end
+    #[arg(long, default_value_t = 100)]
+    pub save_every: usize,
+}
+
+/// The names of [`Schedule`].
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ScheduleName {
+    /// It stays
+    Constant,
+    /// It falls in a straight line to 0
+    Linear,
+    /// It falls to 0 along half a cosine
+    Cosine,
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|value: &f64| *value > 0.0 && value.is_finite()).ok_or("expected a number above 0".into())
+}
+
+fn at_least_zero(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite()).ok_or("expected a number from 0".into())
+}
+
+/// A whole number from 1.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|value| *value >= 1).ok_or("expected a whole number from 1".into())
+}
+
+/// What a run came to.
+#[derive(Serialize)]
+pub struct Report {
+    pub out: PathBuf,
+    pub device: String,
+    pub steps: usize,
+    pub trained_parameters: usize,
+    pub all_parameters: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_before: Option<Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_after: Option<Evaluation>,
+    pub first_loss: Option<f64>,
+    pub last_loss: Option<f64>,
+    pub tokens_per_second: f64,
+    pub peak_memory: u64,
+}
+
+impl Training {
+    /// How many rows are held out.
+    pub fn held_out(&self) -> HeldOut {
+        if self.validation >= 1.0 { HeldOut::Count(self.validation as usize) } else { HeldOut::Fraction(self.validation) }
+    }
+
+    /// Runs it: validation, training, validation. `options` is what else decides the run's numbers, beside what is here.
+    pub fn run(
+        &self,
+        model: &Tuned,
+        data: Prepared,
+        out: &Path,
+        seed: u64,
+        default_learning_rate: f64,
+        options: Value,
+    ) -> Result<Report, Box<dyn std::error::Error>> {
+        let batches = |shuffle: bool| Options {
+            batch_size: self.batch_size,
+            packing: self.packing.then_some(self.max_length),
+            shuffle,
+            seed,
+            padding: data.padding,
+        };
+        let data_fingerprint = fingerprint(&data.training);
+        let loader = Loader::new(data.training, batches(!self.no_shuffle));
+        let recipe = self.recipe(&loader, seed, default_learning_rate);
+        let run = RunDirectory::open(out, self.options(&recipe, data_fingerprint, options))?;
+        let mut progress = Progress::new(model, &recipe);
+        if self.resume {
+            match run.resume(model, &mut progress)? {
+                true => eprintln!("resumed after step {} of {}", progress.step, recipe.steps),
+                false => eprintln!("no checkpoint in {}: starting from the beginning", out.display()),
+            }
+        } else {
+            run.start()?;
+        }
+
+        let (trained, all) = model.sizes();
+        eprintln!("training {trained} of {all} parameters ({:.2} %) on {}", 100.0 * trained as f64 / all as f64, model.decoder.device().name());
+        let validation = (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false)));
+        let validation_before = match progress.step {
+            0 => validate(model, validation.as_ref(), "before")?,
+            _ => None,
+        };
+        let mut losses = Vec::new();
+        let metrics = self.train(model, &loader, &recipe, &mut progress, &run, &mut losses)?;
+        let validation_after = validate(model, validation.as_ref(), "after")?;
+        let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
+        speeds.sort_by(f64::total_cmp);
+        Ok(Report {
+            out: out.to_path_buf(),
+            device: model.decoder.device().name().to_string(),
+            steps: progress.step,
+            trained_parameters: trained,
+            all_parameters: all,
+            validation_before,
+            validation_after,
+            first_loss: metrics.first().map(|metrics| metrics.loss),
+            last_loss: metrics.last().map(|metrics| metrics.loss),
+            tokens_per_second: speeds.get(speeds.len() / 2).copied().unwrap_or(0.0),
+            peak_memory: metrics.iter().map(|metrics| metrics.peak_memory).max().unwrap_or(0),
+        })
+    }
+
+    fn train(
+        &self,
+        model: &Tuned,
+        loader: &Loader,
+        recipe: &Recipe,
+        progress: &mut Progress,
+        run: &RunDirectory,
+        seen: &mut Vec<Metrics>,
+    ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
+        let interrupted = on_interrupt()?;
+        let mut bar = progress::Progress::new("training", recipe.steps, progress.step);
+        let mut on_step = |metrics: &Metrics| {
+            bar.advance(&format!("loss {:.4}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second));
+            seen.push(metrics.clone());
+            if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        train(model, loader, recipe, progress, run, &mut on_step)?;
+        drop(bar);
+        if progress.step < recipe.steps {
+            let at = progress.step;
+            let place = run.path().display();
+            return Err(format!("stopped after step {at} of {}: the checkpoint is in {place}; the same command with --resume goes on", recipe.steps).into());
+        }
+        Ok(std::mem::take(seen))
+    }
+
+    fn recipe(&self, loader: &Loader, seed: u64, default_learning_rate: f64) -> Recipe {
+        let updates_per_epoch = loader.batches_per_epoch() as f64 / self.accumulate as f64;
+        let steps = self.steps.unwrap_or_else(|| (updates_per_epoch * self.epochs).ceil().max(1.0) as usize);
+        let warmup = if self.warmup < 1.0 { (self.warmup * steps as f64).ceil() } else { self.warmup };
+        let schedule = match self.schedule {
+            ScheduleName::Constant => Schedule::Constant,
+            ScheduleName::Linear => Schedule::Linear,
+            ScheduleName::Cosine => Schedule::Cosine,
+        };
+        Recipe {
+            steps,
+            accumulate: self.accumulate,
+            learning_rate: LearningRate {
+                peak: self.learning_rate.unwrap_or(default_learning_rate),
+                warmup_steps: warmup as usize,
+                total_steps: steps,
+                schedule,
+            },
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            checkpoint_blocks: self.checkpoint_blocks,
+            seed,
+            save_every: self.save_every,
+        }
+    }
+
+    /// Everything that decides a run's numbers.
+    fn options(&self, recipe: &Recipe, data: String, more: Value) -> Value {
+        let mut options = json!({
+            "data": data,
+            "steps": recipe.steps,
+            "batch_size": self.batch_size,
+            "accumulate": self.accumulate,
+            "max_length": self.max_length,
+            "learning_rate": recipe.learning_rate.peak,
+            "schedule": format!("{:?}", recipe.learning_rate.schedule).to_lowercase(),
+            "warmup": recipe.learning_rate.warmup_steps,
+            "weight_decay": self.weight_decay,
+            "clip": self.clip,
+            "checkpoint_blocks": self.checkpoint_blocks,
+            "packing": self.packing,
+            "shuffle": !self.no_shuffle,
+            "seed": recipe.seed,
+        });
+        if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more) {
+            options.extend(more);
+        }
+        options
+    }
+}
+
+/// The loss on the rows held out, told on standard error.
+fn validate(model: &Tuned, loader: Option<&Loader>, when: &str) -> wgtune_models::Result<Option<Evaluation>> {
+    let Some(loader) = loader else { return Ok(None) };
+    let count = loader.batches_per_epoch();
+    let mut bar = progress::Progress::new("validating", count, 0);
+    let evaluation = evaluate(model, (0..count).map(|index| loader.batch(index)), &mut || bar.advance(""))?;
+    drop(bar);
+    eprintln!("validation {when}: loss {:.4}, perplexity {:.2} ({} tokens)", evaluation.loss, evaluation.perplexity, evaluation.tokens);
+    Ok(Some(evaluation))
+}
+
+/// Batches of examples that are only evaluated.
+pub fn evaluation_loader(examples: Vec<Example>, batch_size: usize, padding: u32) -> Loader {
+    Loader::new(examples, Options { batch_size, packing: None, shuffle: false, seed: 0, padding })
+}
+
+impl Report {
+    /// The figures for a reader.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("wrote {} after {} steps on {}", self.out.display(), self.steps, self.device)];
+        if let (Some(before), Some(after)) = (&self.validation_before, &self.validation_after) {
+            lines.push(format!(
+                "validation loss {:.4} -> {:.4}, perplexity {:.2} -> {:.2}",
+                before.loss, after.loss, before.perplexity, after.perplexity
+            ));
+        }
+        if let (Some(first), Some(last)) = (self.first_loss, self.last_loss) {
+            lines.push(format!("training loss {first:.4} -> {last:.4}"));
+        }
+        lines.push(format!("{:.0} tokens/s, {} of tensors at most", self.tokens_per_second, bytes(self.peak_memory)));
+        lines
+    }
+}
