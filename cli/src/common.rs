@@ -1,5 +1,6 @@
 //! What several commands share: their arguments, opening a model, printing figures.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +94,11 @@ pub fn print_line(text: &str) -> Outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Says a line on standard error, beside the figures. Nobody listening is no failure.
+pub fn note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Set by Ctrl-C (and SIGTERM): long work stops at its next safe point. A second one ends the program at once.

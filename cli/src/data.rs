@@ -10,6 +10,8 @@ use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::fnv1a;
 
+use crate::common::note;
+
 /// The examples of a data set for one model.
 pub struct Prepared {
     /// To train on, or to evaluate.
@@ -20,6 +22,13 @@ pub struct Prepared {
     pub padding: u32,
 }
 
+/// Reads data files, telling on standard error what was found.
+pub fn read(files: &[PathBuf]) -> wgtune_models::Result<Dataset> {
+    let dataset = Dataset::open(files)?;
+    dataset.files.iter().for_each(note);
+    Ok(dataset)
+}
+
 /// Reads and encodes data files for the model at `directory`, telling on standard error what was found.
 pub fn prepare(
     directory: &Path,
@@ -28,10 +37,7 @@ pub fn prepare(
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
-    let dataset = Dataset::open(files)?;
-    for file in &dataset.files {
-        eprintln!("{file}");
-    }
+    let dataset = read(files)?;
     let config = ModelConfig::open(directory)?;
     // Rows that are tokenised already need no tokenizer.
     let tokenised = dataset.rows.iter().all(|row| matches!(row.content, Content::Ids { .. }));
@@ -42,15 +48,31 @@ pub fn prepare(
     let template = ChatTemplate::open(directory)?;
     let converses = |content: &Content| matches!(content, Content::Conversation { .. } | Content::Exchange { .. });
     if template.is_default() && dataset.rows.iter().any(|row| converses(&row.content)) {
-        eprintln!("the model brings no chat template: ChatML is used");
+        note("the model brings no chat template: ChatML is used");
     }
-    let encoder =
-        Encoder { tokenizer: tokenizer.as_ref(), template: &template, vocab_size: config.vocab_size, max_length, split_text: true };
+    let encoder = Encoder {
+        tokenizer: tokenizer.as_ref(),
+        template: &template,
+        vocab_size: config.vocab_size,
+        max_length,
+        split_text: true,
+    };
+    let padding = tokenizer.as_ref().and_then(Tokenizer::pad_id).or(config.pad_token_id).unwrap_or(0);
+    encode(&dataset, &encoder, padding, held_out, seed)
+}
+
+/// Splits and encodes a data set, telling on standard error what became of it.
+pub fn encode(
+    dataset: &Dataset,
+    encoder: &Encoder,
+    padding: u32,
+    held_out: HeldOut,
+    seed: u64,
+) -> wgtune_models::Result<Prepared> {
     let (training, validation) = split(dataset.rows.clone(), held_out, seed)?;
-    let (training, report) = encoder.encode(&dataset, &training)?;
-    eprintln!("{report}");
-    let validation = if validation.is_empty() { Vec::new() } else { encoder.encode(&dataset, &validation)?.0 };
-    let padding = tokenizer.and_then(|tokenizer| tokenizer.pad_id()).or(config.pad_token_id).unwrap_or(0);
+    let (training, report) = encoder.encode(dataset, &training)?;
+    note(report);
+    let validation = if validation.is_empty() { Vec::new() } else { encoder.encode(dataset, &validation)?.0 };
     Ok(Prepared { training, validation, padding })
 }
 

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wgtune: {error}");
+            common::note(format!("wgtune: {error}"));
             ExitCode::FAILURE
         }
     }

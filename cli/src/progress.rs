@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::common;
+
 /// Plain lines come no more often than this.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -37,8 +39,8 @@ impl Progress {
                 bar.set_message(note.to_string());
                 bar.set_position(self.done);
             }
-            None if self.last_line.elapsed() >= EVERY || self.done == self.total => {
-                eprintln!("{} {}/{} {note}", self.what, self.done, self.total);
+            None if self.last_line.elapsed() >= EVERY || (self.done == self.total && !note.is_empty()) => {
+                common::note(format!("{} {}/{} {note}", self.what, self.done, self.total).trim_end());
                 self.last_line = Instant::now();
             }
             None => {}

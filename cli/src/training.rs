@@ -14,8 +14,9 @@ use wgtune_models::train::checkpoint::RunDirectory;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
 use wgtune_models::train::tuned::Tuned;
+use wgtune_models::wording::counted;
 
-use crate::common::{bytes, on_interrupt};
+use crate::common::{bytes, note, on_interrupt};
 use crate::data::{Prepared, fingerprint};
 use crate::progress;
 
@@ -23,7 +24,7 @@ use crate::progress;
 #[derive(Args)]
 pub struct Training {
     /// Updates to make; without it, --epochs decides
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub steps: Option<usize>,
     /// Passes over the data
     #[arg(long, default_value_t = 3.0, value_parser = above_zero, conflicts_with = "steps")]
@@ -144,15 +145,16 @@ impl Training {
         let mut progress = Progress::new(model, &recipe);
         if self.resume {
             match run.resume(model, &mut progress)? {
-                true => eprintln!("resumed after step {} of {}", progress.step, recipe.steps),
-                false => eprintln!("no checkpoint in {}: starting from the beginning", out.display()),
+                true => note(format!("resumed after step {} of {}", progress.step, recipe.steps)),
+                false => note(format!("no checkpoint in {}: starting from the beginning", out.display())),
             }
         } else {
             run.start()?;
         }
 
         let (trained, all) = model.sizes();
-        eprintln!("training {trained} of {all} parameters ({:.2} %) on {}", 100.0 * trained as f64 / all as f64, model.decoder.device().name());
+        let share = 100.0 * trained as f64 / all as f64;
+        note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
         let validation = (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false)));
         let validation_before = match progress.step {
             0 => validate(model, validation.as_ref(), "before")?,
@@ -199,7 +201,11 @@ impl Training {
         if progress.step < recipe.steps {
             let at = progress.step;
             let place = run.path().display();
-            return Err(format!("stopped after step {at} of {}: the checkpoint is in {place}; the same command with --resume goes on", recipe.steps).into());
+            return Err(format!(
+                "stopped after step {at} of {}: the checkpoint is in {place}; the same command with --resume goes on",
+                recipe.steps
+            )
+            .into());
         }
         Ok(std::mem::take(seen))
     }
@@ -233,7 +239,6 @@ impl Training {
     /// Everything that decides a run's numbers.
     fn options(&self, recipe: &Recipe, data: String, more: Value) -> Value {
         let mut options = json!({
-            "data": data,
             "steps": recipe.steps,
             "batch_size": self.batch_size,
             "accumulate": self.accumulate,
@@ -250,6 +255,8 @@ impl Training {
         });
         if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more) {
             options.extend(more);
+            // The last, since other options (the seed, the model's tokenizer) change it too, and the first that differs is named.
+            options.insert("data".into(), data.into());
         }
         options
     }
@@ -262,7 +269,8 @@ fn validate(model: &Tuned, loader: Option<&Loader>, when: &str) -> wgtune_models
     let mut bar = progress::Progress::new("validating", count, 0);
     let evaluation = evaluate(model, (0..count).map(|index| loader.batch(index)), &mut || bar.advance(""))?;
     drop(bar);
-    eprintln!("validation {when}: loss {:.4}, perplexity {:.2} ({} tokens)", evaluation.loss, evaluation.perplexity, evaluation.tokens);
+    let Evaluation { loss, perplexity, tokens, .. } = evaluation;
+    note(format!("validation {when}: loss {loss:.4}, perplexity {perplexity:.2} ({})", counted(tokens, "token")));
     Ok(Some(evaluation))
 }
 
@@ -274,7 +282,7 @@ pub fn evaluation_loader(examples: Vec<Example>, batch_size: usize, padding: u32
 impl Report {
     /// The figures for a reader.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("wrote {} after {} steps on {}", self.out.display(), self.steps, self.device)];
+        let mut lines = vec![format!("wrote {} after {} on {}", self.out.display(), counted(self.steps, "step"), self.device)];
         if let (Some(before), Some(after)) = (&self.validation_before, &self.validation_after) {
             lines.push(format!(
                 "validation loss {:.4} -> {:.4}, perplexity {:.2} -> {:.2}",
@@ -284,7 +292,9 @@ impl Report {
         if let (Some(first), Some(last)) = (self.first_loss, self.last_loss) {
             lines.push(format!("training loss {first:.4} -> {last:.4}"));
         }
-        lines.push(format!("{:.0} tokens/s, {} of tensors at most", self.tokens_per_second, bytes(self.peak_memory)));
+        if self.first_loss.is_some() {
+            lines.push(format!("{:.0} tokens/s, {} of tensors at most", self.tokens_per_second, bytes(self.peak_memory)));
+        }
         lines
     }
 }

@@ -120,16 +120,16 @@ pub enum Error {
         parameter: String,
     },
 
-    /// Training cannot go on: the parameters are those from before this step.
-    #[error("step {step}: the {what} is {value}; {}", first_not_finite(first))]
+    /// The numbers ran away. In training, the parameters are those from before this step.
+    #[error("{place}: the {what} is {value}; {}", first_not_finite(first))]
     NotFinite {
-        /// The step, from 1.
-        step: usize,
+        /// `step 3` of training or `batch 2` of an evaluation, from 1.
+        place: String,
         /// `loss` or `gradient norm`.
         what: &'static str,
         /// NaN or an infinity.
         value: f64,
-        /// The first result that was not finite when the step was run again.
+        /// The first result that was not finite when the same was computed again.
         first: Option<NonFinite>,
     },
 
@@ -146,13 +146,26 @@ impl Error {
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { path: path.as_ref().to_path_buf(), source }
     }
+
+    /// For `map_err`: a file at `path` that is not the JSON it should be.
+    pub fn json(path: impl AsRef<Path>) -> impl FnOnce(serde_json::Error) -> Error {
+        move |error| {
+            // serde's own sentence ends in the position, which stands before it here.
+            let sentence = error.to_string();
+            let message = sentence.split(" at line ").next().unwrap_or_default().to_string();
+            Error::Json { path: path.as_ref().to_path_buf(), line: error.line(), column: error.column(), message }
+        }
+    }
 }
 
 fn first_not_finite(first: &Option<NonFinite>) -> String {
     match first {
         Some(NonFinite { kernel, index, value }) => {
-            format!("the first op whose output was not finite is `{kernel}` ({value} at element {index}): try a lower --learning-rate, or look at the data")
+            format!(
+                "the first op whose output was not finite is `{kernel}` ({value} at element {index}): \
+                 look at the model's weights, or train with a lower --learning-rate"
+            )
         }
-        None => "it came out finite when the step was run again: the device is not reliable".into(),
+        None => "it came out finite when it was computed again: the device is not reliable".into(),
     }
 }

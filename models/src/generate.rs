@@ -64,7 +64,7 @@ impl Generated {
 /// generation stops where that returns `false`, and the token counts.
 ///
 /// # Errors
-/// An empty prompt, a token outside the vocabulary, and whatever the device meets.
+/// An empty prompt, a token outside the vocabulary, logits that are not finite, and whatever the device meets.
 pub fn generate(
     decoder: &Decoder,
     tuning: &dyn Tuning,
@@ -85,7 +85,11 @@ pub fn generate(
         let mut logits = next_logits(decoder, tuning, &history[cache.length()..], &mut cache)?;
         let token = sample(&mut logits, &history, sampling, random.uniform(step as u64));
         let elapsed = begun.elapsed();
-        if step == 0 { generated.prefill = elapsed } else { generated.decode += elapsed }
+        if step == 0 {
+            generated.prefill = elapsed
+        } else {
+            generated.decode += elapsed
+        }
         begun = Instant::now();
         if ends.contains(&token) {
             generated.finish_reason = FinishReason::Stop;
@@ -120,7 +124,17 @@ pub fn check_prompt(decoder: &Decoder, prompt: &[u32]) -> Result<()> {
 fn next_logits(decoder: &Decoder, tuning: &dyn Tuning, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
     let input = Input::row(decoder.device(), ids, cache.length());
     let hidden = decoder.hidden_cached(&input, tuning, cache);
-    Ok(decoder.logits(&hidden.slice(1, ids.len() - 1..ids.len())).to_vec()?)
+    let logits = decoder.logits(&hidden.slice(1, ids.len() - 1..ids.len())).to_vec()?;
+    match logits.iter().find(|logit| !logit.is_finite()) {
+        Some(logit) => {
+            let message = format!(
+                "a logit after {} tokens is {logit}; expected a finite number: look at the weights of model and adapter",
+                cache.length()
+            );
+            Err(Error::Data { message })
+        }
+        None => Ok(logits),
+    }
 }
 
 /// Draws a token: penalty, temperature, top-k, top-p, in this order; `uniform` in [0, 1) decides.

@@ -10,5 +10,6 @@ pub mod nn;
 pub mod peft;
 pub mod train;
 pub mod transformer;
+pub mod wording;
 
 pub use error::{Error, Result};

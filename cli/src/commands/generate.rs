@@ -13,12 +13,15 @@ use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};
 use wgtune_models::peft::Tuning;
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Base, Compute, Outcome, print_json};
+use crate::common::{Base, Compute, Outcome, note, print_json};
+use crate::training::at_least_one;
 
 /// Continues a prompt, or holds a conversation
 #[derive(Args)]
-#[command(after_help = "Examples:\n  wgtune generate --model DIR --prompt 'Once upon a time' --max-new-tokens 100 --temperature 0\n  \
-    wgtune generate --model DIR --adapter DIR --chat")]
+#[command(
+    after_help = "Examples:\n  wgtune generate --model DIR --prompt 'Once upon a time' --max-new-tokens 100 --temperature 0\n  \
+    wgtune generate --model DIR --adapter DIR --chat"
+)]
 pub struct Arguments {
     #[command(flatten)]
     base: Base,
@@ -50,7 +53,7 @@ struct Source {
 #[derive(Args)]
 struct SamplingArguments {
     /// At most this many new tokens (in a chat: an answer)
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
     max_new_tokens: usize,
     /// Divides the logits; 0 always takes the most likely token
     #[arg(long, default_value_t = 0.7, value_parser = at_least_zero)]
@@ -175,7 +178,7 @@ impl Session<'_> {
         let template = ChatTemplate::open(&self.arguments.base.model)?;
         let Some(tokenizer) = &self.tokenizer else { unreachable!("a chat opened the tokenizer") };
         if template.is_default() {
-            eprintln!("the model brings no chat template: ChatML is used");
+            note("the model brings no chat template: ChatML is used");
             self.ends.extend(tokenizer.token_id("<|im_end|>"));
         }
         let terminal = io::stdin().is_terminal();

@@ -1,16 +1,18 @@
 //! `wgtune merge`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 use wgtune_engine::DType;
 use wgtune_engine::random::Philox;
+use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::write_directory;
 use wgtune_models::formats::model::{Use, copy_companions, load_decoder, save_decoder};
 use wgtune_models::peft::Lora;
 use wgtune_models::transformer::{Decoder, Forward, Input};
+use wgtune_models::wording::counted;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 
@@ -24,7 +26,7 @@ pub struct Arguments {
     /// A PEFT adapter directory
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// Where to write the model; a folder that is there is replaced
+    /// Where to write the model: a new folder, or an empty one
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print JSON
@@ -43,6 +45,7 @@ struct Report {
 
 /// Writes the model, reads it back, and prints how far its logits are from base and adapter's.
 pub fn run(arguments: &Arguments) -> Outcome {
+    check_empty(&arguments.out)?;
     let device = arguments.compute.open()?;
     let decoder = load_decoder(&arguments.model, &device, Use::Frozen)?;
     let lora = Lora::open(&arguments.adapter, &decoder)?;
@@ -53,15 +56,24 @@ pub fn run(arguments: &Arguments) -> Outcome {
         copy_companions(&arguments.model, directory)
     })?;
     let merged_layers = lora.parameters().len() / 2;
-    let before = logits(&decoder, Forward { tuning: std::sync::Arc::new(lora), checkpoint_blocks: false }, arguments.compute.seed)?;
+    let before =
+        logits(&decoder, Forward { tuning: std::sync::Arc::new(lora), checkpoint_blocks: false }, arguments.compute.seed)?;
     let after = logits(&load_decoder(&arguments.out, &device, Use::Frozen)?, Forward::default(), arguments.compute.seed)?;
     let largest_logit_difference = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let report = Report { merged_layers, largest_logit_difference, dtype: dtype.to_string() };
     if arguments.json {
         return print_json(&report);
     }
-    print_line(&format!("merged {merged_layers} layers into {} ({dtype})", arguments.out.display()))?;
+    print_line(&format!("merged {} into {} ({dtype})", counted(merged_layers, "layer"), arguments.out.display()))?;
     print_line(&format!("largest difference of logits before and after: {largest_logit_difference:.2e}"))
+}
+
+/// Nobody's files are replaced.
+fn check_empty(out: &Path) -> wgtune_models::Result<()> {
+    if out.exists() && out.read_dir().map_err(Error::io(out))?.next().is_some() {
+        return Err(Error::Data { message: format!("{} is not empty: expected a new folder for --out", out.display()) });
+    }
+    Ok(())
 }
 
 /// Of 32 random tokens.

@@ -1,19 +1,21 @@
 //! `wgtune pretrain`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 use wgtune_engine::DType;
+use wgtune_models::data::encode::Encoder;
 use wgtune_models::data::rows::{Content, Dataset};
-use wgtune_models::error::Error;
+use wgtune_models::formats::chat_template::{CHATML, ChatTemplate};
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::model::{new_decoder, save_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
-use crate::data::prepare;
+use crate::data::{encode, read};
 use crate::training::{Training, at_least_one};
 
 /// Trains a tokenizer and a small Llama from plain text
@@ -73,33 +75,42 @@ enum Storage {
 pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.compute.open()?;
     let (training, seed) = (&arguments.training, arguments.compute.seed);
-    std::fs::create_dir_all(&arguments.out).map_err(Error::io(&arguments.out))?;
-    let tokenizer = tokenizer(arguments)?;
-    tokenizer.save(&arguments.out)?;
+    let dataset = read(&arguments.data)?;
+    let tokenizer = arguments.shape.tokenizer(&dataset)?;
     let config = arguments.shape.config(&tokenizer, training.max_length)?;
-    config.save(&arguments.out)?;
-    let data = prepare(&arguments.out, &arguments.data, training.max_length, training.held_out(), seed)?;
+    let encoder = Encoder {
+        tokenizer: Some(&tokenizer),
+        template: &ChatTemplate::new(&arguments.out, CHATML, BTreeMap::new())?,
+        vocab_size: config.vocab_size,
+        max_length: training.max_length,
+        split_text: true,
+    };
+    let data = encode(&dataset, &encoder, tokenizer.pad_id().unwrap_or(0), training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
     let shape = config.to_json();
     let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
     let report = training.run(&model, data, &arguments.out, seed, 1e-3, json!({"method": "pretrain", "config": shape}))?;
+    tokenizer.save(&arguments.out)?;
     save_decoder(&arguments.out, &model.decoder, dtype, |_, _| None)?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 
-fn tokenizer(arguments: &Arguments) -> wgtune_models::Result<Tokenizer> {
-    let dataset = Dataset::open(&arguments.data)?;
-    let mut texts = Vec::with_capacity(dataset.rows.len());
-    for row in &dataset.rows {
-        match &row.content {
-            Content::Text(text) => texts.push(text.as_str()),
-            _ => return Err(dataset.error_at(row, "expected plain text, or rows with `text`: pretraining learns whole texts".into())),
-        }
-    }
-    Tokenizer::train(texts.into_iter(), arguments.shape.vocab_size)
-}
-
 impl Shape {
+    fn tokenizer(&self, dataset: &Dataset) -> wgtune_models::Result<Tokenizer> {
+        let mut texts = Vec::with_capacity(dataset.rows.len());
+        for row in &dataset.rows {
+            match &row.content {
+                Content::Text(text) => texts.push(text.as_str()),
+                _ => {
+                    return Err(
+                        dataset.error_at(row, "expected plain text, or rows with `text`: pretraining learns whole texts".into())
+                    );
+                }
+            }
+        }
+        Tokenizer::train(texts.into_iter(), self.vocab_size)
+    }
+
     fn config(&self, tokenizer: &Tokenizer, max_length: usize) -> wgtune_models::Result<ModelConfig> {
         let dtype = match self.dtype {
             Storage::F32 => "float32",

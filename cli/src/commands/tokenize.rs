@@ -10,12 +10,15 @@ use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::read_text;
 use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::wording::counted;
 
-use crate::common::{Outcome, print_json, print_line};
+use crate::common::{Outcome, note, print_json, print_line};
 
 /// Shows what a model sees of a text or a conversation: token ids and pieces
 #[derive(Args)]
-#[command(after_help = "Examples:\n  wgtune tokenize --model DIR --text 'Once upon a time'\n  wgtune tokenize --model DIR --messages chat.json --json")]
+#[command(
+    after_help = "Examples:\n  wgtune tokenize --model DIR --text 'Once upon a time'\n  wgtune tokenize --model DIR --messages chat.json --json"
+)]
 pub struct Arguments {
     /// A model directory with a tokenizer
     #[arg(long, value_name = "DIR")]
@@ -65,16 +68,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
         print_line(&format!("{text}\n"))?;
     }
     report.ids.iter().zip(&report.pieces).try_for_each(|(id, piece)| print_line(&format!("{id:>7}  {piece}")))?;
-    print_line(&format!("{} tokens", report.ids.len()))
+    print_line(&counted(report.ids.len(), "token"))
 }
 
 fn conversation(arguments: &Arguments, tokenizer: &Tokenizer, path: &PathBuf) -> wgtune_models::Result<Vec<u32>> {
-    let json: Value = serde_json::from_str(&read_text(path)?).map_err(|error| Error::Json {
-        path: path.clone(),
-        line: error.line(),
-        column: error.column(),
-        message: error.to_string(),
-    })?;
+    let json: Value = serde_json::from_str(&read_text(path)?).map_err(Error::json(path))?;
     let messages = json.as_array().or_else(|| json["messages"].as_array()).ok_or_else(|| Error::Value {
         path: path.clone(),
         key: "messages".into(),
@@ -83,7 +81,7 @@ fn conversation(arguments: &Arguments, tokenizer: &Tokenizer, path: &PathBuf) ->
     })?;
     let template = ChatTemplate::open(&arguments.model)?;
     if template.is_default() {
-        eprintln!("the model brings no chat template: ChatML is used");
+        note("the model brings no chat template: ChatML is used");
     }
     conversation_ids(tokenizer, &template, messages, json.get("tools"), false)
 }

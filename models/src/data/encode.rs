@@ -9,6 +9,7 @@ use super::rows::{Content, Dataset, Row};
 use crate::error::{Error, Result};
 use crate::formats::chat_template::ChatTemplate;
 use crate::formats::tokenizer::Tokenizer;
+use crate::wording::counted;
 
 /// A sequence to train on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,11 +286,8 @@ fn common_prefix(a: &[u32], b: &[u32]) -> usize {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} rows, {} examples of {} tokens, {} of them trained",
-            self.rows, self.examples, self.tokens, self.trained_tokens
-        )?;
+        let [rows, examples] = [counted(self.rows, "row"), counted(self.examples, "example")];
+        write!(f, "{rows}, {examples} of {}, {} of them trained", counted(self.tokens, "token"), self.trained_tokens)?;
         for (count, what) in [
             (self.truncated, "cut at the length"),
             (self.without_loss, "left out for want of a token to learn"),

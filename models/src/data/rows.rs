@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::IGNORE;
 use crate::error::{Error, Result};
 use crate::formats::files::read_text;
+use crate::wording::counted;
 
 mod parse;
 mod read;
@@ -149,7 +150,7 @@ impl fmt::Display for Format {
 
 impl fmt::Display for DataFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} rows of {}", self.path.display(), self.rows, self.format)
+        write!(f, "{}: {} of {}", self.path.display(), counted(self.rows, "row"), self.format)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::shuffle::permutation;
 use crate::error::{Error, Result};
+use crate::wording::counted;
 
 /// How many rows are held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,7 +29,7 @@ pub fn split<T>(rows: Vec<T>, held_out: HeldOut, seed: u64) -> Result<(Vec<T>, V
         }
     };
     if count > 0 && count >= total {
-        let message = format!("{count} rows held out of {total} leave none to train on");
+        let message = format!("{} held out of {total}: expected some to be left to train on", counted(count, "row"));
         return Err(Error::Data { message });
     }
     let mut is_held_out = vec![false; total];

@@ -18,12 +18,7 @@ pub(crate) struct Object {
 impl Object {
     pub fn read(path: &Path) -> Result<Object> {
         let text = read_text(path)?;
-        let value = serde_json::from_str(&text).map_err(|error| Error::Json {
-            path: path.to_path_buf(),
-            line: error.line(),
-            column: error.column(),
-            message: error.to_string(),
-        })?;
+        let value = serde_json::from_str(&text).map_err(Error::json(path))?;
         Object::new(path, value)
     }
 

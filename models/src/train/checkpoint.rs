@@ -69,13 +69,18 @@ impl RunDirectory {
     /// Adds a line to `metrics.jsonl`, in one write.
     ///
     /// # Errors
-    /// A full disk.
+    /// A full disk; the file is then as it was.
     pub fn append(&self, metrics: &Metrics) -> Result<()> {
         let path = self.path.join(METRICS);
         let mut line = serde_json::to_vec(metrics).expect("numbers are JSON");
         line.push(b'\n');
-        let file = OpenOptions::new().append(true).create(true).open(&path);
-        file.and_then(|mut file| file.write_all(&line)).map_err(Error::io(&path))
+        let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io(&path))?;
+        let length = file.metadata().map_err(Error::io(&path))?.len();
+        file.write_all(&line).map_err(|error| {
+            // Half a line may have found room.
+            let _ = file.set_len(length);
+            Error::io(&path)(error)
+        })
     }
 
     /// Writes the checkpoint: the trained parameters, the optimiser's moments and where the run stands. It replaces the one
@@ -85,7 +90,11 @@ impl RunDirectory {
     /// A full disk, or a device that failed; the checkpoint before is then still there.
     pub fn save(&self, model: &Tuned, progress: &Progress) -> Result<()> {
         let tensors = named(model, progress);
-        let info = |(name, tensor): (&String, &&Tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() };
+        let info = |(name, tensor): (&String, &&Tensor)| TensorInfo {
+            name: name.clone(),
+            dtype: DType::F32,
+            shape: tensor.shape().to_vec(),
+        };
         let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
         let state = State { step: progress.step, num_tokens: progress.num_tokens, options: self.options.clone() };
         write_directory(&self.path.join(CHECKPOINT), |directory| {
@@ -109,18 +118,14 @@ impl RunDirectory {
             return Ok(false);
         }
         let path = directory.join(STATE);
-        let state: State = serde_json::from_str(&read_text(&path)?).map_err(|error| Error::Json {
-            path: path.clone(),
-            line: error.line(),
-            column: error.column(),
-            message: error.to_string(),
-        })?;
-        self.check_options(&path, &state.options)?;
+        let state: State = serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?;
+        self.check_options(&state.options)?;
         let weights = Weights::open_file(&directory.join(TENSORS))?;
         let mut moments = Vec::new();
         for (name, parameter) in model.parameters() {
             let read = |kind: &str| read(&weights, &format!("{kind}.{name}"), parameter.shape());
-            let tensor = |bytes: &[u8]| parameter.device().tensor_of_bytes(Arc::new(bytes.to_vec()), DType::F32, parameter.shape());
+            let tensor =
+                |bytes: &[u8]| parameter.device().tensor_of_bytes(Arc::new(bytes.to_vec()), DType::F32, parameter.shape());
             moments.push(Moments { mean: tensor(read("mean")?), square: tensor(read("square")?) });
             parameter.replace(read("parameter")?);
         }
@@ -131,16 +136,17 @@ impl RunDirectory {
         Ok(true)
     }
 
-    fn check_options(&self, path: &Path, saved: &Value) -> Result<()> {
-        let empty = serde_json::Map::new();
-        let (now, saved) = (self.options.as_object().unwrap_or(&empty), saved.as_object().unwrap_or(&empty));
-        match now.iter().find(|(key, value)| saved.get(*key) != Some(value)) {
-            Some((key, value)) => Err(Error::Value {
-                path: path.to_path_buf(),
-                key: format!("options.{key}"),
-                found: saved.get(key).map_or("missing".into(), Value::to_string),
-                expected: format!("{value}, which this run was started with: a run resumes with the options that it began with"),
-            }),
+    fn check_options(&self, saved: &Value) -> Result<()> {
+        // Numbers may lose their last bit on the way to text and back: these go the same way.
+        let now = serde_json::from_str(&self.options.to_string()).expect("options are JSON");
+        match difference(saved, &now, "") {
+            Some((key, saved, now)) => {
+                let run = self.path.display();
+                let message = format!(
+                    "the run in {run} began with `{key}` {saved}, and now it is {now}: resume with the options that it began with"
+                );
+                Err(Error::Data { message })
+            }
             None => Ok(()),
         }
     }
@@ -164,6 +170,17 @@ fn read<'a>(weights: &'a Weights, name: &str, shape: Shape) -> Result<&'a [u8]> 
         return Err(Error::Weights { path: weights.path().to_path_buf(), message });
     }
     Ok(view.bytes)
+}
+
+/// The first key of `now` with another value than in `saved`, and both values.
+fn difference<'a>(saved: &'a Value, now: &'a Value, key: &str) -> Option<(String, &'a Value, &'a Value)> {
+    match now {
+        Value::Object(keys) if saved.is_object() => keys.iter().find_map(|(name, now)| {
+            let dot = if key.is_empty() { "" } else { "." };
+            difference(&saved[name], now, &format!("{key}{dot}{name}"))
+        }),
+        _ => (saved != now).then(|| (key.to_string(), saved, now)),
+    }
 }
 
 /// Everything that a checkpoint holds, by name.

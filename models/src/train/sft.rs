@@ -183,7 +183,7 @@ fn not_finite(model: &Tuned, window: &[Batch], recipe: &Recipe, step: usize, los
         Err(_) => Ok(()),
     })?;
     let (what, value) = if loss.is_finite() { ("gradient norm", norm) } else { ("loss", loss) };
-    Ok(Error::NotFinite { step: step + 1, what, value, first: found })
+    Ok(Error::NotFinite { place: format!("step {}", step + 1), what, value, first: found })
 }
 
 /// How well a model predicts.
@@ -202,13 +202,19 @@ pub struct Evaluation {
 /// The loss over batches, each token counted once. `on_batch` hears after each.
 ///
 /// # Errors
-/// No token that carries a loss, or a device that failed.
+/// No token that carries a loss, a loss that is not finite (naming the first op whose output was not), or a device that failed.
 pub fn evaluate(model: &Tuned, batches: impl Iterator<Item = Batch>, on_batch: &mut dyn FnMut()) -> Result<Evaluation> {
     let (decoder, forward) = model.evaluation();
     let (mut loss, mut correct, mut tokens) = (0.0, 0.0, 0);
-    for batch in batches {
+    for (index, batch) in batches.enumerate() {
         let output = cross_entropy(&decoder, &batch, &forward);
-        loss += f64::from(output.loss.item()?);
+        let value = f64::from(output.loss.item()?);
+        if !value.is_finite() {
+            let again = || cross_entropy(&decoder, &batch, &forward).loss.item().map(drop);
+            let first = decoder.device().first_non_finite(again)?;
+            return Err(Error::NotFinite { place: format!("batch {}", index + 1), what: "loss", value, first });
+        }
+        loss += value;
         correct += f64::from(output.correct.item()?);
         tokens += batch.trained_tokens();
         on_batch();
