@@ -1,0 +1,224 @@
+//! Model and adapter folders that cannot be used: each is an error that names file, tensor or key.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::folder::Folder;
+
+const WEIGHTS: &str = "model/model.safetensors";
+const TRAIN: &str = "sft --model model --data rows.jsonl --out out --steps 2 --validation 0 --device cpu";
+const EVALUATE: &str = "eval --model model --data rows.jsonl --device cpu";
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = Folder::new();
+    folder.fails("sft --model nowhere --data rows.jsonl --out out", &["nowhere", "config.json", "No such file"]);
+    folder.fails(
+        "eval --model model --adapter nowhere --data rows.jsonl --device cpu",
+        &["nowhere", "adapter_config.json", "No such file"],
+    );
+    folder.fails("generate --model model --prompt x --device cpu", &["model", "tokenizer.json", "No such file"]);
+    folder.fails("generate --model nowhere --ids 1", &["nowhere", "config.json", "No such file"]);
+    folder.fails("tokenize --model model --text x", &["model", "tokenizer.json"]);
+    folder.fails("logits --model nowhere --ids 1", &["nowhere", "config.json"]);
+    folder.fails("merge --model model --adapter nowhere --out out --device cpu", &["nowhere", "adapter_config.json"]);
+    fs::remove_file(folder.path(WEIGHTS)).unwrap();
+    folder.fails(TRAIN, &["model.safetensors", "No such file"]);
+    assert!(folder.names("out").is_empty());
+}
+
+#[test]
+fn a_truncated_weight_file_is_told() {
+    let folder = Folder::new();
+    let whole = folder.read(WEIGHTS);
+    for length in [0, 5, 100, whole.len() / 2, whole.len() - 1] {
+        folder.write(WEIGHTS, &whole[..length]);
+        folder.fails(TRAIN, &[WEIGHTS, "truncated"]);
+    }
+    assert!(folder.names("out").is_empty());
+}
+
+#[test]
+fn a_header_that_lies_is_told_with_its_tensor() {
+    let folder = Folder::new();
+    let whole = folder.read(WEIGHTS);
+    for (key, value, expected) in [
+        ("data_offsets", json!([0, 4]), "its offsets are 0..4"),
+        ("data_offsets", json!([1u64 << 40, (1u64 << 40) + 128]), "its data ends at byte"),
+        ("data_offsets", json!([128, 0]), "its offsets are 128..0"),
+        ("shape", json!([1u64 << 62, 1u64 << 62]), "overflows"),
+        ("dtype", json!("F33"), "F33"),
+    ] {
+        folder.write(WEIGHTS, with_header(&whole, |header| header["model.norm.weight"][key] = value));
+        folder.fails(EVALUATE, &[WEIGHTS, "model.norm.weight", expected]);
+    }
+    folder.write(WEIGHTS, [&[0xff; 8], &whole[8..]].concat());
+    folder.fails(EVALUATE, &[WEIGHTS, "not a safetensors file"]);
+}
+
+#[test]
+fn tensors_must_be_those_of_the_config() {
+    let folder = Folder::new();
+    let whole = folder.read(WEIGHTS);
+    let renamed = |from: &str, to: &str| {
+        with_header(&whole, |header| {
+            let entry = header.as_object_mut().unwrap().remove(from).unwrap();
+            header[to] = entry;
+        })
+    };
+    folder.write(WEIGHTS, renamed("model.norm.weight", "model.norms.weight"));
+    folder.fails(EVALUATE, &["model", "no tensor `model.norm.weight`"]);
+    folder.write(WEIGHTS, whole);
+    folder.set("model/config.json", json!({"num_hidden_layers": 1}));
+    folder.fails(EVALUATE, &["tensor `model.layers.1.", "has no place"]);
+    folder.set("model/config.json", json!({"num_hidden_layers": 2, "intermediate_size": 48}));
+    folder.fails(EVALUATE, &["mlp.gate_proj.weight", "[40, 32]", "[48, 32]"]);
+}
+
+#[test]
+fn an_index_and_its_shards_must_agree() {
+    let folder = Folder::new();
+    let index = "sharded/model.safetensors.index.json";
+    let evaluate = "eval --model sharded --data rows.jsonl --device cpu";
+    folder.copy_fixture("bf16", "sharded");
+    folder.succeeds(evaluate);
+
+    let whole = folder.json(index);
+    let mut without = whole.clone();
+    let map = without["weight_map"].as_object_mut().unwrap();
+    map.retain(|_, shard| shard != "model-00002-of-00002.safetensors");
+    folder.write(index, without.to_string());
+    folder.fails(evaluate, &["no tensor `"]);
+
+    let mut elsewhere = whole.clone();
+    elsewhere["weight_map"]["model.norm.weight"] = json!("../model.safetensors");
+    folder.write(index, elsewhere.to_string());
+    folder.fails(evaluate, &[index, "weight_map.model.norm.weight", "../model.safetensors"]);
+
+    folder.write(index, whole.to_string());
+    fs::remove_file(folder.path("sharded/model-00002-of-00002.safetensors")).unwrap();
+    folder.fails(evaluate, &["model-00002-of-00002.safetensors", "No such file"]);
+}
+
+#[test]
+fn a_config_with_an_impossible_shape_names_the_key() {
+    let folder = Folder::new();
+    let whole = folder.read("model/config.json");
+    for (keys, expected) in [
+        (json!({"num_key_value_heads": 3}), ["num_key_value_heads` is 3", "divisor of `num_attention_heads`, which is 4"]),
+        (json!({"num_attention_heads": 0}), ["num_attention_heads` is 0", "positive integer"]),
+        (json!({"hidden_size": -32}), ["hidden_size` is -32", "positive integer"]),
+        (json!({"vocab_size": 1e30}), ["vocab_size` is 1e+30", "positive integer"]),
+        (json!({"head_dim": 7}), ["head_dim` is 7", "even number"]),
+        (json!({"num_hidden_layers": null}), ["num_hidden_layers` is", "positive integer"]),
+        (json!({"model_type": "mamba"}), ["model_type` is \"mamba\"", "one of llama, mistral, qwen2, qwen3"]),
+        (json!({"hidden_act": "gelu"}), ["hidden_act` is \"gelu\"", "silu"]),
+    ] {
+        folder.write("model/config.json", &whole);
+        folder.set("model/config.json", keys);
+        folder.fails(EVALUATE, &["model/config.json", expected[0], expected[1]]);
+    }
+    folder.write("model/config.json", &whole[..whole.len() / 2]);
+    folder.fails(EVALUATE, &["model/config.json:", "broken JSON"]);
+    folder.fails("pretrain --data rows.jsonl --out out --heads 3", &["rows.jsonl:1", "expected plain text"]);
+    folder.write("text.txt", "Some text.");
+    folder.fails(
+        "pretrain --data text.txt --out out --heads 3 --device cpu",
+        &["num_attention_heads` is 3", "divisor of `hidden_size`, which is 128"],
+    );
+    assert!(folder.names("out").is_empty());
+}
+
+#[test]
+fn a_tokenizer_of_another_vocabulary_is_told() {
+    let folder = Folder::pretrained();
+    folder.copy_fixture("llama", "other");
+    fs::copy(folder.path("model/tokenizer.json"), folder.path("other/tokenizer.json")).unwrap();
+    folder.write_rows("rows.jsonl", &[json!({"prompt": "The cat", "completion": " sat."})]);
+    let expected = ["other/tokenizer.json", "tokenizer of another vocabulary", "`vocab_size` is 64"];
+    folder.fails("sft --model other --data rows.jsonl --out out --device cpu", &expected);
+    folder.fails("generate --model other --prompt x --device cpu", &expected);
+    folder.write("other/tokenizer.json", "{}");
+    folder.fails("generate --model other --prompt x --device cpu", &["other/tokenizer.json"]);
+}
+
+#[test]
+fn adapters_must_fit_their_base() {
+    let folder = Folder::pretrained();
+    folder.copy_fixture("llama", "other");
+    folder.write_rows("rows.jsonl", &[json!({"prompt": "The cat", "completion": " sat."})]);
+    folder.succeeds("sft --model model --data rows.jsonl --out adapter --steps 1 --targets all-linear --device cpu");
+    let expected = ["adapter/adapter_model.safetensors", "has shape", "an adapter of another base"];
+    folder.fails("generate --model other --adapter adapter --ids 1 --device cpu", &expected);
+    folder.fails("merge --model other --adapter adapter --out merged --device cpu", &expected);
+    assert!(folder.names("merged").is_empty());
+
+    let config = "adapter/adapter_config.json";
+    let generate = "generate --model model --adapter adapter --prompt The --device cpu";
+    folder.succeeds(generate);
+    folder.set(config, json!({"target_modules": ["q_proj"]}));
+    folder.fails(generate, &["adapter_model.safetensors", "belongs to no adapted layer", "an adapter of another base"]);
+    folder.set(config, json!({"target_modules": ["query_key_value"]}));
+    folder.fails(generate, &["query_key_value", "expected some of", "q_proj"]);
+    folder.set(config, json!({"target_modules": ["q_proj"], "r": 0}));
+    folder.fails(generate, &[config, "`r` is 0", "expected"]);
+    folder.set(config, json!({"r": 8, "peft_type": "IA3"}));
+    folder.fails(generate, &[config, "`peft_type` is \"IA3\"", "LORA"]);
+}
+
+#[test]
+fn new_adapters_must_fit_their_base() {
+    let folder = Folder::new();
+    folder.fails(&format!("{TRAIN} --targets c_attn,c_proj"), &["LoRA targets c_attn, c_proj", "expected some of", "q_proj"]);
+    folder.fails(&format!("{TRAIN} --rank 0"), &["--rank", "'0'", "expected a whole number from 1"]);
+    folder.fails(&format!("{TRAIN} --dropout 1"), &["--dropout", "'1'", "from 0 to below 1"]);
+    folder.fails(&format!("{TRAIN} --adapter model"), &["model/adapter_config.json", "No such file"]);
+    folder.fails(&format!("{TRAIN} --adapter model --rank 4"), &["--adapter", "cannot be used with", "--rank"]);
+    folder.fails(&format!("{TRAIN} --adapter model --method full"), &["--adapter goes with --method lora"]);
+    assert!(folder.names("out").is_empty());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_the_first_op_and_keeps_the_last_checkpoint() {
+    let folder = Folder::new();
+    let whole = folder.read(WEIGHTS);
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut poisoned = whole.clone();
+        let place = start_of("model.layers.1.self_attn.o_proj.weight", &whole);
+        poisoned[place..place + 4].copy_from_slice(&value.to_le_bytes());
+        folder.write(WEIGHTS, &poisoned);
+        for method in ["lora", "full"] {
+            let expected = ["step 1: the loss is", "the first op whose output was not finite is `matmul"];
+            folder.fails(&format!("{TRAIN} --method {method}"), &expected);
+            assert_eq!(folder.names("out"), ["metrics.jsonl"]);
+            assert!(folder.read("out/metrics.jsonl").is_empty());
+        }
+        folder.fails(EVALUATE, &["the loss is", "the first op whose output was not finite is `matmul"]);
+        folder
+            .fails("generate --model model --ids 1,2,3 --device cpu", &["a logit after 3 tokens is", "expected a finite number"]);
+        folder.write(WEIGHTS, &whole);
+    }
+    let absurd = "sft --model model --data rows.jsonl --out absurd --method full --steps 8 --clip 0 --save-every 1 \
+         --learning-rate 1e30 --device cpu";
+    folder.fails(absurd, &["the loss is", "the first op whose output was not finite is `", "train with a lower --learning-rate"]);
+    folder.check_whole("absurd");
+    let steps = folder.json("absurd/checkpoint/state.json")["step"].clone();
+    assert_eq!(folder.lines("absurd/metrics.jsonl").len() as u64, steps.as_u64().unwrap());
+}
+
+/// A weight file with its header changed.
+fn with_header(file: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    change(&mut header);
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &file[8 + length..]].concat()
+}
+
+/// Where a tensor's first byte lies in a weight file.
+fn start_of(tensor: &str, file: &[u8]) -> usize {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    8 + length + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize
+}

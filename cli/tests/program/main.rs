@@ -1,0 +1,7 @@
+//! The program as its users meet it: the built binary, run in a folder of its own.
+
+mod bad_input;
+mod bad_model;
+mod commands;
+mod folder;
+mod resume;
