@@ -261,3 +261,14 @@ fn an_adapter_can_be_trained_further() {
     let config = folder.json("second/adapter_config.json");
     assert_eq!((&config["r"], &config["use_rslora"]), (&json!(4), &json!(true)));
 }
+
+#[test]
+fn the_demo_learns_its_task() {
+    let folder = Folder::new();
+    let report = folder.reports("demo --json --device cpu --out demo");
+    let figure = |pointer: &str| report.pointer(pointer).unwrap().as_f64().unwrap();
+    assert!(figure("/last_loss") < figure("/first_loss"), "{report}");
+    assert!(figure("/after/mood") > figure("/before/mood"), "{report}");
+    assert!(figure("/trained_parameters") < 0.2 * figure("/all_parameters"), "{report}");
+    folder.check_whole("demo");
+}
