@@ -241,7 +241,8 @@ fn input(batch: &Batch, device: &Device) -> Input {
     Input {
         ids: tensor(&batch.ids),
         positions: tensor(&batch.positions),
-        end: batch.length,
+        // Packed texts begin again at 0: what dynamic rope goes by is the longest of them.
+        end: batch.positions.iter().max().map_or(0, |&last| last as usize + 1),
         lengths: None,
         segments: packed.then(|| tensor(&batch.segments)),
     }

@@ -1,0 +1,81 @@
+//! Ten AdamW steps of the recipe: losses, gradient norms, and what becomes of the parameters.
+
+use std::ops::ControlFlow;
+
+use serde_json::json;
+use wgtune_models::data::batch::{Loader, Options};
+use wgtune_models::data::encode::Example;
+use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::peft::Lora;
+use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::train::schedule::{LearningRate, Schedule};
+use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
+use wgtune_models::train::tuned::Tuned;
+
+use crate::compare::within;
+use crate::fixtures::{Expected, path};
+use crate::forward::ABSOLUTE;
+use crate::{Check, Outcome};
+
+pub fn checks() -> Vec<Check> {
+    let full = |name: &'static str| {
+        Check::new(format!("full/{name}: ten steps"), move |device| {
+            let model = Tuned { decoder: load_decoder(&path(name), device, Use::Trained)?, lora: None };
+            compare(&model, &recipe(1e-3, 0.1), &Expected::open(format!("full/{name}.safetensors")))
+        })
+    };
+    let lora = Check::new("lora: ten steps", |device| {
+        let decoder = load_decoder(&path("llama"), device, Use::Frozen)?;
+        let lora = Lora::open(&path("lora"), &decoder)?.requiring_grad();
+        compare(&Tuned { decoder, lora: Some(lora) }, &recipe(1e-2, 0.01), &Expected::of("lora"))
+    });
+    vec![full("llama"), full("llama_tied"), lora]
+}
+
+fn recipe(learning_rate: f64, weight_decay: f64) -> Recipe {
+    let steps = 10;
+    let learning_rate = LearningRate { peak: learning_rate, warmup_steps: 0, total_steps: steps, schedule: Schedule::Constant };
+    Recipe { steps, accumulate: 1, learning_rate, weight_decay, clip: 1.0, checkpoint_blocks: false, seed: 0, save_every: 0 }
+}
+
+fn compare(model: &Tuned, recipe: &Recipe, expected: &Expected) -> Outcome {
+    let metrics = run(model, &loader(expected), recipe, &mut |_| ())?;
+    let column = |of: fn(&Metrics) -> f64| metrics.iter().map(|step| of(step) as f32).collect::<Vec<f32>>();
+    within("losses", &column(|step| step.loss), &expected.floats("losses"), ABSOLUTE)?;
+    within("grad_norms", &column(|step| step.grad_norm), &expected.floats("grad_norms"), ABSOLUTE)?;
+    for (name, parameter) in model.parameters() {
+        let last = format!("final.{name}");
+        // The fixtures of full training keep one parameter of each kind.
+        if model.lora.is_some() || expected.names().contains(&last) {
+            within(&last, &parameter.to_vec()?, &expected.floats(&last), ABSOLUTE)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trains in a folder that is thrown away; `on_step` hears how many updates are done.
+pub fn run(
+    model: &Tuned,
+    loader: &Loader,
+    recipe: &Recipe,
+    on_step: &mut dyn FnMut(usize),
+) -> wgtune_models::Result<Vec<Metrics>> {
+    let folder = tempfile::tempdir().expect("a folder for what is thrown away");
+    let run = RunDirectory::open(folder.path(), json!({}))?;
+    let mut metrics = Vec::new();
+    train(model, loader, recipe, &mut Progress::new(model, recipe), &run, &mut |step| {
+        metrics.push(step.clone());
+        on_step(step.step);
+        ControlFlow::Continue(())
+    })?;
+    Ok(metrics)
+}
+
+/// The fixture's batches [steps, B, T], every token of which carries a loss.
+fn loader(expected: &Expected) -> Loader {
+    let shape = expected.shape("batches");
+    let ids = expected.ids("batches");
+    let examples = ids.chunks(shape[2]).map(|row| Example { ids: row.to_vec(), labels: row.to_vec() });
+    let options = Options { batch_size: shape[1], packing: None, shuffle: false, seed: 0, padding: 0 };
+    Loader::new(examples.collect(), options)
+}

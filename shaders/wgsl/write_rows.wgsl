@@ -1,0 +1,20 @@
+// x [B, part] over elements start.. of each row of y [B, whole], in place.
+#import common
+
+struct Params { elements: u32, part: u32, whole: u32, start: u32 }
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(1) @binding(0) var<uniform> params: Params;
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
+    if i < params.elements {
+        y[i / params.part * params.whole + params.start + i % params.part] = x[i];
+    }
+}
