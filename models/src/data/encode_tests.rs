@@ -166,7 +166,7 @@ fn long_rows_are_cut_and_counted() {
     assert_eq!((examples[0].ids.len(), report.truncated, report.without_loss), (length - 1, 1, 0));
 
     let message = encode(&setting.encoder(2), rows[1..].to_vec()).unwrap_err().to_string();
-    assert!(message.starts_with("nothing to learn: 1 rows, 0 examples"), "{message}");
+    assert!(message.starts_with("nothing to learn: 1 row, 0 examples"), "{message}");
     assert!(encode(&setting.encoder(1), rows).is_err());
 }
 
