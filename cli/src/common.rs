@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use serde::Serialize;
 use wgtune_engine::Device;
+use wgtune_models::error::Error;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::{Lora, Tuning};
 use wgtune_models::transformer::Decoder;
@@ -80,6 +81,14 @@ impl Prompt {
             }
         }
     }
+}
+
+/// Checks that a folder is not there yet, or empty: nobody's files are replaced.
+pub fn check_empty(out: &Path) -> wgtune_models::Result<()> {
+    if out.exists() && out.read_dir().map_err(Error::io(out))?.next().is_some() {
+        return Err(Error::Data { message: format!("{} is not empty: expected a new folder for --out", out.display()) });
+    }
+    Ok(())
 }
 
 /// Prints a value as one JSON document on standard output.

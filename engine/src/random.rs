@@ -44,6 +44,7 @@ impl Philox {
     fn rounds<const N: usize>(&self, mut c: [[u32; N]; 4]) -> [[u32; N]; 4] {
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
+            #[allow(clippy::needless_range_loop)] // four arrays are walked together
             for i in 0..N {
                 let p0 = u64::from(c[0][i]) * 0xD251_1F53;
                 let p1 = u64::from(c[2][i]) * 0xCD9E_8D57;

@@ -50,14 +50,14 @@ impl Shape {
         let rank = self.rank.max(other.rank);
         let mut sizes = [1; MAX_RANK];
         for (back, size) in sizes[..rank].iter_mut().rev().enumerate() {
-            let (a, b) = (self.from_end(back), other.from_end(back));
+            let (a, b) = (self.nth_last(back), other.nth_last(back));
             assert!(a == b || a == 1 || b == 1, "[broadcast] expected sizes that agree or are 1, got {self:?} and {other:?}");
             *size = if a == 1 { b } else { a };
         }
         Shape { sizes, rank }
     }
 
-    fn from_end(&self, back: usize) -> usize {
+    fn nth_last(&self, back: usize) -> usize {
         if back < self.rank { self.sizes[self.rank - 1 - back] } else { 1 }
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use wgtune_engine::DType;
 use wgtune_models::Error;
 use wgtune_models::formats::adapter::{ADAPTER_FILE, AdapterConfig, Factor, parse_tensor_name};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::safetensors::{Dtype, Weights};
+use wgtune_models::formats::safetensors::Weights;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -50,7 +51,7 @@ fn every_fixtures_config_fits_its_weights() {
 fn shards_in_bfloat16_open_by_their_index() {
     let weights = Weights::open_model(&fixtures().join("bf16")).unwrap();
     let embedding = weights.get("model.embed_tokens.weight").unwrap();
-    assert_eq!(embedding.dtype, Dtype::BF16);
+    assert_eq!(embedding.dtype, DType::BF16);
     assert!(embedding.to_f32().iter().all(|x| x.abs() < 10.0));
 }
 

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+use wgtune_engine::DType;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Dataset, Format};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::rope::rope_frequencies;
-use wgtune_models::formats::safetensors::{Dtype, Weights};
+use wgtune_models::formats::safetensors::Weights;
 use wgtune_models::formats::tokenizer::Tokenizer;
 
 type Test = fn() -> Result<(), Failed>;
@@ -40,7 +41,7 @@ fn weights_match_their_config() -> Result<(), Failed> {
     let weights = Weights::open_model(&directory)?;
     let embedding = weights.get("model.embed_tokens.weight")?;
     assert_eq!(embedding.shape, [config.vocab_size, config.hidden_size]);
-    assert_eq!(embedding.dtype, Dtype::F32);
+    assert_eq!(embedding.dtype, DType::F32);
     assert!(embedding.to_f32().iter().all(|x| x.is_finite()));
     let elements: usize = weights.names().map(|name| weights.get(name).unwrap().shape.iter().product::<usize>()).sum();
     assert_eq!(elements, 260_032);

@@ -37,7 +37,7 @@ pub fn source(name: &str) -> Result<String, Missing> {
     Ok(text)
 }
 
-fn append<'a>(name: &'a str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
+fn append(name: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
     let missing = || Missing { name: name.to_string() };
     let file = FILES.get_file(format!("{name}.wgsl")).ok_or_else(missing)?;
     for line in file.contents_utf8().ok_or_else(missing)?.lines() {

@@ -9,10 +9,13 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use wgtune_models::data::batch::{Loader, Options};
-use wgtune_models::data::split::HeldOut;
+use wgtune_models::data::encode::Encoder;
+use wgtune_models::data::rows::Dataset;
 use wgtune_models::demo::base::write_base;
-use wgtune_models::demo::{Row, language, task};
+use wgtune_models::demo::{Row, task};
+use wgtune_models::error::Error;
 use wgtune_models::formats::adapter::{AdapterConfig, Targets};
+use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
@@ -24,19 +27,20 @@ use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
 use wgtune_models::train::tuned::Tuned;
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Compute, Outcome, bytes, on_interrupt, print_json, print_line};
-use crate::data::prepare;
+use crate::common::{Compute, Outcome, bytes, check_empty, on_interrupt, print_json, print_line};
 
-const ROWS: usize = 800;
+const ROWS: usize = 1600;
 const HELD_OUT: usize = 50;
-const STEPS: usize = 150;
+const STEPS: usize = 700;
 const BATCH_SIZE: usize = 8;
 
 /// Tells the whole story in under a minute: a tiny model that ships with the program learns a task it could not do
 #[derive(Args)]
-#[command(after_help = "Example:\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/adapter --prompt 'Review: The soup was awful.\nMood:'")]
+#[command(
+    after_help = "Example:\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/adapter --prompt 'Review: The soup was awful.\nMood:'"
+)]
 pub struct Arguments {
-    /// Keep the model, the rows, the adapter and the metrics in this folder
+    /// Keep the model, the rows, the adapter and the metrics in this folder: a new one, or an empty one
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the figures as JSON
@@ -74,7 +78,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let temporary = tempfile::tempdir()?;
     let out = arguments.out.as_deref().unwrap_or(temporary.path());
     let (base, data) = (out.join("base"), out.join("rows.jsonl"));
-    std::fs::create_dir_all(out)?;
+    check_empty(out)?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
     write_base(&base)?;
     let seed = arguments.compute.seed;
     write_bytes(&data, rows(&task::rows(seed, ROWS)).as_bytes())?;
@@ -83,24 +88,31 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let decoder = load_decoder(&base, &device, Use::Frozen)?;
     let tokenizer = Tokenizer::open(&base)?;
     let answers = |decoder: &Decoder, tuning: &dyn Tuning, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
-        rows.iter().map(|row| answer(decoder, tuning, &tokenizer, &row.prompt)).collect()
+        rows.iter().map(|row| continued(decoder, tuning, &tokenizer, &row.prompt, 24, ".\n")).collect()
     };
 
     say(&format!("1. A base model, on {}", device.name()))?;
     say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
-    let question = &language::question_rows(seed, 1)[0];
-    say(&indent(&format!("{}{}", question.prompt, answer(&decoder, &(), &tokenizer, &question.prompt)?)))?;
+    let opening = "Mia could not sleep, because";
+    say(&indent(&format!("{opening}{}", continued(&decoder, &(), &tokenizer, opening, 48, "\n")?)))?;
 
     let held_out = task::held_out(seed, HELD_OUT);
     let answers_before = answers(&decoder, &(), &held_out)?;
     let before = scores(&held_out, &answers_before);
     say("2. A task it cannot do: name the mood of a review, and why\n")?;
     say(&indent(&format!("{}{}", held_out[0].prompt, answers_before[0])))?;
-    say(&format!("   Of {HELD_OUT} reviews it never saw: mood right in {:.0} %, reason in {:.0} %.\n", 100.0 * before.mood, 100.0 * before.reason))?;
+    say(&format!(
+        "   Of {HELD_OUT} reviews it never saw: mood right in {:.0} %, reason in {:.0} %.\n",
+        100.0 * before.mood,
+        100.0 * before.reason
+    ))?;
 
     let model = tuned(decoder, &base, seed)?;
     let (trained, all) = model.sizes();
-    say(&format!("3. LoRA: {trained} trained parameters beside {all} in all ({:.1} %), {STEPS} steps on {ROWS} rows\n", 100.0 * trained as f64 / all as f64))?;
+    say(&format!(
+        "3. LoRA: {trained} trained parameters beside {all} in all ({:.1} %), {STEPS} steps on {ROWS} rows\n",
+        100.0 * trained as f64 / all as f64
+    ))?;
     let metrics = learn(arguments, &model, &base, &data, out)?;
     let lora = model.lora.as_ref().map(Lora::detach).ok_or("the demo trains LoRA")?;
     lora.save(&out.join("adapter"))?;
@@ -118,11 +130,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     print_line(&format!(
         "   mood right {:.0} % -> {:.0} %, reason {:.0} % -> {:.0} %",
-        100.0 * before.mood, 100.0 * after.mood, 100.0 * before.reason, 100.0 * after.reason
+        100.0 * before.mood,
+        100.0 * after.mood,
+        100.0 * before.reason,
+        100.0 * after.reason
     ))?;
     print_line(&format!(
         "   {:.0} tokens/s in training, {} of tensors at most, {:.1} s in all",
-        report.training_tokens_per_second, bytes(report.peak_memory), report.seconds
+        report.training_tokens_per_second,
+        bytes(report.peak_memory),
+        report.seconds
     ))?;
     match &arguments.out {
         Some(out) => print_line(&format!("   Model, rows, adapter and metrics are in {}", out.display())),
@@ -132,8 +149,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 fn tuned(decoder: Decoder, base: &Path, seed: u64) -> wgtune_models::Result<Tuned> {
     let config = AdapterConfig {
-        rank: 8,
-        alpha: 16.0,
+        rank: 16,
+        alpha: 32.0,
         targets: Targets::AllLinear,
         base_model: Some(base.display().to_string()),
         ..AdapterConfig::default()
@@ -143,15 +160,29 @@ fn tuned(decoder: Decoder, base: &Path, seed: u64) -> wgtune_models::Result<Tune
 }
 
 /// The training itself: what `wgtune sft` does with these rows.
-fn learn(arguments: &Arguments, model: &Tuned, base: &Path, data: &Path, out: &Path) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
+fn learn(
+    arguments: &Arguments,
+    model: &Tuned,
+    base: &Path,
+    data: &Path,
+    out: &Path,
+) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
     let seed = arguments.compute.seed;
-    let data = prepare(base, &[data.to_path_buf()], 128, HeldOut::Count(0), seed)?;
-    let options = Options { batch_size: BATCH_SIZE, packing: None, shuffle: true, seed, padding: data.padding };
-    let loader = Loader::new(data.training, options);
+    let (dataset, tokenizer, template) = (Dataset::open(&[data])?, Tokenizer::open(base)?, ChatTemplate::open(base)?);
+    let encoder = Encoder {
+        tokenizer: Some(&tokenizer),
+        template: &template,
+        vocab_size: model.decoder.config().vocab_size,
+        max_length: 128,
+        split_text: false,
+    };
+    let (examples, _) = encoder.encode(&dataset, &dataset.rows)?;
+    let padding = tokenizer.pad_id().unwrap_or(0);
+    let loader = Loader::new(examples, Options { batch_size: BATCH_SIZE, packing: None, shuffle: true, seed, padding });
     let recipe = Recipe {
         steps: STEPS,
         accumulate: 1,
-        learning_rate: LearningRate { peak: 5e-3, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
+        learning_rate: LearningRate { peak: 4e-3, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
         weight_decay: 0.0,
         clip: 1.0,
         checkpoint_blocks: false,
@@ -163,7 +194,7 @@ fn learn(arguments: &Arguments, model: &Tuned, base: &Path, data: &Path, out: &P
     let interrupted = on_interrupt()?;
     let mut metrics = Vec::with_capacity(STEPS);
     let mut on_step = |step: &Metrics| {
-        if !arguments.json && (step.step == 1 || step.step % 25 == 0) {
+        if !arguments.json && (step.step == 1 || step.step.is_multiple_of(100)) {
             let bar = "#".repeat((step.loss * 12.0).round() as usize);
             let _ = print_line(&format!("   step {:>4}  loss {:.3}  {bar}", step.step, step.loss));
         }
@@ -178,14 +209,21 @@ fn rows(rows: &[Row]) -> String {
     rows.iter().map(|row| format!("{}\n", json!({"prompt": row.prompt, "completion": row.completion}))).collect()
 }
 
-/// The rest of the line that a prompt begins, at most 24 tokens.
-fn answer(decoder: &Decoder, tuning: &dyn Tuning, tokenizer: &Tokenizer, prompt: &str) -> wgtune_models::Result<String> {
+/// What the model says after a prompt, up to one of `ends` and at most so many tokens.
+fn continued(
+    decoder: &Decoder,
+    tuning: &dyn Tuning,
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    tokens: usize,
+    ends: &str,
+) -> wgtune_models::Result<String> {
     let ids = tokenizer.encode(prompt, true)?;
     let mut text = String::new();
     let mut stream = tokenizer.stream(true);
-    generate(decoder, tuning, &ids, 24, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
+    generate(decoder, tuning, &ids, tokens, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
         text.push_str(&stream.push(id)?);
-        Ok(!text.contains(['.', '\n']))
+        Ok(!text.contains(|letter| ends.contains(letter)))
     })?;
     Ok(text)
 }
@@ -202,7 +240,13 @@ fn indent(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("      {line}\n")).collect()
 }
 
-fn report(device: &str, (trained, all): (usize, usize), metrics: &[Metrics], (before, after): (Scores, Scores), begun: Instant) -> Report {
+fn report(
+    device: &str,
+    (trained, all): (usize, usize),
+    metrics: &[Metrics],
+    (before, after): (Scores, Scores),
+    begun: Instant,
+) -> Report {
     let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
     speeds.sort_by(f64::total_cmp);
     Report {

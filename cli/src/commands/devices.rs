@@ -51,9 +51,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 /// The features that there are.
 fn features(features: &AdapterFeatures) -> String {
-    let matrices = features.cooperative_matrices.iter().map(|shape| {
-        format!("matrix {}x{}x{} {}/{}", shape.m, shape.n, shape.k, shape.operands, shape.accumulator)
-    });
+    let matrices = features
+        .cooperative_matrices
+        .iter()
+        .map(|shape| format!("matrix {}x{}x{} {}/{}", shape.m, shape.n, shape.k, shape.operands, shape.accumulator));
     let named = [
         ("f16", features.f16),
         ("subgroups", features.subgroups),

@@ -1,12 +1,11 @@
 //! `wgtune merge`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 use wgtune_engine::DType;
 use wgtune_engine::random::Philox;
-use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::write_directory;
 use wgtune_models::formats::model::{Use, copy_companions, load_decoder, save_decoder};
@@ -14,7 +13,7 @@ use wgtune_models::peft::Lora;
 use wgtune_models::transformer::{Decoder, Forward, Input};
 use wgtune_models::wording::counted;
 
-use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::common::{Compute, Outcome, check_empty, print_json, print_line};
 
 /// Adds an adapter to its base, W0 + BA, and writes a plain model
 #[derive(Args)]
@@ -66,14 +65,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
     print_line(&format!("merged {} into {} ({dtype})", counted(merged_layers, "layer"), arguments.out.display()))?;
     print_line(&format!("largest difference of logits before and after: {largest_logit_difference:.2e}"))
-}
-
-/// Nobody's files are replaced.
-fn check_empty(out: &Path) -> wgtune_models::Result<()> {
-    if out.exists() && out.read_dir().map_err(Error::io(out))?.next().is_some() {
-        return Err(Error::Data { message: format!("{} is not empty: expected a new folder for --out", out.display()) });
-    }
-    Ok(())
 }
 
 /// Of 32 random tokens.

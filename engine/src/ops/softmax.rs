@@ -75,7 +75,7 @@ impl Kernel for Softmax {
                 let largest = x.iter().fold(x[0], |most, &value| most.max(value));
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - largest).exp());
                 let scale = R::ONE / parallel::lane_sum(y, |value| value);
-                y.iter_mut().for_each(|y| *y = *y * scale);
+                y.iter_mut().for_each(|y| *y *= scale);
             }
         });
     }

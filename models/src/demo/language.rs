@@ -44,8 +44,8 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     use super::super::review::words;
-    use crate::hash::fnv1a;
     use super::*;
+    use crate::hash::fnv1a;
 
     #[test]
     fn the_same_seed_gives_the_same_language_everywhere() {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
-use crate::error::{Error, Result};
 use super::config::ModelConfig;
 use super::files::{recover_directory, write_bytes};
 use super::safetensors::{TensorInfo, View, Weights, save_model};
+use crate::error::{Error, Result};
 use crate::transformer::Decoder;
 
 /// Bytes of a weight file past which a model is saved in shards, as transformers does.
@@ -123,13 +123,8 @@ pub fn save_decoder(
 /// # Errors
 /// A file that cannot be read or written; one that is not there is passed over.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
-    let names = [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "chat_template.jinja",
-        "generation_config.json",
-    ];
+    let names =
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
     for name in names {
         match std::fs::read(from.join(name)) {
             Ok(bytes) => write_bytes(&to.join(name), &bytes)?,

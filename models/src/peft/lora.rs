@@ -74,14 +74,18 @@ impl Lora {
                 let name = tensor_name(&linear.path, factor);
                 let view = weights.get(&name)?;
                 if view.shape != shape {
-                    let message = format!("tensor `{name}` has shape {:?}, and this model needs {shape:?}: an adapter of another base", view.shape);
+                    let message = format!(
+                        "tensor `{name}` has shape {:?}, and this model needs {shape:?}: an adapter of another base",
+                        view.shape
+                    );
                     return Err(Error::Weights { path: path.clone(), message });
                 }
                 Ok(decoder.device().tensor(&view.to_f32(), shape))
             };
             Ok((read(Factor::A, [rank, linear.weight.size(1)])?, read(Factor::B, [linear.weight.size(0), rank])?))
         })?;
-        let stray = weights.names().find(|name| parse_tensor_name(name).is_none_or(|(module, _)| !lora.pairs.contains_key(module)));
+        let stray =
+            weights.names().find(|name| parse_tensor_name(name).is_none_or(|(module, _)| !lora.pairs.contains_key(module)));
         match stray {
             Some(name) => {
                 let message = format!("tensor `{name}` belongs to no adapted layer of this model: an adapter of another base");
@@ -173,7 +177,9 @@ impl Lora {
             .map(|(name, tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() })
             .collect();
         let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-        safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| Ok(Cow::Owned(parameters[&info.name].to_bytes()?)))?;
+        safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| {
+            Ok(Cow::Owned(parameters[&info.name].to_bytes()?))
+        })?;
         self.config.save(directory)
     }
 }

@@ -129,7 +129,7 @@ pub fn train(
         run.append(&metrics)?;
         let last = progress.step == recipe.steps;
         let stop = on_step(&metrics).is_break();
-        if last || stop || (recipe.save_every > 0 && progress.step % recipe.save_every == 0) {
+        if last || stop || (recipe.save_every > 0 && progress.step.is_multiple_of(recipe.save_every)) {
             run.save(model, progress)?;
         }
         if stop {

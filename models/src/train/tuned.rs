@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use wgtune_engine::random::Philox;
 use wgtune_engine::Tensor;
+use wgtune_engine::random::Philox;
 
 use crate::peft::Lora;
 use crate::transformer::{Decoder, Forward};

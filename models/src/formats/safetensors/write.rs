@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use wgtune_engine::DType;
 use super::{INDEX_FILE, MODEL_FILE};
 use crate::error::{Error, Result};
 use crate::formats::files::{write_bytes, write_file};
+use wgtune_engine::DType;
 
 /// What a weight file says of a tensor, apart from its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
