@@ -53,6 +53,19 @@ pub struct Traits {
     pub workgroup_invocations: u32,
 }
 
+impl Traits {
+    /// Whether one invocation can go through so many elements a few times over. llvmpipe ends the loops of an invocation,
+    /// nested ones taken together, after 65,535 iterations, and says nothing.
+    pub fn loop_fits(&self, elements: u32) -> bool {
+        !self.software || elements <= 65_535 / 4
+    }
+
+    /// Whether a workgroup should share a row of so many elements: where barriers are cheap and there is work for it.
+    pub fn shares_row(&self, elements: u32) -> bool {
+        !self.loop_fits(elements) || !self.software && elements > 64
+    }
+}
+
 /// A computation with a shader and a twin. Implemented by one empty type a kernel, in the file of the op that records it.
 pub trait Kernel: 'static {
     /// The uniform block: scalars, and arrays in groups of four (WGSL aligns a uniform array's elements to 16 bytes).

@@ -1,5 +1,9 @@
 // A tile of 64 x 64 a workgroup, 4 x 4 an invocation: 16 columns of a and 16 rows of b at a time pass through shared memory.
-#import matmul_functions
+#import matmul_params
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 const TILE = 64u;
 const DEPTH = 16u;

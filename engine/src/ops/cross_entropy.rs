@@ -114,7 +114,7 @@ const fn by_workgroup(source: &'static str) -> Shader<Params> {
 
 /// Shared memory pays where barriers are cheap and a row feeds a workgroup.
 fn choose(p: &Params, traits: &Traits) -> usize {
-    (p.width > 64 && !traits.software).into()
+    traits.shares_row(p.width).into()
 }
 
 struct Statistics;
@@ -126,6 +126,9 @@ impl Kernel for Statistics {
     const SHADERS: &'static [Shader<Params>] = &[by_row("cross_entropy_row"), by_workgroup("cross_entropy_workgroup")];
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        shader == 1 || traits.loop_fits(p.width)
     }
     fn cost(p: &Params) -> Cost {
         p.cost(1)
@@ -158,6 +161,9 @@ impl Kernel for StatisticsAndGradient {
     const SHADERS: &'static [Shader<Params>] = &[by_row("cross_entropy_grad_row"), by_workgroup("cross_entropy_grad_workgroup")];
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        shader == 1 || traits.loop_fits(p.width)
     }
     fn cost(p: &Params) -> Cost {
         p.cost(2)
@@ -269,6 +275,8 @@ fn cases() -> Vec<Case> {
     let ties = [Input::given([3, 3], &[1.0, 2.0, 2.0, 5.0, 5.0, 0.0, 4.0, 4.0, 4.0]), Input::given_indices([3], &[2, 0, 1])];
     cases.push(Case::new("cross_entropy of ties", ties, all).terms(3));
     let many = [Input::any([66_000, 65]), Input::indices([66_000], 65)];
+    let vocabulary = [Input::any([2, 70_000]), Input::indices([2], 70_000)];
+    cases.push(Case::new("cross_entropy of a vocabulary", vocabulary, loss).terms(70_000).large());
     cases.push(Case::new("cross_entropy past 65,535 workgroups", many, loss).terms(66_000).large());
     cases
 }

@@ -138,6 +138,23 @@ struct Params {
     b: Side,
 }
 
+impl Params {
+    /// Whether both operands lie in whole vectors of four, each along one of its axes.
+    fn is_in_vectors(&self) -> bool {
+        let along = |side: &Side, stride: u32, next: u32, length: u32| {
+            stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % 4 == 0)
+        };
+        let a = along(&self.a, self.a.column, self.a.row, self.k) || along(&self.a, self.a.row, self.a.column, self.m);
+        let b = along(&self.b, self.b.column, self.b.row, self.n) || along(&self.b, self.b.row, self.b.column, self.k);
+        a && b && self.m > 0 && self.n > 0 && self.k > 0
+    }
+}
+
+/// The axes of the operands' vectors.
+fn directions(p: &Params) -> Constants {
+    vec![("A_ALONG_K", f64::from(p.a.column == 1)), ("B_ALONG_N", f64::from(p.b.column == 1))]
+}
+
 struct Matmul;
 
 impl Kernel for Matmul {
@@ -147,9 +164,22 @@ impl Kernel for Matmul {
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "matmul_blocked", constants: |_| vec![], workgroups: |p| tiles(p, 8, 256) },
         Shader { source: "matmul_tiled", constants: |_| vec![], workgroups: |p| tiles(p, 64, 64) },
+        Shader { source: "matmul_subgroup", constants: directions, workgroups: |p| tiles(p, 32, 256) },
     ];
-    fn choose(_: &Params, traits: &Traits) -> usize {
-        (!traits.software).into()
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        match traits.software {
+            true if Self::allows(p, 2, traits) => 2,
+            true => 0,
+            false => 1,
+        }
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        let whole_subgroups = traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 64);
+        match shader {
+            0 => true,
+            1 => traits.loop_fits(p.k),
+            _ => whole_subgroups && p.is_in_vectors(),
+        }
     }
     fn cost(p: &Params) -> Cost {
         let [m, n, k, batches] = [p.m, p.n, p.k, p.outer * p.inner].map(u64::from);
@@ -255,12 +285,14 @@ fn dot_rows<R: Real, W: Copy + Sync>(x: &[R], weight: &[W], y: &mut [R], widen: 
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for [m, k, n] in [[1, 1, 1], [2, 3, 4], [63, 65, 64], [64, 64, 64], [65, 257, 66], [257, 16, 255], [1, 255, 257], [256, 1, 3], [3, 0, 5], [0, 4, 5]] {
+    for [m, k, n] in [[1, 1, 1], [2, 3, 4], [63, 65, 64], [64, 64, 64], [65, 257, 66], [257, 16, 255], [1, 255, 257], [256, 1, 3], [3, 0, 5], [0, 4, 5], [8, 6, 12], [36, 20, 260]] {
         let label = |kind: &str| format!("matmul {kind} {m}x{k}x{n}");
         cases.push(Case::new(label("NN"), [Input::any([m, k]), Input::any([k, n])], |x| vec![matmul(&x[0], &x[1])]).terms(m.max(k).max(n)));
         cases.push(Case::new(label("NT"), [Input::any([m, k]), Input::any([n, k])], |x| vec![matmul(&x[0], &x[1].transpose())]).terms(m.max(k).max(n)));
         cases.push(Case::new(label("TN"), [Input::any([k, m]), Input::any([k, n])], |x| vec![matmul(&x[0].transpose(), &x[1])]).terms(m.max(k).max(n)));
     }
+    let long = [Input::any([4, 70_000]), Input::any([70_000, 4])];
+    cases.push(Case::new("matmul over a vocabulary", long, |x| vec![matmul(&x[0], &x[1])]).terms(70_000).large());
     cases.push(Case::new("matmul batched", [Input::any([2, 3, 5, 7]), Input::any([2, 3, 7, 4])], |x| vec![matmul(&x[0], &x[1])]).terms(7));
     cases.push(Case::new("matmul broadcast", [Input::any([3, 1, 5, 7]), Input::any([2, 7, 4])], |x| vec![matmul(&x[0], &x[1])]).terms(21));
     cases.push(

@@ -95,7 +95,7 @@ const fn by_workgroup(source: &'static str) -> Shader<Params> {
 
 /// Shared memory pays where barriers are cheap and a row feeds a workgroup.
 fn choose(p: &Params, traits: &Traits) -> usize {
-    (p.width > 64 && !traits.software).into()
+    traits.shares_row(p.width).into()
 }
 
 fn elements(p: &Params) -> u64 {

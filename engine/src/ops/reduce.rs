@@ -100,6 +100,12 @@ pub fn sum_to(x: &Tensor, shape: Shape) -> Tensor {
 #[track_caller]
 fn reduce(name: &'static str, operation: u32, x: &Tensor, axis: usize) -> Tensor {
     assert!(x.dtype() == DType::F32 && axis < x.rank(), "[{name}] expected f32 with an axis {axis}, got {x:?}");
+    if x.size(axis) > LONGEST && axis + 1 < x.rank() {
+        // Columns are not shared out, and no invocation may loop for so long (`Traits::loop_fits`): turned, they are rows.
+        let mut order: Vec<usize> = (0..x.rank()).filter(|&other| other != axis).collect();
+        order.push(axis);
+        return reduce(name, operation, &x.detach().permute(&order), x.rank() - 1);
+    }
     let y = x.device().empty(without(x.shape(), axis), DType::F32);
     dispatch::<Reduce>(params(operation, x, axis), &[&x.detach().whole(), &y]);
     y
@@ -143,7 +149,7 @@ fn constants(p: &Params) -> Vec<(&'static str, f64)> {
 }
 
 fn choose(p: &Params, traits: &Traits) -> usize {
-    (p.inner == 1 && p.length > 64 && !traits.software).into()
+    (p.inner == 1 && traits.shares_row(p.length)).into()
 }
 
 fn cost(p: &Params) -> Cost {
@@ -161,8 +167,8 @@ impl Kernel for Reduce {
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
     }
-    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
-        shader == 0 || p.inner == 1
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        p.inner == 1 && (shader == 1 || traits.loop_fits(p.length))
     }
     fn cost(p: &Params) -> Cost {
         cost(p)
@@ -219,8 +225,8 @@ impl Kernel for ReduceIndex {
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
     }
-    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
-        shader == 0 || p.inner == 1
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        p.inner == 1 && (shader == 1 || traits.loop_fits(p.length))
     }
     fn cost(p: &Params) -> Cost {
         cost(p)
@@ -249,6 +255,9 @@ fn cases() -> Vec<Case> {
         }
     }
     cases.push(Case::new("sum in parts", [Input::any([3, LONGEST])], |x| vec![sum(&x[0])]).terms(3 * LONGEST));
+    cases.push(Case::new("sum of long columns", [Input::any([70_000, 3])], |x| vec![sum_axis(&x[0], 0)]).terms(70_000).large());
+    cases.push(Case::new("max of long columns", [Input::any([70_000, 3])], |x| vec![max_axis(&x[0], 0)]).large());
+    cases.push(Case::new("argmax of a long row", [Input::any([1, 70_000])], |x| vec![argmax_axis(&x[0], 1)]).large());
     cases.push(Case::new("mean", [Input::any([7, 9])], |x| vec![mean(&x[0]), mean_axis(&x[0], 0)]).terms(63));
     cases.push(Case::new("sum_to", [Input::any([2, 5, 3, 4])], |x| vec![sum_to(&x[0], [3, 1].into())]).terms(40));
     cases.push(Case::new("argmax of ties", [Input::given([5], &[1.0, 7.0, 7.0, 0.0, 7.0])], |x| vec![argmax_axis(&x[0], 0)]));

@@ -45,9 +45,8 @@ struct Params {
     width: u32,
 }
 
-/// Shared memory pays where barriers are cheap and a row feeds a workgroup.
 fn choose(p: &Params, traits: &Traits) -> usize {
-    (p.width > 64 && !traits.software).into()
+    traits.shares_row(p.width).into()
 }
 
 struct Softmax;
@@ -62,6 +61,9 @@ impl Kernel for Softmax {
     ];
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        shader == 1 || traits.loop_fits(p.width)
     }
     fn cost(p: &Params) -> Cost {
         let elements = u64::from(p.rows) * u64::from(p.width);
@@ -94,6 +96,9 @@ impl Kernel for SoftmaxGrad {
     fn choose(p: &Params, traits: &Traits) -> usize {
         choose(p, traits)
     }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        shader == 1 || traits.loop_fits(p.width)
+    }
     fn cost(p: &Params) -> Cost {
         let elements = u64::from(p.rows) * u64::from(p.width);
         Cost { flops: 4 * elements, bytes: 12 * elements }
@@ -120,6 +125,7 @@ fn cases() -> Vec<Case> {
             if size > 0 { case.composed(|x| vec![composed(&x[0])]) } else { case }
         })
         .collect();
+    cases.push(Case::new("softmax of a vocabulary", [Input::any([2, 70_000])], |x| vec![softmax(&x[0])]).terms(70_000).large());
     cases.push(Case::new("softmax past 65,535 workgroups", [Input::any([66_000, 65])], |x| vec![softmax(&x[0])]).terms(65).large());
     cases
 }

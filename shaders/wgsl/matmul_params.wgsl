@@ -6,9 +6,6 @@ struct Params {
     b_outer: u32, b_inner: u32, b_row: u32, b_column: u32, b_offset: u32,
 }
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 // Where the matrices of one batch begin.
