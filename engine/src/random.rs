@@ -41,22 +41,22 @@ impl Philox {
 
     /// The ten rounds on `N` counters side by side, so that vector instructions can hold them.
     #[inline(always)]
-    fn rounds<const N: usize>(&self, mut c: [[u32; N]; 4]) -> [[u32; N]; 4] {
+    fn rounds<const N: usize>(&self, mut counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
         let [mut k0, mut k1] = self.key;
         for _ in 0..10 {
-            #[allow(clippy::needless_range_loop)] // four arrays are walked together
-            for i in 0..N {
-                let p0 = u64::from(c[0][i]) * 0xD251_1F53;
-                let p1 = u64::from(c[2][i]) * 0xCD9E_8D57;
-                c[0][i] = (p1 >> 32) as u32 ^ c[1][i] ^ k0;
-                c[1][i] = p1 as u32;
-                c[2][i] = (p0 >> 32) as u32 ^ c[3][i] ^ k1;
-                c[3][i] = p0 as u32;
+            let [c0, c1, c2, c3] = &mut counters;
+            for (((c0, c1), c2), c3) in c0.iter_mut().zip(c1).zip(c2).zip(c3) {
+                let p0 = u64::from(*c0) * 0xD251_1F53;
+                let p1 = u64::from(*c2) * 0xCD9E_8D57;
+                *c0 = (p1 >> 32) as u32 ^ *c1 ^ k0;
+                *c1 = p1 as u32;
+                *c2 = (p0 >> 32) as u32 ^ *c3 ^ k1;
+                *c3 = p0 as u32;
             }
             k0 = k0.wrapping_add(0x9E37_79B9);
             k1 = k1.wrapping_add(0xBB67_AE85);
         }
-        c
+        counters
     }
 
     /// The random word at a place: place i is word i mod 4 of block i / 4.

@@ -11,13 +11,13 @@ struct Params { rows: u32, width: u32, table_rows: u32 }
 
 override DTYPE: u32 = 0u;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
+    let i = linear_workgroup(workgroup, workgroups) * 64u + lane;
     if i >= params.rows * params.width {
         return;
     }

@@ -11,13 +11,13 @@ struct Params { view: View, pairs: u32, heads: u32, half: u32, table_rows: u32, 
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let pair = linear_workgroup(workgroup, workgroups) * 256u + lane;
+    let pair = linear_workgroup(workgroup, workgroups) * 64u + lane;
     if pair >= params.pairs {
         return;
     }

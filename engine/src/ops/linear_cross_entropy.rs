@@ -1,7 +1,7 @@
 //! The output projection and its loss in one, without ever holding all logits.
 
-use super::cross_entropy::{CrossEntropy, statistics, statistics_and_gradient};
-use super::{IGNORE, Op, add, cast, cat, cross_entropy, linear, matmul, mul, sum_axis};
+use super::cross_entropy::{CrossEntropy, statistics, statistics_and_gradient, totals};
+use super::{IGNORE, Op, add, cast, cat, cross_entropy, linear, matmul, mul};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::testing::{Case, Input};
@@ -32,16 +32,16 @@ pub fn linear_cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &Tensor) 
     let (rows, at_once) = (targets.elements(), rows_at_once(weight.size(0)));
     let [for_hidden, for_weight] = [hidden, weight].map(Tensor::requires_grad);
     let (inputs, weight_detached, targets) = (hidden.detach().reshape([rows, width]), weight.detach(), targets.whole());
-    let mut totals = None;
+    let mut sums = None;
     let (mut dhidden, mut dweight) = (Vec::new(), None);
     for first in (0..rows.max(1)).step_by(at_once) {
         let inputs = inputs.slice(0, first..(first + at_once).min(rows));
         let logits = matmul(&inputs, &weight_detached.transpose());
         if !for_hidden && !for_weight {
-            accumulate(&mut totals, sum_axis(&statistics(&logits, &targets, first), 0));
+            accumulate(&mut sums, totals(&statistics(&logits, &targets, first)));
             continue;
         }
-        accumulate(&mut totals, sum_axis(&statistics_and_gradient(&logits, &targets, first), 0));
+        accumulate(&mut sums, totals(&statistics_and_gradient(&logits, &targets, first)));
         if for_hidden {
             dhidden.push(matmul(&logits, &weight_detached));
         }
@@ -49,12 +49,12 @@ pub fn linear_cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &Tensor) 
             accumulate(&mut dweight, matmul(&logits.transpose(), &inputs));
         }
     }
-    let totals = CrossEntropy::of_totals(&totals.expect("there is a first chunk, be it empty"));
+    let sums = CrossEntropy::of_totals(&sums.expect("there is a first chunk, be it empty"));
     let dhidden = for_hidden.then(|| joined(&dhidden).reshape(hidden.shape()));
-    let loss = totals.loss.with_rule("linear_cross_entropy", [hidden, weight], move |g, _| {
+    let loss = sums.loss.with_rule("linear_cross_entropy", [hidden, weight], move |g, _| {
         [dhidden.map(|gradient| mul(&gradient, g)), dweight.map(|gradient| mul(&gradient, g))]
     });
-    CrossEntropy { loss, ..totals }
+    CrossEntropy { loss, ..sums }
 }
 
 /// Whole tiles of rows, as long as one fits.
