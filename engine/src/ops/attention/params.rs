@@ -102,9 +102,9 @@ impl Params {
     }
 }
 
-/// Tiles in shared memory, unless barriers are slow or a workgroup of 256 is too large.
+/// Tiles in shared memory where barriers are cheap.
 pub(super) fn choose(traits: &Traits) -> usize {
-    (!traits.software && traits.workgroup_invocations >= 256).into()
+    (!traits.software).into()
 }
 
 impl Rows {
