@@ -20,7 +20,7 @@ pub type Outcome = Result<(), Box<dyn std::error::Error>>;
 /// Where to compute, and from which seed.
 #[derive(Args)]
 pub struct Compute {
-    /// auto, cpu, gpu, or gpu:<name or index>; `wgtune devices` lists them
+    /// auto, cpu, gpu, gpu:INDEX or gpu:NAME; `wgtune devices` lists them
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// The same seed on the same device gives the same result, to the bit
