@@ -1,8 +1,10 @@
 //! The CPU backend: runs each kernel's Rust twin, on all cores.
 
+use std::time::Instant;
+
 use bytemuck::{Pod, Zeroable};
 
-use super::{Config, HostBuffer, Run};
+use super::{Config, HostBuffer, Run, Span};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Io};
@@ -125,7 +127,11 @@ impl<R: RunTwin> Cpu<R> {
                 }
             }
         }
+        let begun = run.profile.is_some().then(Instant::now);
         R::run_twin(kernel, bytemuck::cast_slice(params), &mut io);
+        if let (Some(profile), Some(begun)) = (&mut run.profile, begun) {
+            profile.add_host(begun, Span::of(kernel, "twin", bytemuck::cast_slice(params)));
+        }
         drop(io);
         for (slot, buffer, memory) in outputs {
             if let Some(watch) = &mut run.watch

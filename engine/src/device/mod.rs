@@ -3,6 +3,7 @@
 mod cpu;
 mod gpu;
 pub mod parallel;
+mod profile;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,8 @@ use crate::passes::{self, Placement, Slots};
 use crate::recording::{BufferRef, Command, Payload, Recording};
 
 pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
+pub(crate) use profile::Profile;
+pub use profile::Span;
 
 /// Bytes of uploads that may wait on the host before they are sent.
 const PENDING_UPLOADS: usize = 64 << 20;
@@ -42,6 +45,7 @@ struct Executor {
     backend: Backend,
     slots: Slots,
     watch: Option<Watch>,
+    profile: Option<Profile>,
     /// The first error; a device that failed once answers with it from then on.
     failed: Option<Error>,
 }
@@ -69,6 +73,8 @@ pub struct Memory {
     pub in_use: u64,
     /// The most that was in use since [`Device::reset_peak`].
     pub peak: u64,
+    /// The most that live tensors had of it: the rest of the peak is what placement wastes.
+    pub peak_live: u64,
     /// Taken from the system, to be used again.
     pub reserved: u64,
 }
@@ -136,7 +142,7 @@ impl Device {
             Backend::Reference(_) => "CPU in f64".to_string(),
             Backend::Gpu(gpu) => gpu.name(),
         };
-        let executor = Executor { backend, slots: Slots::default(), watch: None, failed: None };
+        let executor = Executor { backend, slots: Slots::default(), watch: None, profile: None, failed: None };
         Ok(Device(Arc::new(Inner {
             name,
             next_id: AtomicU64::new(1),
@@ -191,7 +197,7 @@ impl Device {
     /// Memory held now, and at most.
     pub fn memory(&self) -> Memory {
         let slots = &self.executor().slots;
-        Memory { in_use: slots.in_use(), peak: slots.peak(), reserved: slots.reserved() }
+        Memory { in_use: slots.in_use(), peak: slots.peak(), peak_live: slots.peak_live(), reserved: slots.reserved() }
     }
 
     /// Starts measuring [`Memory::peak`] anew.
@@ -284,14 +290,14 @@ impl Executor {
         if recording.commands.is_empty() {
             return Ok(Vec::new());
         }
-        let Executor { backend, slots, watch, .. } = self;
+        let Executor { backend, slots, watch, profile, .. } = self;
         let recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
         let placement = passes::place(&recording, slots, |buffer| match &*backend {
             Backend::Cpu(cpu) => cpu.bytes(buffer),
             Backend::Reference(cpu) => cpu.bytes(buffer),
             Backend::Gpu(gpu) => gpu.bytes(buffer),
         });
-        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut() };
+        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut(), profile: profile.as_mut() };
         let downloads = match backend {
             Backend::Cpu(cpu) => cpu.execute(run),
             Backend::Reference(cpu) => cpu.execute(run),
@@ -313,6 +319,7 @@ pub(crate) struct Run<'a> {
     pub placement: &'a Placement,
     pub slots: &'a Slots,
     pub watch: Option<&'a mut Watch>,
+    pub profile: Option<&'a mut Profile>,
 }
 
 impl Run<'_> {

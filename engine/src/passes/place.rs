@@ -17,21 +17,51 @@ pub struct Slots {
     /// When each slot was freed, in recordings placed so far.
     freed_at: HashMap<usize, u64>,
     unused: Vec<usize>,
-    live: HashMap<u64, usize>,
+    live: HashMap<u64, Live>,
     recordings: u64,
-    in_use: u64,
+    in_use: Watermark,
+    of_tensors: Watermark,
+}
+
+/// A buffer that has a slot.
+#[derive(Debug)]
+struct Live {
+    slot: usize,
+    bytes: usize,
+}
+
+/// A number of bytes, and the most that it was.
+#[derive(Default, Debug)]
+struct Watermark {
+    now: u64,
     peak: u64,
+}
+
+impl Watermark {
+    fn add(&mut self, bytes: usize) {
+        self.now += bytes as u64;
+        self.peak = self.peak.max(self.now);
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.now -= bytes as u64;
+    }
 }
 
 impl Slots {
     /// Bytes of the slots that hold a live buffer.
     pub fn in_use(&self) -> u64 {
-        self.in_use
+        self.in_use.now
     }
 
     /// The most bytes in use since [`reset_peak`](Self::reset_peak).
     pub fn peak(&self) -> u64 {
-        self.peak
+        self.in_use.peak
+    }
+
+    /// The most bytes that live buffers asked for since then.
+    pub fn peak_live(&self) -> u64 {
+        self.of_tensors.peak
     }
 
     /// Bytes of all slots, free ones too.
@@ -41,7 +71,9 @@ impl Slots {
 
     /// Starts measuring the peak anew.
     pub fn reset_peak(&mut self) {
-        self.peak = self.in_use;
+        for watermark in [&mut self.in_use, &mut self.of_tensors] {
+            watermark.peak = watermark.now;
+        }
     }
 
     /// Bytes of a slot.
@@ -98,14 +130,15 @@ impl Slots {
                 }
             },
         };
-        self.in_use += self.sizes[slot] as u64;
-        self.peak = self.peak.max(self.in_use);
+        self.in_use.add(self.sizes[slot]);
+        self.of_tensors.add(bytes);
         slot
     }
 
-    fn release(&mut self, slot: usize) {
+    fn release(&mut self, slot: usize, bytes: usize) {
         let size = self.sizes[slot];
-        self.in_use -= size as u64;
+        self.in_use.remove(size);
+        self.of_tensors.remove(bytes);
         self.free.entry(size).or_default().push(slot);
         self.freed_at.insert(slot, self.recordings);
     }
@@ -119,19 +152,20 @@ pub fn place(recording: &Recording, slots: &mut Slots, bytes: impl Fn(&BufferRef
     for command in &recording.commands {
         for buffer in command.writes().chain(command.reads()) {
             let slot = match slots.live.get(&buffer.id) {
-                Some(&slot) => slot,
+                Some(live) => live.slot,
                 None => {
-                    let slot = slots.acquire(bytes(&buffer));
-                    slots.live.insert(buffer.id, slot);
+                    let bytes = bytes(&buffer);
+                    let slot = slots.acquire(bytes);
+                    slots.live.insert(buffer.id, Live { slot, bytes });
                     slot
                 }
             };
             placement.insert(buffer.id, slot);
         }
         if let Command::Free { buffer } = command
-            && let Some(slot) = slots.live.remove(&buffer.id)
+            && let Some(Live { slot, bytes }) = slots.live.remove(&buffer.id)
         {
-            slots.release(slot);
+            slots.release(slot, bytes);
         }
     }
     placement
@@ -160,10 +194,11 @@ mod tests {
     fn a_slot_much_too_large_is_not_taken_and_an_idle_one_is_given_up() {
         let mut slots = Slots::default();
         let large = slots.acquire(1000);
-        slots.release(large);
+        slots.release(large, 1000);
         assert_ne!(slots.acquire(100), large);
         assert_eq!(slots.acquire(900), large);
-        slots.release(large);
+        assert_eq!([slots.peak(), slots.peak_live()], [1100, 1000]);
+        slots.release(large, 900);
         slots.recordings += 65;
         assert_eq!(slots.take_idle(), [large]);
         assert_eq!(slots.reserved(), 100);

@@ -1,6 +1,6 @@
 //! A wgpu device and its queue, with whatever goes wrong there turned into the engine's errors.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::adapters;
 use crate::error::{Error, Result};
@@ -81,6 +81,23 @@ impl Driver {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.check("the work before a wait")?;
         polled.map(|_| ()).map_err(|error| Error::Lost { device: self.name.clone(), reason: error.to_string() })
+    }
+
+    /// The first bytes of a buffer that can be mapped, once all that was submitted has been done.
+    pub fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
+        let (done, outcome) = mpsc::channel();
+        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |mapped| {
+            let _ = done.send(mapped);
+        });
+        self.wait()?;
+        let mapped = match outcome.try_recv() {
+            Ok(Ok(())) => buffer.get_mapped_range(..bytes).map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the driver did not answer".to_string()),
+        };
+        let read = mapped.map_err(|reason| self.rejected("a download", reason))?.to_vec();
+        buffer.unmap();
+        Ok(read)
     }
 }
 

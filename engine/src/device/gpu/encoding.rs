@@ -10,10 +10,15 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
-    /// The pass that dispatches go to.
-    pub fn pass(&mut self, driver: &Driver) -> &mut wgpu::ComputePass<'static> {
+    /// The pass that dispatches go to. `timestamps` are those of a pass that begins here.
+    pub fn pass(
+        &mut self,
+        driver: &Driver,
+        timestamps: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) -> &mut wgpu::ComputePass<'static> {
         let encoder = self.encoder.get_or_insert_with(|| driver.device.create_command_encoder(&Default::default()));
-        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: timestamps };
+        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&descriptor).forget_lifetime())
     }
 
     /// The encoder, after the dispatches so far.

@@ -1,7 +1,6 @@
 //! The buffers behind the slots, and the way in and out of them.
 
 use std::ops::Range;
-use std::sync::mpsc;
 
 use super::driver::Driver;
 use super::encoding::Encoding;
@@ -158,18 +157,7 @@ impl Memory {
             let bytes = CHUNK.min(range.end - start);
             encoding.between(driver).copy_buffer_to_buffer(self.buffer(slot), start, &readback, 0, bytes);
             encoding.submit(driver);
-            let (done, outcome) = mpsc::channel();
-            readback.map_async(wgpu::MapMode::Read, ..bytes, move |mapped| {
-                let _ = done.send(mapped);
-            });
-            driver.wait()?;
-            let mapped = match outcome.try_recv() {
-                Ok(Ok(())) => readback.get_mapped_range(..bytes).map_err(|error| error.to_string()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("the driver did not answer".to_string()),
-            };
-            into.extend_from_slice(&mapped.map_err(|reason| driver.rejected("a download", reason))?);
-            readback.unmap();
+            into.extend_from_slice(&driver.read(&readback, bytes)?);
         }
         self.in_flight = 0;
         self.readback = Some(readback);

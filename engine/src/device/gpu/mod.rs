@@ -7,8 +7,9 @@ mod encoding;
 mod memory;
 mod params;
 mod pipelines;
+mod timing;
 
-use super::{Config, HostBuffer, Run, bytes_of};
+use super::{Config, HostBuffer, Run, Span, bytes_of};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, AnyKernel, Traits};
@@ -19,6 +20,7 @@ use encoding::Encoding;
 use memory::Memory;
 use params::Params;
 use pipelines::Pipelines;
+use timing::Timing;
 
 pub use adapters::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 pub(crate) use adapters::{best_real, find};
@@ -62,6 +64,7 @@ impl Gpu {
         self.driver.in_use = run.slots.in_use();
         self.params.write(&self.driver, &self.pipelines.params_layout, run.recording)?;
         let (mut encoding, mut offset, mut downloads) = (Encoding::default(), 0, Vec::new());
+        let mut timing = if run.profile.is_some() { Some(Timing::new(&self.driver)?) } else { None };
         for command in &run.recording.commands {
             match command {
                 Command::Upload { to, data } => {
@@ -69,7 +72,8 @@ impl Gpu {
                     self.memory.upload(&self.driver, &mut encoding, &run, to, (**data).as_ref())?;
                 }
                 Command::Dispatch { kernel, params, buffers } => {
-                    self.dispatch(&mut encoding, &run, kernel, bytemuck::cast_slice(params), buffers, offset)?;
+                    let dispatch = Dispatch { kernel, params: bytemuck::cast_slice(params), buffers, offset };
+                    self.dispatch(&mut encoding, &mut run, timing.as_mut(), dispatch)?;
                     offset += Params::stride(&self.driver, params.len());
                     if self.guards || run.watch.is_some() {
                         self.inspect(&mut encoding, &mut run, kernel, buffers)?;
@@ -81,6 +85,9 @@ impl Gpu {
                 }
                 Command::Free { .. } => {}
             }
+        }
+        if let (Some(timing), Some(profile)) = (&mut timing, &mut run.profile) {
+            timing.read(&self.driver, &mut encoding, profile)?;
         }
         encoding.submit(&self.driver);
         self.driver.check("a recording")?;
@@ -96,15 +103,12 @@ impl Gpu {
         self.memory.release(idle);
     }
 
-    /// Encodes one dispatch whose parameters lie at `offset`.
     fn dispatch(
         &mut self,
         encoding: &mut Encoding,
-        run: &Run<'_>,
-        kernel: &'static AnyKernel,
-        params: &[u8],
-        buffers: &[BufferRef],
-        offset: u32,
+        run: &mut Run<'_>,
+        timing: Option<&mut Timing>,
+        Dispatch { kernel, params, buffers, offset }: Dispatch<'_>,
     ) -> Result<()> {
         for (access, buffer) in kernel.access.iter().zip(buffers) {
             if *access == Access::Write {
@@ -114,12 +118,20 @@ impl Gpu {
         let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
         let ready = self.pipelines.ready(&self.driver, &self.traits, kernel, params)?;
         let group = self.bindings.group(&self.driver, &ready, &spans);
-        let pass = encoding.pass(&self.driver);
-        pass.set_pipeline(ready.pipeline);
-        pass.set_bind_group(0, group, &[]);
-        pass.set_bind_group(1, self.params.group(), &[offset]);
-        let [x, y, z] = ready.workgroups;
-        pass.dispatch_workgroups(x, y, z);
+        let encode = |pass: &mut wgpu::ComputePass<'static>| {
+            pass.set_pipeline(ready.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            pass.set_bind_group(1, self.params.group(), &[offset]);
+            let [x, y, z] = ready.workgroups;
+            pass.dispatch_workgroups(x, y, z);
+        };
+        match (timing, &mut run.profile) {
+            (Some(timing), Some(profile)) => {
+                let span = Span::of(kernel, ready.source, params);
+                timing.dispatch(&self.driver, encoding, profile, span, encode)?;
+            }
+            _ => encode(encoding.pass(&self.driver, None)),
+        }
         self.driver.check(kernel.name)
     }
 
@@ -148,6 +160,15 @@ impl Gpu {
         }
         Ok(())
     }
+}
+
+/// A dispatch to encode.
+struct Dispatch<'a> {
+    kernel: &'static AnyKernel,
+    params: &'a [u8],
+    buffers: &'a [BufferRef],
+    /// Where its parameters lie among those of the recording.
+    offset: u32,
 }
 
 fn host_buffer(dtype: DType, bytes: &[u8]) -> HostBuffer {

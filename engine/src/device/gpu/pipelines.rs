@@ -35,6 +35,8 @@ pub(super) struct Ready<'a> {
     /// Names the layout.
     pub signature: u64,
     pub workgroups: [u32; 3],
+    /// The stem of its WGSL file.
+    pub source: &'static str,
 }
 
 impl Pipelines {
@@ -83,8 +85,9 @@ impl Pipelines {
         if workgroups.iter().any(|&count| count > most) {
             return Err(driver.rejected(kernel.name, format!("it needs {workgroups:?} workgroups, and {most} is the limit")));
         }
-        let signature = signature(kernel);
-        Ok(Ready { pipeline: &self.compiled[&self.key], layout: &self.layouts[&signature].buffers, signature, workgroups })
+        let (signature, source) = (signature(kernel), (kernel.source)(shader));
+        let layout = &self.layouts[&signature].buffers;
+        Ok(Ready { pipeline: &self.compiled[&self.key], layout, signature, workgroups, source })
     }
 
     fn shader(&self, traits: &Traits, kernel: &AnyKernel, params: &[u8]) -> usize {
