@@ -3,6 +3,7 @@
 mod commands;
 mod common;
 mod data;
+mod profile;
 mod progress;
 mod training;
 

@@ -18,6 +18,7 @@ use wgtune_models::wording::counted;
 
 use crate::common::{bytes, note, on_interrupt};
 use crate::data::{Prepared, fingerprint};
+use crate::profile::Profiler;
 use crate::progress;
 
 /// How a run goes.
@@ -71,6 +72,9 @@ pub struct Training {
     /// Write a checkpoint every so many updates; 0 is only at the end
     #[arg(long, default_value_t = 100)]
     pub save_every: usize,
+    /// Time every kernel of three updates after the first: prints a table, and writes a trace for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
 }
 
 /// The names of [`Schedule`].
@@ -191,13 +195,24 @@ impl Training {
     ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
         let interrupted = on_interrupt()?;
         let mut bar = progress::Progress::new("training", recipe.steps, progress.step);
+        let mut profiler = self.profile.as_deref().map(|file| Profiler::new(file, model.decoder.device(), progress.step + 1));
+        let mut failed = None;
         let mut on_step = |metrics: &Metrics| {
+            if let Some(profiler) = &mut profiler {
+                failed = failed.take().or(profiler.after(metrics.step).err());
+            }
             bar.advance(&format!("loss {:.4}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second));
             seen.push(metrics.clone());
             if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         train(model, loader, recipe, progress, run, &mut on_step)?;
         drop(bar);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if let Some(profiler) = profiler {
+            profiler.finish()?;
+        }
         if progress.step < recipe.steps {
             let at = progress.step;
             let place = run.path().display();

@@ -56,19 +56,37 @@ impl Span {
 }
 
 impl Device {
-    /// Runs `work`, and all that it recorded, with every dispatch timed. What nobody reads is not computed: hold on to results
-    /// that are to be timed. On a GPU each dispatch gets a pass of its own, so that a profiled run is slower than the sum of its
-    /// spans; a device without timestamps waits for each dispatch.
+    /// Runs `work`, and all that it recorded, with every dispatch timed: [`start_profile`](Self::start_profile), the work, and
+    /// [`finish_profile`](Self::finish_profile).
     ///
     /// # Errors
     /// What the device met.
     pub fn profile<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Vec<Span>)> {
+        self.start_profile()?;
+        let result = work();
+        self.finish_profile().map(|spans| (result, spans))
+    }
+
+    /// Times every dispatch from here on. What nobody reads is not computed: hold on to results that are to be timed. On a GPU
+    /// each dispatch gets a pass of its own, so that a profiled run is slower than the sum of its spans; a device without
+    /// timestamps waits for each dispatch.
+    ///
+    /// # Errors
+    /// What the device met before.
+    pub fn start_profile(&self) -> Result<()> {
         self.wait()?;
         self.executor().profile = Some(Profile::default());
-        let result = work();
+        Ok(())
+    }
+
+    /// Waits for everything recorded, and gives what was timed since [`start_profile`](Self::start_profile), in order.
+    ///
+    /// # Errors
+    /// What the device met.
+    pub fn finish_profile(&self) -> Result<Vec<Span>> {
         let outcome = self.wait();
         let profile = self.executor().profile.take().unwrap_or_default();
-        outcome.map(|()| (result, profile.spans))
+        outcome.map(|()| profile.spans)
     }
 }
 
