@@ -101,7 +101,9 @@ fn table(spans: &[Span], steps: usize) -> Vec<String> {
         ]));
     }
     let calls = spans.len() as f64 / a_step;
-    lines.push(line(["all", "", &format!("{calls:.0}"), &format!("{:.2}", 1e3 * total / a_step), "100.0 %", "", ""].map(str::to_string)));
+    lines.push(line(
+        ["all", "", &format!("{calls:.0}"), &format!("{:.2}", 1e3 * total / a_step), "100.0 %", "", ""].map(str::to_string),
+    ));
     lines
 }
 

@@ -329,9 +329,10 @@ impl Run<'_> {
     }
 }
 
-/// Bytes that a buffer takes where f32 has its own size: at least one word, and whole words.
+/// Bytes that a buffer takes where f32 has its own size: whole vectors of four words, at least one, so that a shader may read
+/// and write any tensor as such.
 pub(crate) fn bytes_of(buffer: &BufferRef) -> usize {
-    (buffer.elements * buffer.dtype.size()).next_multiple_of(4).max(4)
+    (buffer.elements * buffer.dtype.size()).next_multiple_of(16).max(16)
 }
 
 impl fmt::Debug for Device {
