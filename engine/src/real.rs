@@ -69,9 +69,16 @@ pub trait Real:
         let small = (-self.abs()).exp();
         (if self < Self::ZERO { small } else { Self::ONE }) / (Self::ONE + small)
     }
-    /// `c = alpha * c + a b`: c is m x n, a is m x k, b is k x n; each slice starts at its first element and is walked by its
-    /// (row, column) strides. With `alpha` 0 the old c is not read.
-    fn gemm(size: [usize; 3], alpha: Self, c: Matrix<&mut [Self]>, a: Matrix<&[Self]>, b: Matrix<&[Self]>, threads: Threads);
+    /// `c = alpha * c + beta * a b`: c is m x n, a is m x k, b is k x n; each slice starts at its first element and is walked by
+    /// its (row, column) strides. With `alpha` 0 the old c is not read.
+    fn gemm(
+        size: [usize; 3],
+        scales: [Self; 2],
+        c: Matrix<&mut [Self]>,
+        a: Matrix<&[Self]>,
+        b: Matrix<&[Self]>,
+        threads: Threads,
+    );
 }
 
 /// A slice and the (row, column) strides that walk it.
@@ -92,7 +99,7 @@ macro_rules! gemm_for {
         #[allow(unsafe_code)]
         fn $name(
             [m, n, k]: [usize; 3],
-            alpha: $real,
+            [alpha, beta]: [$real; 2],
             (c, cs): Matrix<&mut [$real]>,
             (a, a_strides): Matrix<&[$real]>,
             (b, bs): Matrix<&[$real]>,
@@ -126,7 +133,7 @@ macro_rules! gemm_for {
                     bs[1] as isize,
                     bs[0] as isize,
                     alpha,
-                    1.0,
+                    beta,
                     false,
                     false,
                     false,
@@ -216,8 +223,15 @@ impl Real for f32 {
     fn abs(self) -> Self {
         f32::abs(self)
     }
-    fn gemm(size: [usize; 3], alpha: Self, c: Matrix<&mut [Self]>, a: Matrix<&[Self]>, b: Matrix<&[Self]>, threads: Threads) {
-        gemm_f32(size, alpha, c, a, b, threads);
+    fn gemm(
+        size: [usize; 3],
+        scales: [Self; 2],
+        c: Matrix<&mut [Self]>,
+        a: Matrix<&[Self]>,
+        b: Matrix<&[Self]>,
+        threads: Threads,
+    ) {
+        gemm_f32(size, scales, c, a, b, threads);
     }
 }
 
@@ -265,8 +279,15 @@ impl Real for f64 {
     fn abs(self) -> Self {
         f64::abs(self)
     }
-    fn gemm(size: [usize; 3], alpha: Self, c: Matrix<&mut [Self]>, a: Matrix<&[Self]>, b: Matrix<&[Self]>, threads: Threads) {
-        gemm_f64(size, alpha, c, a, b, threads);
+    fn gemm(
+        size: [usize; 3],
+        scales: [Self; 2],
+        c: Matrix<&mut [Self]>,
+        a: Matrix<&[Self]>,
+        b: Matrix<&[Self]>,
+        threads: Threads,
+    ) {
+        gemm_f64(size, scales, c, a, b, threads);
     }
 }
 

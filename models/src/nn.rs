@@ -29,10 +29,7 @@ impl Linear {
 
     /// [.., inputs] to [.., outputs], tuned.
     pub fn forward(&self, x: &Tensor, tuning: &dyn Tuning) -> Tensor {
-        let mut y = ops::linear(x, &self.weight);
-        if let Some(bias) = &self.bias {
-            y = ops::add(&y, bias);
-        }
+        let y = ops::linear_with(x, &self.weight, &ops::Epilogue { bias: self.bias.as_ref(), ..Default::default() });
         tuning.linear(&self.path, x, y)
     }
 

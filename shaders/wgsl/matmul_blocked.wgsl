@@ -4,7 +4,6 @@
 
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 const ROWS = 8u;
 const INVOCATIONS = 32u;
@@ -70,10 +69,11 @@ fn main(
                 let first = (batch * params.m + row + r) * params.n;
                 for (var c = 0u; c < 4u; c++) {
                     if columns[c] < params.n {
-                        y[first + columns[c]] = block.low[r][c];
+                        store(first + columns[c], columns[c], block.low[r][c]);
                     }
                     if columns[c] + 4u * INVOCATIONS < params.n {
-                        y[first + columns[c] + 4u * INVOCATIONS] = block.high[r][c];
+                        let high = columns[c] + 4u * INVOCATIONS;
+                        store(first + high, high, block.high[r][c]);
                     }
                 }
             }

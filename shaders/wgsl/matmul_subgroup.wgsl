@@ -5,7 +5,6 @@
 
 @group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 const ROWS = 32u;
 const INVOCATIONS = 64u;
@@ -80,14 +79,7 @@ fn main(
             accumulate(&sums, 28u, load_a(a_at, row + 28u, k, quarter), b_rows);
         }
         for (var r = 0u; r < ROWS; r++) {
-            if row + r < params.m {
-                let first = (batch * params.m + row + r) * params.n + column;
-                for (var c = 0u; c < 4u; c++) {
-                    if column + c < params.n {
-                        y[first + c] = sums[r][c];
-                    }
-                }
-            }
+            store_four(batch, row + r, column, sums[r]);
         }
     }
 }

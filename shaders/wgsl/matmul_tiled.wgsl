@@ -3,7 +3,6 @@
 
 @group(0) @binding(0) var<storage, read> a: array<f32>;
 @group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
 const TILE = 64u;
 const DEPTH = 16u;
@@ -61,13 +60,7 @@ fn main(
             workgroupBarrier();
         }
         for (var r = 0u; r < 4u; r++) {
-            let row = tile_row + my_row + r;
-            for (var c = 0u; c < 4u; c++) {
-                let column = tile_column + my_column + c;
-                if row < params.m && column < params.n {
-                    y[(batch * params.m + row) * params.n + column] = sums[r][c];
-                }
-            }
+            store_four(batch, tile_row + my_row + r, tile_column + my_column, sums[r]);
         }
     }
 }

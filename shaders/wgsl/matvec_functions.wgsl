@@ -1,11 +1,11 @@
 // y [n] = W [n, k] x [k]: the rows of W, f32, f16 or bf16, lie one after the other from element `offset` on.
 #import storage
+#import matmul_epilogue
 
-struct Params { n: u32, k: u32, offset: u32 }
+struct Params { n: u32, k: u32, offset: u32, dtype: u32, scale: f32, has_bias: u32, has_residual: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> weight: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 override DTYPE: u32 = 0u;

@@ -25,5 +25,5 @@ fn main(
     for (; k < params.k; k++) {
         sum += element(first + k) * x[k];
     }
-    y[row] = sum;
+    store(row, row, sum);
 }

@@ -41,6 +41,6 @@ fn main(
         }
     }
     if lane == 0u && row < params.n {
-        y[row] = partial[0];
+        store(row, row, partial[0]);
     }
 }

@@ -1,7 +1,7 @@
 //! The output projection and its loss in one, without ever holding all logits.
 
 use super::cross_entropy::{CrossEntropy, statistics, statistics_and_gradient, totals};
-use super::{IGNORE, Op, add, cast, cat, cross_entropy, linear, matmul, mul};
+use super::{IGNORE, Op, add, cast, cat, cross_entropy, linear, matmul, matmul_accumulate, mul};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::testing::{Case, Input};
@@ -46,7 +46,10 @@ pub fn linear_cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &Tensor) 
             dhidden.push(matmul(&logits, &weight_detached));
         }
         if for_weight {
-            accumulate(&mut dweight, matmul(&logits.transpose(), &inputs));
+            match &dweight {
+                Some(sum) => matmul_accumulate(sum, &logits.transpose(), &inputs, 1.0),
+                None => dweight = Some(matmul(&logits.transpose(), &inputs)),
+            }
         }
     }
     let sums = CrossEntropy::of_totals(&sums.expect("there is a first chunk, be it empty"));
@@ -135,8 +138,8 @@ mod tests {
         let gradients = linear_cross_entropy(&hidden, &weight, &targets).loss.backward();
         device.flush().unwrap();
         let held = device.memory().peak - before;
-        // Beside the logits: the weight's gradient, its term of a chunk and their sum, and as much again of the inputs'.
-        let rest = 4 * (4 * classes * width + 4 * rows * width + 3 * rows);
+        // Beside the logits: the weight's gradient, before and after it is scaled, and as much again of the inputs'.
+        let rest = 4 * (2 * classes * width + 4 * rows * width + 3 * rows);
         assert!(held <= (LOGITS_BYTES + rest) as u64, "held {held} bytes");
         assert!(held > (LOGITS_BYTES / 2) as u64 && gradients.get(&weight).is_some(), "held only {held} bytes");
     }

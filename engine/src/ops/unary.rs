@@ -31,6 +31,17 @@ macro_rules! unary_family {
             }
         }
 
+        /// f of every element, in place: an activation at the end of another kernel's twin.
+        pub(super) fn run_in_place<R: Real>(operation: u32, y: &mut [R]) {
+            match operation {
+                $($number => parallel::elements(y, |_, y| y.iter_mut().for_each(|y| {
+                    let $x = *y;
+                    *y = $function;
+                })),)*
+                _ => unreachable!("[unary] expected a number of the table, got {operation}"),
+            }
+        }
+
         fn run_derivative<R: Real>(operation: u32, x: &[R], dy: &[R], dx: &mut [R]) {
             match operation {
                 $($number => parallel::elements(dx, |first, dx| {

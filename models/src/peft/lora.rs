@@ -154,8 +154,9 @@ impl Lora {
     /// W + scale B A for the layer at `path`, in f32; `None` if it is not adapted.
     pub fn merged(&self, path: &str, weight: &Tensor) -> Option<Tensor> {
         let pair = self.pairs.get(path)?;
-        let update = ops::scale(&ops::matmul(&pair.b.detach(), &pair.a.detach()), pair.scale);
-        Some(ops::add(&ops::cast(&weight.detach(), DType::F32), &update))
+        let weight = ops::cast(&weight.detach(), DType::F32);
+        let epilogue = ops::Epilogue { scale: pair.scale, residual: Some(&weight), ..Default::default() };
+        Some(ops::matmul_with(&pair.b.detach(), &pair.a.detach(), &epilogue))
     }
 
     /// Writes the adapter in PEFT's layout, replacing what is at `directory` as a whole.
@@ -192,7 +193,7 @@ impl Tuning for Lora {
             Some(random) if probability > 0.0 => ops::linear(&ops::dropout(x, random.stream(pair.index), probability), &pair.a),
             _ => ops::linear(x, &pair.a),
         };
-        // Scaled at the rank, where it is smallest.
-        ops::add(&y, &ops::linear(&ops::scale(&inside, pair.scale), &pair.b))
+        let epilogue = ops::Epilogue { scale: pair.scale, residual: Some(&y), ..Default::default() };
+        ops::linear_with(&inside, &pair.b, &epilogue)
     }
 }

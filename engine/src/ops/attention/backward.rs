@@ -153,7 +153,7 @@ impl<R: Real> KeyValueSums<R> {
         let from = (keys.start - first) * dim;
         for (sum, weights, x) in [(&mut self.key, &z, &queries.scaled[..]), (&mut self.value, &p, grad)] {
             let sum = (&mut sum[from..], [dim, 1]);
-            R::gemm([width, dim, rows], R::ONE, sum, (weights, [1, width]), (x, [dim, 1]), Threads::One);
+            R::gemm([width, dim, rows], [R::ONE; 2], sum, (weights, [1, width]), (x, [dim, 1]), Threads::One);
         }
     }
 }

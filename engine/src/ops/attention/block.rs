@@ -160,13 +160,13 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
     fn times_transposed(&self, x: &[R], from: &[R], lie: &Rows, keys: &Range<usize>, out: &mut [R]) {
         let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.batch, keys.start, self.head)..]);
         let size = [self.count(), keys.len(), dim];
-        R::gemm(size, R::ZERO, (out, [keys.len(), 1]), (x, [dim, 1]), (from, [1, lie.position as usize]), Threads::One);
+        R::gemm(size, [R::ZERO, R::ONE], (out, [keys.len(), 1]), (x, [dim, 1]), (from, [1, lie.position as usize]), Threads::One);
     }
 
     fn add_rows(&self, x: &[R], from: &[R], lie: &Rows, keys: &Range<usize>, sum: &mut [R]) {
         let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.batch, keys.start, self.head)..]);
         let size = [self.count(), dim, keys.len()];
-        R::gemm(size, R::ONE, (sum, [dim, 1]), (x, [keys.len(), 1]), (from, [lie.position as usize, 1]), Threads::One);
+        R::gemm(size, [R::ONE; 2], (sum, [dim, 1]), (x, [keys.len(), 1]), (from, [lie.position as usize, 1]), Threads::One);
     }
 }
 

@@ -1,0 +1,111 @@
+//! What the laws run matrix products on.
+
+use super::{Activation, Epilogue, linear, linear_with, matmul, matmul_accumulate, matmul_with};
+use crate::Tensor;
+use crate::dtype::DType;
+use crate::ops::{self, cast, copy};
+use crate::testing::{Case, Input};
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for [m, k, n] in [[1, 1, 1], [2, 3, 4], [63, 65, 64], [64, 64, 64], [65, 257, 66], [257, 16, 255], [1, 255, 257], [256, 1, 3], [3, 0, 5], [0, 4, 5], [8, 6, 12], [36, 20, 260]] {
+        let label = |kind: &str| format!("matmul {kind} {m}x{k}x{n}");
+        cases.push(Case::new(label("NN"), [Input::any([m, k]), Input::any([k, n])], |x| vec![matmul(&x[0], &x[1])]).terms(m.max(k).max(n)));
+        cases.push(Case::new(label("NT"), [Input::any([m, k]), Input::any([n, k])], |x| vec![matmul(&x[0], &x[1].transpose())]).terms(m.max(k).max(n)));
+        cases.push(Case::new(label("TN"), [Input::any([k, m]), Input::any([k, n])], |x| vec![matmul(&x[0].transpose(), &x[1])]).terms(m.max(k).max(n)));
+    }
+    let long = [Input::any([4, 70_000]), Input::any([70_000, 4])];
+    cases.push(Case::new("matmul over a vocabulary", long, |x| vec![matmul(&x[0], &x[1])]).terms(70_000).large());
+    cases.push(Case::new("matmul batched", [Input::any([2, 3, 5, 7]), Input::any([2, 3, 7, 4])], |x| vec![matmul(&x[0], &x[1])]).terms(7));
+    cases.push(Case::new("matmul broadcast", [Input::any([3, 1, 5, 7]), Input::any([2, 7, 4])], |x| vec![matmul(&x[0], &x[1])]).terms(21));
+    cases.push(
+        Case::new("matmul of grouped heads", [Input::any([2, 6, 4, 8]), Input::any([2, 9, 2, 8])], |x| {
+            // Three query heads share a key head: [B, H, T, D] times [B, KV, 1, S, D], without a copy.
+            let query = x[0].reshape([2, 2, 3, 4, 8]);
+            let key = x[1].permute(&[0, 2, 3, 1]).reshape([2, 2, 1, 8, 9]);
+            vec![matmul(&query, &key)]
+        })
+        .terms(27),
+    );
+    cases.push(Case::new("linear", [Input::any([2, 5, 64]), Input::any([33, 64])], |x| vec![linear(&x[0], &x[1])]).terms(64));
+    cases.push(Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])]).terms(193));
+    for dtype in [DType::BF16, DType::F16] {
+        for rows in [1, 9] {
+            let label = format!("linear with a {dtype} weight, {rows} rows");
+            cases.push(Case::new(label, [Input::any([rows, 66]), Input::fixed([34, 66])], move |x| vec![linear(&x[0], &cast(&x[1], dtype))]).terms(66));
+        }
+    }
+    cases.extend(epilogues());
+    cases
+}
+
+fn epilogues() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for [m, k, n] in [[1, 66, 34], [5, 7, 3], [65, 8, 258], [36, 0, 8]] {
+        let inputs = || [Input::any([m, k]), Input::any([n, k]), Input::any([n]), Input::any([m, n])];
+        let label = |kind: &str| format!("linear {m}x{k}x{n} with {kind}");
+        let terms = m.max(k).max(n);
+        let case = Case::new(label("scale, bias and residual"), inputs(), |x| {
+            vec![linear_with(&x[0], &x[1], &Epilogue { scale: -0.75, bias: Some(&x[2]), residual: Some(&x[3]), activation: None })]
+        });
+        cases.push(case.terms(terms).composed(|x| {
+            vec![ops::add(&ops::add(&ops::scale(&linear(&x[0], &x[1]), -0.75), &x[2]), &x[3])]
+        }));
+        let case = Case::new(label("a bias"), inputs(), |x| {
+            vec![linear_with(&x[0], &x[1], &Epilogue { bias: Some(&x[2]), ..Default::default() })]
+        });
+        cases.push(case.terms(terms).composed(|x| vec![ops::add(&linear(&x[0], &x[1]), &x[2])]));
+        for activation in [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+            let run = move |x: &[Tensor]| {
+                vec![linear_with(&x[0], &x[1], &Epilogue { scale: 0.5, bias: Some(&x[2]), activation: Some(activation), residual: Some(&x[3]) })]
+            };
+            let composed = move |x: &[Tensor]| {
+                vec![ops::add(&activation.apply(&ops::add(&ops::scale(&linear(&x[0], &x[1]), 0.5), &x[2])), &x[3])]
+            };
+            let frozen = [Input::fixed([m, k]), Input::fixed([n, k]), Input::fixed([n]), Input::fixed([m, n])];
+            cases.push(Case::new(label(&format!("a frozen {activation:?}")), frozen, run).terms(k).composed(composed));
+        }
+        let case = Case::new(label("an activation that trains"), inputs(), |x| {
+            let epilogue = Epilogue { bias: Some(&x[2]), activation: Some(Activation::Gelu), residual: Some(&x[3]), ..Default::default() };
+            vec![linear_with(&x[0], &x[1], &epilogue)]
+        });
+        cases.push(case.terms(terms));
+        let sums = [Input::fixed([m, k]), Input::fixed([k, n]), Input::fixed([m, n])];
+        let case = Case::new(format!("matmul accumulates {m}x{k}x{n}"), sums, |x| {
+            let y = copy(&x[2]);
+            matmul_accumulate(&y, &x[0], &x[1], 0.5);
+            vec![y]
+        });
+        cases.push(case.terms(k).composed(|x| vec![ops::add(&ops::scale(&matmul(&x[0], &x[1]), 0.5), &x[2])]));
+    }
+    let inputs = [Input::any([2, 3, 5, 7]), Input::any([3, 7, 4]), Input::any([4]), Input::any([2, 3, 5, 4])];
+    let case = Case::new("matmul batched with a bias and a residual", inputs, |x| {
+        vec![matmul_with(&x[0], &x[1], &Epilogue { bias: Some(&x[2]), residual: Some(&x[3]), ..Default::default() })]
+    });
+    cases.push(case.terms(30).composed(|x| vec![ops::add(&ops::add(&matmul(&x[0], &x[1]), &x[2]), &x[3])]));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::with_residual;
+    use super::*;
+    use crate::Device;
+    use crate::recording::Command;
+
+    #[test]
+    fn a_pass_can_move_an_addition_into_the_product_before_it() {
+        let device = Device::cpu();
+        let _sum = ops::add(&linear(&device.zeros([2, 3]), &device.zeros([4, 3])), &device.zeros([2, 4]));
+        let commands = device.recorded().commands;
+        let is_product = |command: &&Command| matches!(command, Command::Dispatch { kernel, .. } if kernel.name == "matmul");
+        let product = commands.iter().find(is_product).expect("a linear layer is a product");
+        let addition = commands.iter().rfind(|command| matches!(command, Command::Dispatch { .. })).expect("a sum");
+        let [into, sum] = [product, addition].map(|command| command.writes().next().expect("each has an output"));
+        let fused = with_residual(product, into, sum).expect("a product without a residual");
+        assert_eq!(fused.writes().collect::<Vec<_>>(), [sum]);
+        assert!(fused.reads().any(|read| read == into), "{fused:?}");
+        assert!(with_residual(&fused, into, sum).is_none(), "it adds something already");
+        assert!(with_residual(addition, into, sum).is_none(), "an addition is no product");
+    }
+}

@@ -1,0 +1,98 @@
+//! What the kernels of a product are told.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::epilogue::Ending;
+use crate::Shape;
+use crate::shape::Layout;
+use crate::tensor::Tensor;
+
+/// y [outer, inner, M, N] from a [outer, inner, M, K] and b [outer, inner, K, N].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Params {
+    pub m: u32,
+    pub n: u32,
+    pub k: u32,
+    pub outer: u32,
+    pub inner: u32,
+    pub a: Side,
+    pub b: Side,
+    pub ending: Ending,
+}
+
+impl Params {
+    /// Whether both operands lie in whole vectors of four, each along one of its axes.
+    pub fn is_in_vectors(&self) -> bool {
+        let along = |side: &Side, stride: u32, next: u32, length: u32| {
+            stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % 4 == 0)
+        };
+        let a = along(&self.a, self.a.column, self.a.row, self.k) || along(&self.a, self.a.row, self.a.column, self.m);
+        let b = along(&self.b, self.b.column, self.b.row, self.n) || along(&self.b, self.b.row, self.b.column, self.k);
+        a && b && self.m > 0 && self.n > 0 && self.k > 0
+    }
+
+    /// Workgroups of shaders that have a tile of so many rows and columns each.
+    pub fn tiles(&self, rows: u32, columns: u32) -> [u32; 3] {
+        // Every device takes 65,535 in a dimension; a workgroup goes on to further batches.
+        [self.n.div_ceil(columns).max(1), self.m.div_ceil(rows).max(1), (self.outer * self.inner).clamp(1, 65_535)]
+    }
+}
+
+/// How one operand lies: strides and offset in elements.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Side {
+    pub outer: u32,
+    pub inner: u32,
+    pub row: u32,
+    pub column: u32,
+    pub offset: u32,
+}
+
+impl Side {
+    /// An operand whose batch axes are made two, and how it lies then.
+    pub fn of(x: &Tensor, batch: &[usize]) -> (Tensor, Side) {
+        let matrix = [x.size(x.rank() - 2), x.last_size()];
+        let shape = |batch: &[usize]| Shape::new(&[batch, &matrix].concat());
+        let expanded = x.layout().expand(shape(batch));
+        let merged = two(batch).map(|size| size as usize);
+        match expanded.reshape(shape(&merged)) {
+            Some(layout) => (x.clone(), Side::new(&layout)),
+            None => {
+                let x = x.expand(shape(batch)).whole();
+                let layout = x.layout().reshape(shape(&merged)).expect("a whole tensor takes any shape");
+                (x, Side::new(&layout))
+            }
+        }
+    }
+
+    fn new(layout: &Layout) -> Side {
+        let strides = layout.strides();
+        Side {
+            outer: strides[0] as u32,
+            inner: strides[1] as u32,
+            row: strides[2] as u32,
+            column: strides[3] as u32,
+            offset: layout.offset as u32,
+        }
+    }
+
+    /// Where the matrix of one batch starts.
+    pub fn start(&self, p: &Params, batch: usize) -> usize {
+        let (outer, inner) = (batch / p.inner as usize, batch % p.inner as usize);
+        self.offset as usize + outer * self.outer as usize + inner * self.inner as usize
+    }
+
+    pub fn strides(&self) -> [usize; 2] {
+        [self.row as usize, self.column as usize]
+    }
+}
+
+/// The batch axes as two: the last one, and the others.
+pub(super) fn two(batch: &[usize]) -> [u32; 2] {
+    match batch.split_last() {
+        Some((inner, outer)) => [outer.iter().product::<usize>() as u32, *inner as u32],
+        None => [1, 1],
+    }
+}

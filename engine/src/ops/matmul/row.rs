@@ -1,0 +1,88 @@
+//! One row of tokens through a weight whose rows lie in memory one after the other.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::epilogue::Ending;
+use crate::device::parallel;
+use crate::dtype::DType;
+use crate::kernel::{Access, Constants, Cost, Data, Io, Kernel, Shader, Traits, grid};
+use crate::real::Real;
+
+/// y [N] = W [N, K] x [K].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Params {
+    pub n: u32,
+    pub k: u32,
+    pub offset: u32,
+    pub dtype: u32,
+    pub ending: Ending,
+}
+
+/// x, W, bias, residual -> y.
+pub(super) struct Matvec;
+
+impl Kernel for Matvec {
+    type Params = Params;
+    const NAME: &'static str = "matvec";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader { source: "matvec_row", constants, workgroups: |p| grid(p.n as usize, 64) },
+        Shader { source: "matvec_workgroup", constants, workgroups: |p| grid(p.n as usize, 1) },
+    ];
+    fn choose(_: &Params, traits: &Traits) -> usize {
+        (!traits.software).into()
+    }
+    fn cost(p: &Params) -> Cost {
+        let (weights, width) = (u64::from(p.n) * u64::from(p.k), if p.dtype == 0 { 4 } else { 2 });
+        Cost { flops: 2 * weights, bytes: width * weights + 4 * (u64::from(p.n + p.k) + p.ending.reads(1, p.n.into())) }
+    }
+    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+        let (x, bias, residual, y, first) = (io.real(0), io.real(2), io.real(3), io.real_mut(4), p.offset as usize);
+        if !p.ending.begin(y, p.n as usize, bias, residual) {
+            y.fill(R::ZERO);
+        }
+        let scale = R::from_f32(p.ending.scale);
+        match io.data(1) {
+            Data::Real(w) => dot_rows(x, &w[first..], scale, y, |w| w),
+            Data::F16(w) => dot_rows(x, &w[first..], scale, y, |w| R::from_f32(w.to_f32())),
+            Data::BF16(w) => dot_rows(x, &w[first..], scale, y, |w| R::from_f32(w.to_f32())),
+            Data::U32(_) => unreachable!("[matvec] expected a floating-point weight"),
+        }
+        p.ending.end(y, residual);
+    }
+}
+
+/// Storage types as shaders number them (`storage.wgsl`).
+pub(crate) fn storage(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::BF16 => 2,
+        DType::U32 => unreachable!("[storage] expected a floating-point type"),
+    }
+}
+
+fn constants(p: &Params) -> Constants {
+    p.ending.constants(false).into_iter().chain([("DTYPE", p.dtype.into())]).collect()
+}
+
+/// y += scale * W x.
+fn dot_rows<R: Real, W: Copy + Sync>(x: &[R], weight: &[W], scale: R, y: &mut [R], widen: impl Fn(W) -> R + Sync) {
+    parallel::rows(y, 1, x.len(), |first, _, y| {
+        for (row, y) in y.iter_mut().enumerate() {
+            let weight = &weight[(first + row) * x.len()..][..x.len()];
+            // 64 running sums are four vectors of sixteen: enough to hide the latency of an addition.
+            let mut lanes = [R::ZERO; 64];
+            let (blocks, x_blocks) = (weight.chunks_exact(64), x.chunks_exact(64));
+            let rest = blocks.remainder().iter().zip(x_blocks.remainder());
+            let rest = rest.fold(R::ZERO, |sum, (&w, &x)| sum + widen(w) * x);
+            for (weight, x) in blocks.zip(x_blocks) {
+                for lane in 0..64 {
+                    lanes[lane] += widen(weight[lane]) * x[lane];
+                }
+            }
+            *y += scale * lanes.into_iter().fold(rest, |sum, lane| sum + lane);
+        }
+    });
+}
