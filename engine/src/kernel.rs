@@ -1,6 +1,7 @@
 //! What a kernel is: the same computation as a WGSL shader and as a Rust twin, under one name.
 
 use std::fmt;
+use std::ops::Range;
 
 use half::{bf16, f16};
 
@@ -38,6 +39,26 @@ pub struct Shader<P> {
     pub constants: fn(&P) -> Constants,
     /// How many workgroups to start.
     pub workgroups: fn(&P) -> [u32; 3],
+}
+
+/// What a kernel says of itself if each element of its one output comes from the same element of its inputs, all f32: it can be
+/// fused with others (`passes::fuse`).
+pub struct Pointwise<P> {
+    /// How many elements the output has; `None` if the inputs lie in another way.
+    pub elements: fn(&P) -> Option<usize>,
+    /// Bit k is set where input k is one number for all elements.
+    pub numbers: fn(&P) -> u32,
+    /// Which of its functions it computes.
+    pub function: fn(&P) -> u32,
+    /// That function of four elements in WGSL: `$0`, `$1` … stand for the inputs (`vec4<f32>`), `#` for its words
+    /// (`vec4<u32>`), `i` is the index of the four.
+    pub expression: fn(u32) -> String,
+    /// The WGSL file that the expression needs.
+    pub import: Option<&'static str>,
+    /// Parameters of the expression.
+    pub words: fn(&P) -> [u32; 4],
+    /// The parameters with which the twin computes some of the elements; the first is a multiple of four.
+    pub part: fn(&P, Range<usize>) -> P,
 }
 
 /// What choosing among a kernel's shaders may depend on.
@@ -85,6 +106,8 @@ pub trait Kernel: 'static {
     fn allows(_: &Self::Params, _shader: usize, _: &Traits) -> bool {
         true
     }
+    /// How it computes one element, if that is all it does.
+    const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
     /// The work it does.
     fn cost(params: &Self::Params) -> Cost;
     /// The CPU twin.
@@ -111,6 +134,8 @@ pub struct AnyKernel {
     pub constants: fn(&[u8], usize) -> Constants,
     /// See [`Shader::workgroups`], of one of the sources.
     pub workgroups: fn(&[u8], usize) -> [u32; 3],
+    /// See [`Kernel::POINTWISE`].
+    pub pointwise: Option<AnyPointwise>,
     /// See [`Kernel::cost`].
     pub cost: fn(&[u8]) -> Cost,
     /// The parameters, to print.
@@ -135,6 +160,10 @@ impl AnyKernel {
                 allows: |params, shader, traits| K::allows(bytemuck::from_bytes(params), shader, traits),
                 constants: |params, shader| (K::SHADERS[shader].constants)(bytemuck::from_bytes(params)),
                 workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
+                pointwise: match K::POINTWISE {
+                    Some(_) => Some(AnyPointwise::of::<K>()),
+                    None => None,
+                },
                 cost: |params| K::cost(bytemuck::from_bytes(params)),
                 describe: |params| format!("{:?}", bytemuck::from_bytes::<K::Params>(params)),
                 run_f32: |params, io| K::run(bytemuck::from_bytes(params), io),
@@ -142,6 +171,46 @@ impl AnyKernel {
             }
         }
     }
+}
+
+/// A [`Pointwise`] without its type.
+pub struct AnyPointwise {
+    /// See [`Pointwise::elements`].
+    pub elements: fn(&[u8]) -> Option<usize>,
+    /// See [`Pointwise::numbers`].
+    pub numbers: fn(&[u8]) -> u32,
+    /// See [`Pointwise::function`].
+    pub function: fn(&[u8]) -> u32,
+    /// See [`Pointwise::expression`].
+    pub expression: fn(u32) -> String,
+    /// See [`Pointwise::import`].
+    pub import: Option<&'static str>,
+    /// See [`Pointwise::words`].
+    pub words: fn(&[u8]) -> [u32; 4],
+    /// See [`Pointwise::part`].
+    pub part: fn(&[u8], Range<usize>) -> Vec<u32>,
+}
+
+impl AnyPointwise {
+    const fn of<K: Kernel>() -> AnyPointwise {
+        const fn pointwise<K: Kernel>() -> &'static Pointwise<K::Params> {
+            K::POINTWISE.expect("asked for only where there is one")
+        }
+        AnyPointwise {
+            elements: |params| (pointwise::<K>().elements)(bytemuck::from_bytes(params)),
+            numbers: |params| (pointwise::<K>().numbers)(bytemuck::from_bytes(params)),
+            function: |params| (pointwise::<K>().function)(bytemuck::from_bytes(params)),
+            expression: pointwise::<K>().expression,
+            import: pointwise::<K>().import,
+            words: |params| (pointwise::<K>().words)(bytemuck::from_bytes(params)),
+            part: |params, range| words(&(pointwise::<K>().part)(bytemuck::from_bytes(params), range)),
+        }
+    }
+}
+
+/// Parameters as words, to be aligned.
+pub(crate) fn words<P: bytemuck::Pod>(params: &P) -> Vec<u32> {
+    bytemuck::pod_collect_to_vec(bytemuck::bytes_of(params))
 }
 
 impl fmt::Debug for AnyKernel {
@@ -199,6 +268,12 @@ pub struct Io<'a, R> {
 impl<'a, R: Real> Io<'a, R> {
     pub(crate) fn new(kernel: &'static str) -> Self {
         Io { kernel, slots: Vec::with_capacity(8) }
+    }
+
+    /// Of a pointwise twin.
+    pub(crate) fn of(kernel: &'static str, inputs: impl Iterator<Item = &'a [R]>, output: &'a mut [R]) -> Self {
+        let inputs = inputs.map(|input| Slot::Input(Data::Real(input)));
+        Io { kernel, slots: inputs.chain(std::iter::once(Slot::Output(DataMut::Real(output)))).collect() }
     }
 
     pub(crate) fn input(&mut self, dtype: DType, bytes: &'a [u8]) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel};
+use crate::kernel::{Access, AnyKernel, AnyPointwise};
 
 /// A buffer by name. Where it lies is decided when the recording is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,6 +39,17 @@ pub enum Command {
         /// Its buffers, in the order of its bindings.
         buffers: Vec<BufferRef>,
     },
+    /// Runs pointwise kernels as one: element by element, each step's result goes straight into the steps behind it.
+    Fused {
+        /// Elements of every result.
+        elements: usize,
+        /// What is computed, in this order.
+        steps: Vec<Step>,
+        /// The steps whose results are written.
+        outputs: Vec<usize>,
+        /// What is read, then what is written.
+        buffers: Vec<BufferRef>,
+    },
     /// Brings a buffer's elements to the host.
     Download {
         /// Where from.
@@ -51,28 +62,88 @@ pub enum Command {
     },
 }
 
+/// A pointwise kernel in a fused command.
+#[derive(Clone)]
+pub struct Step {
+    /// Which.
+    pub kernel: &'static AnyKernel,
+    /// Its parameters' bytes (in words, to be aligned).
+    pub params: Vec<u32>,
+    /// Where its inputs come from.
+    pub inputs: Vec<Value>,
+}
+
+/// Where a step gets a number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Value {
+    /// From one of the buffers.
+    Buffer(usize),
+    /// From an earlier step.
+    Step(usize),
+}
+
+impl Step {
+    /// What its kernel says of one element.
+    pub fn pointwise(&self) -> &'static AnyPointwise {
+        self.kernel.pointwise.as_ref().expect("only pointwise kernels are fused")
+    }
+}
+
 impl Command {
     /// The buffers it reads.
     pub fn reads(&self) -> impl Iterator<Item = BufferRef> + '_ {
-        let (kernel_reads, download) = match self {
-            Command::Dispatch { kernel, buffers, .. } => (Some((kernel, buffers)), None),
-            Command::Download { from } => (None, Some(*from)),
-            _ => (None, None),
-        };
-        let pairs = kernel_reads.into_iter().flat_map(|(kernel, buffers)| kernel.access.iter().zip(buffers));
-        pairs.filter(|(access, _)| **access != Access::Write).map(|(_, buffer)| *buffer).chain(download)
+        self.accesses().filter(|(access, _)| *access != Access::Write).map(|(_, buffer)| buffer)
     }
 
     /// The buffers it writes.
     pub fn writes(&self) -> impl Iterator<Item = BufferRef> + '_ {
-        let (kernel_writes, upload) = match self {
-            Command::Dispatch { kernel, buffers, .. } => (Some((kernel, buffers)), None),
-            Command::Upload { to, .. } => (None, Some(*to)),
-            _ => (None, None),
-        };
-        let pairs = kernel_writes.into_iter().flat_map(|(kernel, buffers)| kernel.access.iter().zip(buffers));
-        pairs.filter(|(access, _)| **access != Access::Read).map(|(_, buffer)| *buffer).chain(upload)
+        self.accesses().filter(|(access, _)| *access != Access::Read).map(|(_, buffer)| buffer)
     }
+
+    /// Those that it writes whole, whatever was there.
+    pub fn overwrites(&self) -> impl Iterator<Item = BufferRef> + '_ {
+        self.accesses().filter(|(access, _)| *access == Access::Write).map(|(_, buffer)| buffer)
+    }
+
+    /// What profiles and errors call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Upload { .. } => "upload",
+            Command::Dispatch { kernel, .. } => kernel.name,
+            Command::Fused { .. } => "fused",
+            Command::Download { .. } => "download",
+            Command::Free { .. } => "free",
+        }
+    }
+
+    /// Its buffers, in the order of the bindings, and how it uses each.
+    pub fn accesses(&self) -> impl Iterator<Item = (Access, BufferRef)> + '_ {
+        let (first, access, buffers): (Option<(Access, BufferRef)>, &[Access], &[BufferRef]) = match self {
+            Command::Upload { to, .. } => (Some((Access::Write, *to)), &[], &[]),
+            Command::Download { from } => (Some((Access::Read, *from)), &[], &[]),
+            Command::Dispatch { kernel, buffers, .. } => (None, kernel.access, buffers),
+            Command::Fused { outputs, buffers, .. } => {
+                (None, fused_access(buffers.len() - outputs.len(), outputs.len()), buffers)
+            }
+            Command::Free { .. } => (None, &[], &[]),
+        };
+        first.into_iter().chain(access.iter().copied().zip(buffers.iter().copied()))
+    }
+}
+
+/// The accesses of a fused command that reads and writes so many buffers.
+pub(crate) fn fused_access(reads: usize, writes: usize) -> &'static [Access] {
+    const MOST: usize = 8;
+    static ACCESS: [Access; 2 * MOST] = {
+        let mut access = [Access::Read; 2 * MOST];
+        let mut at = MOST;
+        while at < 2 * MOST {
+            access[at] = Access::Write;
+            at += 1;
+        }
+        access
+    };
+    &ACCESS[MOST - reads..MOST + writes]
 }
 
 impl fmt::Debug for Command {
@@ -86,6 +157,11 @@ impl fmt::Debug for Command {
                 let buffers: Vec<String> = buffers.iter().map(name).collect();
                 let params = (kernel.describe)(bytemuck::cast_slice(params));
                 write!(f, "{} {} {params}", kernel.name, buffers.join(" "))
+            }
+            Command::Fused { steps, buffers, .. } => {
+                let buffers: Vec<String> = buffers.iter().map(name).collect();
+                let steps: Vec<String> = steps.iter().map(|step| format!("{}{:?}", step.kernel.name, step.inputs)).collect();
+                write!(f, "fused {} {}", buffers.join(" "), steps.join("; "))
             }
         }
     }
@@ -101,7 +177,7 @@ pub struct Recording {
 impl Recording {
     /// How many of its commands run a kernel.
     pub fn dispatches(&self) -> usize {
-        self.commands.iter().filter(|command| matches!(command, Command::Dispatch { .. })).count()
+        self.commands.iter().filter(|command| matches!(command, Command::Dispatch { .. } | Command::Fused { .. })).count()
     }
 }
 

@@ -4,12 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::Pod;
-
 use crate::device::{Device, HostBuffer};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{AnyKernel, Kernel};
+use crate::kernel::{AnyKernel, Kernel, words};
 use crate::ops;
 use crate::recording::{BufferRef, Payload};
 use crate::shape::{Layout, Shape};
@@ -308,13 +306,6 @@ pub fn dispatch<K: Kernel>(params: K::Params, tensors: &[&Tensor]) {
     );
     let buffers = tensors.iter().map(|tensor| tensor.buffer.reference).collect();
     device.record_dispatch(AnyKernel::of::<K>(), words(&params), buffers);
-}
-
-fn words<P: Pod>(params: &P) -> Vec<u32> {
-    let bytes = bytemuck::bytes_of(params);
-    let mut words = vec![0; bytes.len() / 4];
-    bytemuck::cast_slice_mut(&mut words).copy_from_slice(bytes);
-    words
 }
 
 impl fmt::Debug for Tensor {

@@ -210,7 +210,7 @@ pub fn trials(device: &str) -> Vec<Trial> {
 fn trial(device: String, op: &'static Op, law: &'static Law, shader: Option<usize>) -> Trial {
     let variant = shader.map_or(String::new(), |shader| format!(", shader {shader}"));
     let check = move || {
-        let config = Config { guards: law.guards, shader };
+        let config = Config { guards: law.guards, shader, ..Config::default() };
         let device = Device::open_with(&device, &config).map_err(|error| error.to_string())?;
         let checked = |case: &Case| (law.check)(case, &device).map_err(|error| format!("{}: {error}", case.name));
         (op.cases)().iter().try_for_each(checked)

@@ -37,10 +37,24 @@ pub fn source(name: &str) -> Result<String, Missing> {
     Ok(text)
 }
 
+/// A text with its imports put in (each once): a shader that is written when it is needed.
+///
+/// # Errors
+/// If something that it imports does not exist.
+pub fn expand(text: &str) -> Result<String, Missing> {
+    let mut expanded = String::new();
+    append_text(text, &mut Vec::new(), &mut expanded)?;
+    Ok(expanded)
+}
+
 fn append(name: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
     let missing = || Missing { name: name.to_string() };
     let file = FILES.get_file(format!("{name}.wgsl")).ok_or_else(missing)?;
-    for line in file.contents_utf8().ok_or_else(missing)?.lines() {
+    append_text(file.contents_utf8().ok_or_else(missing)?, imported, text)
+}
+
+fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
+    for line in from.lines() {
         match line.strip_prefix("#import ") {
             Some(import) if !imported.iter().any(|done| done == import.trim()) => {
                 imported.push(import.trim().to_string());

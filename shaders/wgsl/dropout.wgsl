@@ -2,7 +2,7 @@
 #import common
 #import philox
 
-struct Params { key: vec2<u32>, elements: u32, dropped: u32, scale: f32 }
+struct Params { key: vec2<u32>, elements: u32, dropped: u32, scale: f32, first_block: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -19,7 +19,7 @@ fn main(
     if first >= params.elements {
         return;
     }
-    let words = philox(block, params.key) >> vec4(8u);
+    let words = philox(params.first_block + block, params.key) >> vec4(8u);
     for (var i = first; i < min(first + 4u, params.elements); i++) {
         y[i] = select(0.0, params.scale * x[i], words[i - first] >= params.dropped);
     }

@@ -6,6 +6,8 @@
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
+// Of the unary family; past its end, none.
+override OPERATION: u32 = 255u;
 override ACCUMULATE: bool = false;
 
 // Writes element `at` of y, in this column.
@@ -18,7 +20,7 @@ fn store(at: u32, column: u32, sum: f32) {
     if params.has_bias == 1u {
         value += bias[column];
     }
-    value = apply(value);
+    value = unary(OPERATION, value);
     if params.has_residual == 1u {
         value += residual[at];
     }

@@ -4,6 +4,8 @@
 
 struct Params { elements: u32 }
 
+override OPERATION: u32 = 0u;
+
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
@@ -16,6 +18,6 @@ fn main(
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
     if i < params.elements {
-        y[i] = apply(x[i]);
+        y[i] = unary(OPERATION, x[i]);
     }
 }

@@ -1,8 +1,6 @@
 // The unary family. The numbers are the order of the table in engine/src/ops/unary.rs.
 #import sigmoid
 
-override OPERATION: u32 = 0u;
-
 const SQRT_2_OVER_PI = 0.7978845608028654;
 const SQRT_HALF = 0.7071067811865476;
 const INVERSE_SQRT_2_PI = 0.3989422804014327;
@@ -37,8 +35,8 @@ fn sine(x: f32, quarters: i32) -> f32 {
     return select(magnitude, -magnitude, (quadrant & 2) == 2);
 }
 
-fn apply(x: f32) -> f32 {
-    switch OPERATION {
+fn unary(operation: u32, x: f32) -> f32 {
+    switch operation {
         case 0u: { return -x; }
         case 1u: { return exp(x); }
         case 2u: { return log(x); }
@@ -60,8 +58,8 @@ fn apply(x: f32) -> f32 {
     }
 }
 
-fn derivative(x: f32) -> f32 {
-    switch OPERATION {
+fn unary_derivative(operation: u32, x: f32) -> f32 {
+    switch operation {
         case 0u: { return -1.0; }
         case 1u: { return exp(x); }
         case 2u: { return 1.0 / x; }
@@ -87,4 +85,17 @@ fn derivative(x: f32) -> f32 {
         }
         default: { return 1.0; }
     }
+}
+
+fn unary_of_four(operation: u32, x: vec4<f32>) -> vec4<f32> {
+    return vec4(unary(operation, x.x), unary(operation, x.y), unary(operation, x.z), unary(operation, x.w));
+}
+
+fn unary_derivative_of_four(operation: u32, x: vec4<f32>) -> vec4<f32> {
+    return vec4(
+        unary_derivative(operation, x.x),
+        unary_derivative(operation, x.y),
+        unary_derivative(operation, x.z),
+        unary_derivative(operation, x.w),
+    );
 }

@@ -4,6 +4,8 @@
 
 struct Params { elements: u32 }
 
+override OPERATION: u32 = 0u;
+
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> dx: array<f32>;
@@ -17,6 +19,6 @@ fn main(
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
     if i < params.elements {
-        dx[i] = derivative(x[i]) * dy[i];
+        dx[i] = unary_derivative(OPERATION, x[i]) * dy[i];
     }
 }

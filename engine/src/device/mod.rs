@@ -46,6 +46,7 @@ struct Executor {
     slots: Slots,
     watch: Option<Watch>,
     profile: Option<Profile>,
+    fuses: bool,
     /// The first error; a device that failed once answers with it from then on.
     failed: Option<Error>,
 }
@@ -64,6 +65,8 @@ pub struct Config {
     pub guards: bool,
     /// Takes this shader of every kernel that has so many, instead of the one that suits the adapter.
     pub shader: Option<usize>,
+    /// Runs every command as it was recorded, on its own.
+    pub no_fusion: bool,
 }
 
 /// Memory of a device, in bytes.
@@ -97,11 +100,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn look<'a>(&mut self, kernel: &'static AnyKernel, results: impl Iterator<Item = f32> + 'a) {
+    pub(crate) fn look<'a>(&mut self, kernel: &'static str, results: impl Iterator<Item = f32> + 'a) {
         if self.found.is_none()
             && let Some((index, value)) = results.enumerate().find(|(_, value)| !value.is_finite())
         {
-            self.found = Some(NonFinite { kernel: kernel.name, index, value });
+            self.found = Some(NonFinite { kernel, index, value });
         }
     }
 }
@@ -142,7 +145,8 @@ impl Device {
             Backend::Reference(_) => "CPU in f64".to_string(),
             Backend::Gpu(gpu) => gpu.name(),
         };
-        let executor = Executor { backend, slots: Slots::default(), watch: None, profile: None, failed: None };
+        let executor =
+            Executor { backend, slots: Slots::default(), watch: None, profile: None, fuses: !config.no_fusion, failed: None };
         Ok(Device(Arc::new(Inner {
             name,
             next_id: AtomicU64::new(1),
@@ -291,7 +295,12 @@ impl Executor {
             return Ok(Vec::new());
         }
         let Executor { backend, slots, watch, profile, .. } = self;
-        let recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
+        let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
+        // Whoever looks at every result wants to see them all.
+        if self.fuses && watch.is_none() {
+            recording = passes::add_in_products(recording, |buffer| !slots.holds(buffer));
+            recording = passes::fuse(recording, |buffer| !slots.holds(buffer));
+        }
         let placement = passes::place(&recording, slots, |buffer| match &*backend {
             Backend::Cpu(cpu) => cpu.bytes(buffer),
             Backend::Reference(cpu) => cpu.bytes(buffer),

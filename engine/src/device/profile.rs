@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::Device;
 use crate::error::Result;
-use crate::kernel::{AnyKernel, Cost};
+use crate::kernel::Cost;
+use crate::recording::Command;
 
 /// One dispatch as it was timed.
 #[derive(Clone, PartialEq, Debug)]
@@ -49,9 +50,21 @@ impl Profile {
 
 impl Span {
     /// A dispatch that has not been timed.
-    pub(crate) fn of(kernel: &AnyKernel, shader: &'static str, params: &[u8]) -> Span {
-        let (params, cost) = ((kernel.describe)(params), (kernel.cost)(params));
-        Span { kernel: kernel.name, shader, params, start: 0.0, seconds: 0.0, cost }
+    pub(crate) fn of(command: &Command, shader: &'static str) -> Span {
+        let (params, cost) = match command {
+            Command::Dispatch { kernel, params, .. } => {
+                let params = bytemuck::cast_slice(params);
+                ((kernel.describe)(params), (kernel.cost)(params))
+            }
+            Command::Fused { elements, steps, buffers, .. } => {
+                let names: Vec<&str> = steps.iter().map(|step| step.kernel.name).collect();
+                let flops = steps.iter().map(|step| (step.kernel.cost)(bytemuck::cast_slice(&step.params)).flops).sum();
+                let bytes = buffers.iter().map(|buffer| 4 * buffer.elements as u64).sum();
+                (format!("{elements} elements: {}", names.join(", ")), Cost { flops, bytes })
+            }
+            _ => Default::default(),
+        };
+        Span { kernel: command.name(), shader, params, start: 0.0, seconds: 0.0, cost }
     }
 }
 

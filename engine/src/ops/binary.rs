@@ -6,8 +6,9 @@ use super::view::View;
 use super::{Op, full, neg, scale, square, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
+use crate::recording::{BufferRef, Command};
 use crate::shape::Layout;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -88,6 +89,17 @@ pub fn equal(a: &Tensor, b: &Tensor) -> Tensor {
     apply("equal", EQUAL, a, b)
 }
 
+/// The two sides and the result of a command that adds two buffers, element by element.
+pub(crate) fn addition(command: &Command) -> Option<[BufferRef; 3]> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    if kernel.name != Binary::NAME {
+        return None;
+    }
+    let params: &Params = bytemuck::from_bytes(bytemuck::cast_slice(params));
+    let is_whole = buffers.iter().all(|buffer| buffer.elements == params.elements as usize);
+    (params.operation == ADD && params.dense == 1 && is_whole).then(|| [buffers[0], buffers[1], buffers[2]])
+}
+
 #[track_caller]
 fn extremum(name: &'static str, operation: u32, a: &Tensor, b: &Tensor) -> Tensor {
     let saved = (a.detach(), b.detach());
@@ -139,6 +151,15 @@ impl Kernel for Binary {
         constants: |p| vec![("OPERATION", p.operation.into()), ("DENSE", p.dense.into())],
         workgroups: |p| grid(p.elements as usize, 256),
     }];
+    const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
+        elements: |p| p.views.iter().all(|view| p.dense == 1 || view.is_dense() || view.is_one_number()).then_some(p.elements as usize),
+        numbers: |p| p.views.iter().rev().fold(0, |bits, view| bits << 1 | u32::from(p.dense == 0 && !view.is_dense())),
+        function: |p| p.operation,
+        expression: |operation| format!("binary({operation}u, $0, $1)"),
+        import: Some("binary_function"),
+        words: |_| [0; 4],
+        part: |p, range| Params { views: p.views.map(|view| view.part(range.len())), elements: range.len() as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 12 * u64::from(p.elements) }
     }

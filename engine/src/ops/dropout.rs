@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
 use crate::random::Philox;
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
@@ -29,7 +29,7 @@ pub fn dropout(x: &Tensor, random: Philox, probability: f32) -> Tensor {
         elements: x.elements() as u32,
         dropped: (f64::from(probability) * f64::from(1u32 << 24)).ceil() as u32,
         scale: 1.0 / (1.0 - probability),
-        unused: 0,
+        first_block: 0,
     };
     mask(x, params).with_rule("dropout", [x], move |g, _| [Some(mask(g, params))])
 }
@@ -48,7 +48,8 @@ struct Params {
     /// How many of the 2^24 numbers that a place may draw drop it.
     dropped: u32,
     scale: f32,
-    unused: u32,
+    /// Blocks of four places before the first element.
+    first_block: u32,
 }
 
 struct Dropout;
@@ -59,6 +60,15 @@ impl Kernel for Dropout {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
         &[Shader { source: "dropout", constants: |_| vec![], workgroups: |p| grid(p.elements.div_ceil(4) as usize, 256) }];
+    const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
+        elements: |p| Some(p.elements as usize),
+        numbers: |_| 0,
+        function: |_| 0,
+        expression: |_| "select(vec4(0.0), bitcast<f32>(#.w) * $0, (philox(i, #.xy) >> vec4(8u)) >= vec4(#.z))".to_string(),
+        import: Some("philox"),
+        words: |p| [p.key[0], p.key[1], p.dropped, p.scale.to_bits()],
+        part: |p, range| Params { elements: range.len() as u32, first_block: (range.start / 4) as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         Cost { flops: u64::from(p.elements), bytes: 8 * u64::from(p.elements) }
     }
@@ -69,7 +79,7 @@ impl Kernel for Dropout {
         parallel::rows(y, 1, 4, |first, _, y| {
             // Chunks are whole numbers of blocks, all but the last.
             for (at, (y, x)) in y.chunks_mut(4 * BLOCKS).zip(x[first..].chunks(4 * BLOCKS)).enumerate() {
-                let words = random.blocks::<BLOCKS>((first / 4 + at * BLOCKS) as u32);
+                let words = random.blocks::<BLOCKS>(p.first_block + (first / 4 + at * BLOCKS) as u32);
                 for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
                     *y = if words[i % 4][i / 4] >> 8 >= p.dropped { x * scale } else { R::ZERO };
                 }

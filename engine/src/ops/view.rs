@@ -30,6 +30,37 @@ impl View {
         }
     }
 
+    /// Whether it goes through its elements in the order of memory, from the first.
+    pub fn is_dense(&self) -> bool {
+        let sizes: [u32; MAX_RANK] = self.axes(&self.sizes_outer, [self.inner[0], self.inner[1]]);
+        let strides: [u32; MAX_RANK] = self.axes(&self.strides_outer, [self.inner[2], self.inner[3]]);
+        let mut next = 1;
+        let in_order = (0..MAX_RANK).rev().all(|axis| {
+            let fits = sizes[axis] == 1 || strides[axis] == next;
+            next *= sizes[axis];
+            fits
+        });
+        in_order && self.offset[0] == 0
+    }
+
+    /// Whether all its elements are the first of its buffer.
+    pub fn is_one_number(&self) -> bool {
+        let sizes: [u32; MAX_RANK] = self.axes(&self.sizes_outer, [self.inner[0], self.inner[1]]);
+        let strides: [u32; MAX_RANK] = self.axes(&self.strides_outer, [self.inner[2], self.inner[3]]);
+        self.offset[0] == 0 && sizes.iter().zip(strides).all(|(&size, stride)| size == 1 || stride == 0)
+    }
+
+    /// `count` elements in a row, of a dense view or of one number.
+    pub fn part(&self, count: usize) -> View {
+        let step = u32::from(self.is_dense());
+        let count = count as u32;
+        View { sizes_outer: [1; 4], strides_outer: [0; 4], inner: [1, count, 0, step], offset: [0; 4] }
+    }
+
+    fn axes(&self, outer: &[u32; 4], [last_but_one, last]: [u32; 2]) -> [u32; MAX_RANK] {
+        [outer[0], outer[1], outer[2], outer[3], last_but_one, last]
+    }
+
     /// The size of the last axis.
     pub fn row(&self) -> usize {
         self.inner[1] as usize

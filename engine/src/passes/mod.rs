@@ -1,7 +1,33 @@
 //! Rewrites of a recording between the ops and the device, each a function with its own tests.
 
+mod add;
 mod dead;
+mod fuse;
 mod place;
 
+use std::collections::HashMap;
+
+use crate::recording::{Command, Recording};
+
+pub use add::add_in_products;
 pub use dead::drop_dead;
+pub use fuse::fuse;
 pub use place::{Placement, Slots, place};
+
+/// How often each buffer is read, of those that begin and end in one recording.
+fn reads(recording: &Recording, is_new: impl Fn(u64) -> bool) -> HashMap<u64, usize> {
+    let mut reads = HashMap::new();
+    for command in &recording.commands {
+        if let Command::Free { buffer } = command
+            && is_new(buffer.id)
+        {
+            reads.insert(buffer.id, 0);
+        }
+    }
+    for buffer in recording.commands.iter().flat_map(Command::reads) {
+        if let Some(count) = reads.get_mut(&buffer.id) {
+            *count += 1;
+        }
+    }
+    reads
+}

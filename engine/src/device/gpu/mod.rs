@@ -4,6 +4,7 @@ mod adapters;
 mod bindings;
 mod driver;
 mod encoding;
+mod fused;
 mod memory;
 mod params;
 mod pipelines;
@@ -12,7 +13,7 @@ mod timing;
 use super::{Config, HostBuffer, Run, Span, bytes_of};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, AnyKernel, Traits};
+use crate::kernel::Traits;
 use crate::recording::{BufferRef, Command};
 use bindings::Bindings;
 use driver::Driver;
@@ -65,19 +66,20 @@ impl Gpu {
         self.params.write(&self.driver, &self.pipelines.params_layout, run.recording)?;
         let (mut encoding, mut offset, mut downloads) = (Encoding::default(), 0, Vec::new());
         let mut timing = if run.profile.is_some() { Some(Timing::new(&self.driver)?) } else { None };
-        for command in &run.recording.commands {
+        let recording = run.recording;
+        for command in &recording.commands {
             match command {
                 Command::Upload { to, data } => {
                     self.memory.prepare(&self.driver, &mut encoding, &run, to)?;
                     self.memory.upload(&self.driver, &mut encoding, &run, to, (**data).as_ref())?;
                 }
-                Command::Dispatch { kernel, params, buffers } => {
-                    let dispatch = Dispatch { kernel, params: bytemuck::cast_slice(params), buffers, offset };
-                    self.dispatch(&mut encoding, &mut run, timing.as_mut(), dispatch)?;
+                Command::Dispatch { params, .. } => {
+                    self.dispatch(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
                     offset += Params::stride(&self.driver, params.len());
-                    if self.guards || run.watch.is_some() {
-                        self.inspect(&mut encoding, &mut run, kernel, buffers)?;
-                    }
+                }
+                Command::Fused { steps, .. } => {
+                    self.dispatch(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
+                    offset += Params::stride(&self.driver, fused::params_words(steps));
                 }
                 Command::Download { from } => {
                     let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
@@ -103,20 +105,29 @@ impl Gpu {
         self.memory.release(idle);
     }
 
+    /// Encodes a dispatch, of one kernel or fused, whose parameters lie at `offset`.
     fn dispatch(
         &mut self,
         encoding: &mut Encoding,
         run: &mut Run<'_>,
         timing: Option<&mut Timing>,
-        Dispatch { kernel, params, buffers, offset }: Dispatch<'_>,
+        command: &Command,
+        offset: u32,
     ) -> Result<()> {
-        for (access, buffer) in kernel.access.iter().zip(buffers) {
-            if *access == Access::Write {
-                self.memory.prepare(&self.driver, encoding, run, buffer)?;
-            }
+        for written in command.overwrites() {
+            self.memory.prepare(&self.driver, encoding, run, &written)?;
         }
+        let (ready, buffers) = match command {
+            Command::Dispatch { kernel, params, buffers } => {
+                let params = bytemuck::cast_slice(params);
+                (self.pipelines.ready(&self.driver, &self.traits, kernel, params)?, buffers)
+            }
+            Command::Fused { elements, steps, outputs, buffers } => {
+                (self.pipelines.ready_fused(&self.driver, *elements, steps, outputs, buffers)?, buffers)
+            }
+            _ => unreachable!("only dispatches are dispatched"),
+        };
         let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
-        let ready = self.pipelines.ready(&self.driver, &self.traits, kernel, params)?;
         let group = self.bindings.group(&self.driver, &ready, &spans);
         let encode = |pass: &mut wgpu::ComputePass<'static>| {
             pass.set_pipeline(ready.pipeline);
@@ -127,48 +138,30 @@ impl Gpu {
         };
         match (timing, &mut run.profile) {
             (Some(timing), Some(profile)) => {
-                let span = Span::of(kernel, ready.source, params);
-                timing.dispatch(&self.driver, encoding, profile, span, encode)?;
+                timing.dispatch(&self.driver, encoding, profile, Span::of(command, ready.source), encode)?;
             }
             _ => encode(encoding.pass(&self.driver, None)),
         }
-        self.driver.check(kernel.name)
+        self.driver.check(command.name())?;
+        if self.guards || run.watch.is_some() { self.inspect(encoding, run, command) } else { Ok(()) }
     }
 
-    /// Runs what is encoded, whose last dispatch is of `kernel`, and looks at what that wrote.
-    fn inspect(
-        &mut self,
-        encoding: &mut Encoding,
-        run: &mut Run<'_>,
-        kernel: &'static AnyKernel,
-        buffers: &[BufferRef],
-    ) -> Result<()> {
-        for (access, buffer) in kernel.access.iter().zip(buffers) {
-            if *access == Access::Read {
-                continue;
-            }
-            if self.guards && !self.memory.intact(&self.driver, encoding, run, buffer)? {
-                return Err(self.driver.rejected(kernel.name, "it wrote outside its output".to_string()));
+    /// Runs what is encoded, of which `command` is the last, and looks at what that wrote.
+    fn inspect(&mut self, encoding: &mut Encoding, run: &mut Run<'_>, command: &Command) -> Result<()> {
+        for buffer in command.writes() {
+            if self.guards && !self.memory.intact(&self.driver, encoding, run, &buffer)? {
+                return Err(self.driver.rejected(command.name(), "it wrote outside its output".to_string()));
             }
             if run.watch.is_some() && buffer.dtype == DType::F32 {
-                let bytes = self.memory.download(&self.driver, encoding, run, buffer)?;
+                let bytes = self.memory.download(&self.driver, encoding, run, &buffer)?;
                 let values = bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
                 if let Some(watch) = &mut run.watch {
-                    watch.look(kernel, values);
+                    watch.look(command.name(), values);
                 }
             }
         }
         Ok(())
     }
-}
-
-/// A dispatch to encode.
-struct Dispatch<'a> {
-    kernel: &'static AnyKernel,
-    params: &'a [u8],
-    buffers: &'a [BufferRef],
-    /// Where its parameters lie among those of the recording.
-    offset: u32,
 }
 
 fn host_buffer(dtype: DType, bytes: &[u8]) -> HostBuffer {

@@ -1,6 +1,7 @@
 //! The parameters of all dispatches of a recording, in one uniform buffer.
 
 use super::driver::Driver;
+use super::fused;
 use super::pipelines::PARAMS_BYTES;
 use crate::error::Result;
 use crate::recording::{Command, Recording};
@@ -16,10 +17,14 @@ impl Params {
     pub fn write(&mut self, driver: &Driver, layout: &wgpu::BindGroupLayout, recording: &Recording) -> Result<()> {
         self.bytes.clear();
         for command in &recording.commands {
-            if let Command::Dispatch { params, .. } = command {
-                self.bytes.extend_from_slice(bytemuck::cast_slice(params));
-                self.bytes.resize(self.bytes.len().next_multiple_of(alignment(driver)), 0);
+            match command {
+                Command::Dispatch { params, .. } => self.bytes.extend_from_slice(bytemuck::cast_slice(params)),
+                Command::Fused { elements, steps, .. } => {
+                    fused::params(*elements, steps).for_each(|word| self.bytes.extend_from_slice(&word.to_le_bytes()));
+                }
+                _ => {}
             }
+            self.bytes.resize(self.bytes.len().next_multiple_of(alignment(driver)), 0);
         }
         // Every binding is as wide as the widest, so the last one reaches past its own parameters.
         let needed = self.bytes.len() as u64 + PARAMS_BYTES;

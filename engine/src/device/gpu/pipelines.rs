@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::driver::Driver;
+use super::fused;
 use crate::error::Result;
-use crate::kernel::{Access, AnyKernel, Traits};
+use crate::kernel::{Access, AnyKernel, Traits, grid};
+use crate::recording::{BufferRef, Step, fused_access};
 
 /// The most bytes of parameters a kernel may have.
 pub(super) const PARAMS_BYTES: u64 = 512;
 
 pub(super) struct Pipelines {
     compiled: HashMap<Vec<u64>, wgpu::ComputePipeline>,
+    fused: HashMap<fused::Shape, wgpu::ComputePipeline>,
     modules: HashMap<&'static str, wgpu::ShaderModule>,
     /// Group 0 by which of its buffers are written.
     layouts: HashMap<u64, Layout>,
@@ -57,6 +60,7 @@ impl Pipelines {
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("parameters"), entries: &[params] });
         Pipelines {
             compiled: HashMap::new(),
+            fused: HashMap::new(),
             modules: HashMap::new(),
             layouts: HashMap::new(),
             params_layout,
@@ -81,13 +85,36 @@ impl Pipelines {
             self.compiled.insert(self.key.clone(), pipeline);
         }
         let workgroups = (kernel.workgroups)(params, shader);
-        let most = driver.limits.max_compute_workgroups_per_dimension;
-        if workgroups.iter().any(|&count| count > most) {
-            return Err(driver.rejected(kernel.name, format!("it needs {workgroups:?} workgroups, and {most} is the limit")));
-        }
-        let (signature, source) = (signature(kernel), (kernel.source)(shader));
+        check_workgroups(driver, kernel.name, workgroups)?;
+        let (signature, source) = (signature(kernel.access), (kernel.source)(shader));
         let layout = &self.layouts[&signature].buffers;
         Ok(Ready { pipeline: &self.compiled[&self.key], layout, signature, workgroups, source })
+    }
+
+    /// The pipeline and workgroups for a fused command.
+    pub fn ready_fused(
+        &mut self,
+        driver: &Driver,
+        elements: usize,
+        steps: &[Step],
+        outputs: &[usize],
+        buffers: &[BufferRef],
+    ) -> Result<Ready<'_>> {
+        let (access, source) = (fused_access(buffers.len() - outputs.len(), outputs.len()), "fused");
+        let shape = fused::Shape::of(elements, steps, outputs, buffers);
+        if !self.fused.contains_key(&shape) {
+            let text = wgtune_shaders::expand(&fused::text(&shape, steps));
+            let text = text.map_err(|missing| driver.rejected(source, missing.to_string()))?;
+            let module = compile_text(&driver.device, source, text, self.checked);
+            driver.check(source)?;
+            let pipeline = self.pipeline(driver, source, access, &module, &[])?;
+            self.fused.insert(shape.clone(), pipeline);
+        }
+        let workgroups = grid(elements.div_ceil(4), fused::INVOCATIONS);
+        check_workgroups(driver, source, workgroups)?;
+        let signature = signature(access);
+        let layout = &self.layouts[&signature].buffers;
+        Ok(Ready { pipeline: &self.fused[&shape], layout, signature, workgroups, source })
     }
 
     fn shader(&self, traits: &Traits, kernel: &AnyKernel, params: &[u8]) -> usize {
@@ -107,21 +134,30 @@ impl Pipelines {
             "[{}] expected at most {PARAMS_BYTES} bytes of parameters",
             kernel.name
         );
-        let layout = match self.layouts.entry(signature(kernel)) {
+        if !self.modules.contains_key(source) {
+            let text = wgtune_shaders::source(source).map_err(|missing| driver.rejected(kernel.name, missing.to_string()))?;
+            let module = compile_text(&driver.device, source, text, self.checked);
+            driver.check(kernel.name)?;
+            self.modules.insert(source, module);
+        }
+        let module = self.modules[source].clone();
+        self.pipeline(driver, kernel.name, kernel.access, &module, constants)
+    }
+
+    fn pipeline(
+        &mut self,
+        driver: &Driver,
+        name: &str,
+        access: &[Access],
+        module: &wgpu::ShaderModule,
+        constants: &[(&'static str, f64)],
+    ) -> Result<wgpu::ComputePipeline> {
+        let layout = match self.layouts.entry(signature(access)) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Layout::new(driver, kernel, &self.params_layout)?),
-        };
-        let module = match self.modules.entry(source) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let text = wgtune_shaders::source(source).map_err(|missing| driver.rejected(kernel.name, missing.to_string()))?;
-                let module = compile_text(&driver.device, source, text, self.checked);
-                driver.check(kernel.name)?;
-                entry.insert(module)
-            }
+            Entry::Vacant(entry) => entry.insert(Layout::new(driver, name, access, &self.params_layout)?),
         };
         let pipeline = driver.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
+            label: Some(name),
             layout: Some(&layout.pipeline),
             module,
             entry_point: Some("main"),
@@ -132,20 +168,27 @@ impl Pipelines {
             },
             cache: None,
         });
-        driver.check(kernel.name)?;
+        driver.check(name)?;
         Ok(pipeline)
     }
 }
 
+fn check_workgroups(driver: &Driver, name: &str, workgroups: [u32; 3]) -> Result<()> {
+    let most = driver.limits.max_compute_workgroups_per_dimension;
+    if workgroups.iter().any(|&count| count > most) {
+        return Err(driver.rejected(name, format!("it needs {workgroups:?} workgroups, and {most} is the limit")));
+    }
+    Ok(())
+}
+
 /// A bit for each buffer, set where the kernel writes it, behind a leading one.
-fn signature(kernel: &AnyKernel) -> u64 {
-    kernel.access.iter().fold(1, |bits, access| bits << 1 | u64::from(*access != Access::Read))
+fn signature(access: &[Access]) -> u64 {
+    access.iter().fold(1, |bits, access| bits << 1 | u64::from(*access != Access::Read))
 }
 
 impl Layout {
-    fn new(driver: &Driver, kernel: &AnyKernel, params_layout: &wgpu::BindGroupLayout) -> Result<Layout> {
-        let entries: Vec<_> = kernel
-            .access
+    fn new(driver: &Driver, name: &str, access: &[Access], params_layout: &wgpu::BindGroupLayout) -> Result<Layout> {
+        let entries: Vec<_> = access
             .iter()
             .enumerate()
             .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
@@ -160,14 +203,13 @@ impl Layout {
             })
             .collect();
         let device = &driver.device;
-        let buffers =
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
+        let buffers = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
         let pipeline = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
+            label: Some(name),
             bind_group_layouts: &[Some(&buffers), Some(params_layout)],
             immediate_size: 0,
         });
-        driver.check(kernel.name)?;
+        driver.check(name)?;
         Ok(Layout { buffers, pipeline })
     }
 }

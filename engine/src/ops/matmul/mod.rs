@@ -60,7 +60,11 @@ pub fn matmul_with(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
         let scaled = Epilogue { scale, ..Default::default() };
         [
             needs[0].then(|| sum_to(&multiply(g, &saved_b.transpose(), &scaled), saved_a.shape())),
-            needs[1].then(|| sum_to(&multiply(&saved_a.transpose(), g, &scaled), saved_b.shape())),
+            needs[1].then(|| match saved_b.is_whole() || saved_b.rank() != saved_a.rank() {
+                true => sum_to(&multiply(&saved_a.transpose(), g, &scaled), saved_b.shape()),
+                // A weight's transpose: its gradient lies as the weight does.
+                false => sum_to(&multiply(&g.transpose(), &saved_a, &scaled), saved_b.transpose().shape()).transpose(),
+            }),
             needs[2].then(|| sum_to(g, [columns].into())),
             needs[3].then(|| g.clone()),
         ]

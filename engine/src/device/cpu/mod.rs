@@ -1,5 +1,7 @@
 //! The CPU backend: runs each kernel's Rust twin, on all cores.
 
+mod fused;
+
 use std::time::Instant;
 
 use bytemuck::{Pod, Zeroable};
@@ -50,7 +52,13 @@ impl<R: RunTwin> Cpu<R> {
         for command in &run.recording.commands {
             match command {
                 Command::Upload { to, data } => self.upload(&run, to, (**data).as_ref())?,
-                Command::Dispatch { kernel, params, buffers } => self.dispatch(&mut run, kernel, params, buffers)?,
+                Command::Dispatch { kernel, params, .. } => {
+                    self.dispatch(&mut run, command, |io| R::run_twin(kernel, bytemuck::cast_slice(params), io))?;
+                }
+                Command::Fused { elements, steps, outputs, buffers } => {
+                    let reads = buffers.len() - outputs.len();
+                    self.dispatch(&mut run, command, |io| fused::run(*elements, steps, outputs, io, reads))?;
+                }
                 Command::Download { from } => downloads.push(self.download(&run, from)),
                 Command::Free { .. } => {}
             }
@@ -106,20 +114,21 @@ impl<R: RunTwin> Cpu<R> {
         Ok(())
     }
 
-    fn dispatch(&mut self, run: &mut Run<'_>, kernel: &'static AnyKernel, params: &[u32], buffers: &[BufferRef]) -> Result<()> {
+    fn dispatch(&mut self, run: &mut Run<'_>, command: &Command, work: impl FnOnce(&mut Io<R>)) -> Result<()> {
+        let name = command.name();
         // Outputs leave the list while the kernel runs, so that inputs can be borrowed from it.
         let mut outputs = Vec::with_capacity(2);
-        for (access, buffer) in kernel.access.iter().zip(buffers) {
-            if *access != Access::Read {
-                let slot = if *access == Access::Write { self.prepare(run, buffer)? } else { run.slot(buffer) };
+        for (access, buffer) in command.accesses() {
+            if access != Access::Read {
+                let slot = if access == Access::Write { self.prepare(run, &buffer)? } else { run.slot(&buffer) };
                 outputs.push((slot, buffer, std::mem::take(&mut self.memory[slot])));
             }
         }
-        let mut io = Io::new(kernel.name);
+        let mut io = Io::new(name);
         let mut lent = outputs.iter_mut();
-        for (access, buffer) in kernel.access.iter().zip(buffers) {
+        for (access, buffer) in command.accesses() {
             match access {
-                Access::Read => io.input(buffer.dtype, self.bytes_in(&self.memory[run.slot(buffer)], buffer)),
+                Access::Read => io.input(buffer.dtype, self.bytes_in(&self.memory[run.slot(&buffer)], &buffer)),
                 Access::Write | Access::Update => {
                     let (_, buffer, memory) = lent.next().expect("an output a binding that writes");
                     let range = self.start()..self.after(buffer);
@@ -128,33 +137,33 @@ impl<R: RunTwin> Cpu<R> {
             }
         }
         let begun = run.profile.is_some().then(Instant::now);
-        R::run_twin(kernel, bytemuck::cast_slice(params), &mut io);
+        work(&mut io);
         if let (Some(profile), Some(begun)) = (&mut run.profile, begun) {
-            profile.add_host(begun, Span::of(kernel, "twin", bytemuck::cast_slice(params)));
+            profile.add_host(begun, Span::of(command, "twin"));
         }
         drop(io);
         for (slot, buffer, memory) in outputs {
             if let Some(watch) = &mut run.watch
                 && buffer.dtype == DType::F32
             {
-                let results: &[R] = bytemuck::cast_slice(self.bytes_in(&memory, buffer));
-                watch.look(kernel, results.iter().map(|value| value.to_f32()));
+                let results: &[R] = bytemuck::cast_slice(self.bytes_in(&memory, &buffer));
+                watch.look(name, results.iter().map(|value| value.to_f32()));
             }
             if self.guards {
-                self.check_guards(kernel, &memory, buffer)?;
+                self.check_guards(name, &memory, &buffer)?;
             }
             self.memory[slot] = memory;
         }
         Ok(())
     }
 
-    fn check_guards(&self, kernel: &AnyKernel, memory: &[Line], buffer: &BufferRef) -> Result<()> {
+    fn check_guards(&self, name: &str, memory: &[Line], buffer: &BufferRef) -> Result<()> {
         let bytes: &[u8] = bytemuck::cast_slice(memory);
         let intact = bytes[..self.start()].iter().chain(&bytes[self.after(buffer)..]).all(|byte| *byte == SENTINEL.0[0]);
         if intact {
             return Ok(());
         }
-        Err(Error::Rejected { device: "the CPU".into(), what: kernel.name.into(), reason: "it wrote outside its output".into() })
+        Err(Error::Rejected { device: "the CPU".into(), what: name.into(), reason: "it wrote outside its output".into() })
     }
 
     fn download(&self, run: &Run<'_>, from: &BufferRef) -> HostBuffer {
