@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use serde::Serialize;
 use wgtune_engine::Device;
+use wgtune_engine::device::Config;
 use wgtune_models::error::Error;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::{Lora, Tuning};
@@ -26,12 +27,23 @@ pub struct Compute {
     /// The same seed on the same device gives the same result, to the bit
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Take kernels by rule, instead of timing their variants on the device where they are first needed
+    #[arg(long)]
+    pub no_tune: bool,
 }
 
 impl Compute {
     /// Opens the device.
     pub fn open(&self) -> Result<Device, wgtune_engine::Error> {
-        Device::open(&self.device)
+        let device = Device::open_with(&self.device, &self.config())?;
+        device.words().iter().for_each(note);
+        Ok(device)
+    }
+
+    /// How the device is opened: tuned, with what is found kept in the user's cache folder.
+    pub fn config(&self) -> Config {
+        let cache = if self.no_tune { None } else { dirs::cache_dir().map(|folder| folder.join("wgtune")) };
+        Config { cache, ..Config::default() }
     }
 }
 

@@ -4,8 +4,10 @@ mod cpu;
 mod gpu;
 pub mod parallel;
 mod profile;
+mod tune;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -30,6 +32,7 @@ pub struct Device(Arc<Inner>);
 
 struct Inner {
     name: String,
+    words: Vec<String>,
     next_id: AtomicU64,
     pending: Mutex<Pending>,
     executor: Mutex<Executor>,
@@ -67,6 +70,9 @@ pub struct Config {
     pub shader: Option<usize>,
     /// Runs every command as it was recorded, on its own.
     pub no_fusion: bool,
+    /// Times the shaders of a kernel where it is first needed, and keeps in this folder which was the fastest, and what the
+    /// driver compiled. Without it shaders are taken by rule.
+    pub cache: Option<PathBuf>,
 }
 
 /// Memory of a device, in bytes.
@@ -131,14 +137,15 @@ impl Device {
 
     /// [`open`](Self::open), with a configuration of one's own.
     pub fn open_with(name: &str, config: &Config) -> Result<Device> {
+        let mut words = Vec::new();
         let backend = match name {
             "cpu" => Backend::Cpu(cpu::Cpu::new(config)),
             "reference" => Backend::Reference(cpu::Cpu::new(config)),
             "auto" => match gpu::best_real() {
-                Some(adapter) => Backend::Gpu(Box::new(gpu::Gpu::open(adapter, config)?)),
+                Some(adapter) => Backend::Gpu(Box::new(gpu::Gpu::open(adapter, config, &mut words)?)),
                 None => Backend::Cpu(cpu::Cpu::new(config)),
             },
-            _ => Backend::Gpu(Box::new(gpu::Gpu::open(gpu::find(name)?, config)?)),
+            _ => Backend::Gpu(Box::new(gpu::Gpu::open(gpu::find(name)?, config, &mut words)?)),
         };
         let name = match &backend {
             Backend::Cpu(_) => format!("CPU ({} threads)", rayon::current_num_threads()),
@@ -149,6 +156,7 @@ impl Device {
             Executor { backend, slots: Slots::default(), watch: None, profile: None, fuses: !config.no_fusion, failed: None };
         Ok(Device(Arc::new(Inner {
             name,
+            words,
             next_id: AtomicU64::new(1),
             pending: Mutex::default(),
             executor: Mutex::new(executor),
@@ -168,6 +176,11 @@ impl Device {
     /// What to call it: the adapter's name and backend.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// What there was to say when it was opened: a cache that is ignored, and why.
+    pub fn words(&self) -> &[String] {
+        &self.0.words
     }
 
     /// Whether it is the CPU backend.

@@ -112,6 +112,12 @@ pub(super) fn title(adapter: &wgpu::Adapter) -> String {
     format!("{} ({})", info.name, info.backend)
 }
 
+/// Adapter and driver, to tell whether what was measured on one is true of another.
+pub(super) fn version(adapter: &wgpu::Adapter) -> String {
+    let info = adapter.get_info();
+    format!("{} ({}), {} {}", info.name, info.backend, info.driver, info.driver_info)
+}
+
 /// Smallest and largest subgroup, where the adapter has subgroups.
 pub(super) fn subgroup_sizes(adapter: &wgpu::Adapter) -> Option<(u32, u32)> {
     let info = adapter.get_info();

@@ -26,7 +26,7 @@ struct Faults {
 impl Driver {
     pub fn open(adapter: &wgpu::Adapter) -> Result<Driver> {
         let name = adapters::title(adapter);
-        let helpful = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let helpful = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let limits = adapter.limits();
         let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             required_features: adapter.features() & helpful,

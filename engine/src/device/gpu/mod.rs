@@ -2,6 +2,7 @@
 
 mod adapters;
 mod bindings;
+mod compiled;
 mod driver;
 mod encoding;
 mod fused;
@@ -9,19 +10,23 @@ mod memory;
 mod params;
 mod pipelines;
 mod timing;
+mod tuning;
 
 use super::{Config, HostBuffer, Run, Span, bytes_of};
+use crate::device::tune::Winners;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Traits;
 use crate::recording::{BufferRef, Command};
 use bindings::Bindings;
+use compiled::Compiled;
 use driver::Driver;
 use encoding::Encoding;
 use memory::Memory;
 use params::Params;
 use pipelines::Pipelines;
 use timing::Timing;
+use tuning::Tuner;
 
 pub use adapters::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 pub(crate) use adapters::{best_real, find};
@@ -35,10 +40,15 @@ pub(crate) struct Gpu {
     pipelines: Pipelines,
     bindings: Bindings,
     params: Params,
+    /// The shader to take of every kernel that allows it.
+    forced: Option<usize>,
+    tuner: Option<Tuner>,
+    compiled: Option<Compiled>,
 }
 
 impl Gpu {
-    pub fn open(adapter: wgpu::Adapter, config: &Config) -> Result<Gpu> {
+    /// Opens an adapter; `words` gets what there is to say of its caches.
+    pub fn open(adapter: wgpu::Adapter, config: &Config, words: &mut Vec<String>) -> Result<Gpu> {
         let driver = Driver::open(&adapter)?;
         let traits = Traits {
             software: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
@@ -47,9 +57,29 @@ impl Gpu {
             workgroup_invocations: driver.limits.max_compute_invocations_per_workgroup,
         };
         let memory = Memory::new(&driver, config.guards)?;
-        let pipelines = Pipelines::new(&driver, config.shader);
+        let (tuner, compiled) = match &config.cache {
+            // A guarded kernel is looked at after every run.
+            Some(folder) if !config.guards => {
+                let (winners, word) = Winners::open(folder, &adapters::version(&adapter));
+                words.extend(word);
+                (Some(Tuner::new(winners)), Compiled::open(folder, &adapter, &driver))
+            }
+            _ => (None, None),
+        };
+        let pipelines = Pipelines::new(&driver, compiled.as_ref().map(|compiled| compiled.cache.clone()));
         let (bindings, params) = (Bindings::default(), Params::default());
-        Ok(Gpu { driver, traits, guards: config.guards, memory, pipelines, bindings, params })
+        Ok(Gpu {
+            driver,
+            traits,
+            guards: config.guards,
+            memory,
+            pipelines,
+            bindings,
+            params,
+            forced: config.shader,
+            tuner,
+            compiled,
+        })
     }
 
     pub fn name(&self) -> String {
@@ -93,6 +123,9 @@ impl Gpu {
         }
         encoding.submit(&self.driver);
         self.driver.check("a recording")?;
+        if let Some(tuner) = &mut self.tuner {
+            tuner.winners.save();
+        }
         Ok(downloads)
     }
 
@@ -117,25 +150,11 @@ impl Gpu {
         for written in command.overwrites() {
             self.memory.prepare(&self.driver, encoding, run, &written)?;
         }
-        let (ready, buffers) = match command {
-            Command::Dispatch { kernel, params, buffers } => {
-                let params = bytemuck::cast_slice(params);
-                (self.pipelines.ready(&self.driver, &self.traits, kernel, params)?, buffers)
-            }
-            Command::Fused { elements, steps, outputs, buffers } => {
-                (self.pipelines.ready_fused(&self.driver, *elements, steps, outputs, buffers)?, buffers)
-            }
-            _ => unreachable!("only dispatches are dispatched"),
-        };
+        let shader = if let Command::Dispatch { .. } = command { self.shader(encoding, run, command, offset)? } else { 0 };
+        let (ready, buffers) = self.pipelines.of_command(&self.driver, command, shader)?;
         let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
         let group = self.bindings.group(&self.driver, &ready, &spans);
-        let encode = |pass: &mut wgpu::ComputePass<'static>| {
-            pass.set_pipeline(ready.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.set_bind_group(1, self.params.group(), &[offset]);
-            let [x, y, z] = ready.workgroups;
-            pass.dispatch_workgroups(x, y, z);
-        };
+        let encode = |pass: &mut wgpu::ComputePass<'static>| ready.encode(pass, group, self.params.group(), offset);
         match (timing, &mut run.profile) {
             (Some(timing), Some(profile)) => {
                 timing.dispatch(&self.driver, encoding, profile, Span::of(command, ready.source), encode)?;
@@ -161,6 +180,14 @@ impl Gpu {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if let Some(compiled) = &self.compiled {
+            compiled.save();
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::collections::hash_map::Entry;
 use super::driver::Driver;
 use super::fused;
 use crate::error::Result;
-use crate::kernel::{Access, AnyKernel, Traits, grid};
-use crate::recording::{BufferRef, Step, fused_access};
+use crate::kernel::{Access, AnyKernel, grid};
+use crate::recording::{BufferRef, Command, Step, fused_access};
 
 /// The most bytes of parameters a kernel may have.
 pub(super) const PARAMS_BYTES: u64 = 512;
@@ -21,7 +21,7 @@ pub(super) struct Pipelines {
     layouts: HashMap<u64, Layout>,
     /// Group 1: the parameters, at an offset that each dispatch gives.
     pub params_layout: wgpu::BindGroupLayout,
-    forced: Option<usize>,
+    cache: Option<wgpu::PipelineCache>,
     checked: bool,
     key: Vec<u64>,
 }
@@ -42,9 +42,26 @@ pub(super) struct Ready<'a> {
     pub source: &'static str,
 }
 
+impl Ready<'_> {
+    /// Encodes the dispatch, whose parameters lie at `offset`.
+    pub fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'static>,
+        buffers: &wgpu::BindGroup,
+        params: &wgpu::BindGroup,
+        offset: u32,
+    ) {
+        pass.set_pipeline(self.pipeline);
+        pass.set_bind_group(0, buffers, &[]);
+        pass.set_bind_group(1, params, &[offset]);
+        let [x, y, z] = self.workgroups;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 impl Pipelines {
-    /// `forced` is the shader to take of every kernel that allows it.
-    pub fn new(driver: &Driver, forced: Option<usize>) -> Pipelines {
+    /// `cache` holds what the driver compiled in earlier runs.
+    pub fn new(driver: &Driver, cache: Option<wgpu::PipelineCache>) -> Pipelines {
         let params = wgpu::BindGroupLayoutEntry {
             binding: 0,
             visibility: wgpu::ShaderStages::COMPUTE,
@@ -64,18 +81,34 @@ impl Pipelines {
             modules: HashMap::new(),
             layouts: HashMap::new(),
             params_layout,
-            forced,
+            cache,
             checked: cfg!(debug_assertions),
             key: Vec::new(),
         }
     }
 
-    /// The pipeline and workgroups for a kernel and its parameters.
-    pub fn ready(&mut self, driver: &Driver, traits: &Traits, kernel: &'static AnyKernel, params: &[u8]) -> Result<Ready<'_>> {
+    /// The pipeline and workgroups of a dispatch, by this shader where it is of one kernel, and its buffers.
+    pub fn of_command<'a>(
+        &'a mut self,
+        driver: &Driver,
+        command: &'a Command,
+        shader: usize,
+    ) -> Result<(Ready<'a>, &'a [BufferRef])> {
+        match command {
+            Command::Dispatch { kernel, params, buffers } => {
+                Ok((self.ready(driver, kernel, bytemuck::cast_slice(params), shader)?, buffers))
+            }
+            Command::Fused { elements, steps, outputs, buffers } => {
+                Ok((self.ready_fused(driver, *elements, steps, outputs, buffers)?, buffers))
+            }
+            _ => unreachable!("only dispatches are dispatched"),
+        }
+    }
+
+    fn ready(&mut self, driver: &Driver, kernel: &'static AnyKernel, params: &[u8], shader: usize) -> Result<Ready<'_>> {
         if kernel.shaders == 0 {
             return Err(driver.rejected(kernel.name, "it has no shader: use --device cpu".to_string()));
         }
-        let shader = self.shader(traits, kernel, params);
         let constants = (kernel.constants)(params, shader);
         self.key.clear();
         self.key.extend([std::ptr::from_ref(kernel) as u64, shader as u64]);
@@ -91,8 +124,7 @@ impl Pipelines {
         Ok(Ready { pipeline: &self.compiled[&self.key], layout, signature, workgroups, source })
     }
 
-    /// The pipeline and workgroups for a fused command.
-    pub fn ready_fused(
+    fn ready_fused(
         &mut self,
         driver: &Driver,
         elements: usize,
@@ -115,11 +147,6 @@ impl Pipelines {
         let signature = signature(access);
         let layout = &self.layouts[&signature].buffers;
         Ok(Ready { pipeline: &self.fused[&shape], layout, signature, workgroups, source })
-    }
-
-    fn shader(&self, traits: &Traits, kernel: &AnyKernel, params: &[u8]) -> usize {
-        let forced = self.forced.map(|index| index.min(kernel.shaders - 1));
-        forced.filter(|&index| (kernel.allows)(params, index, traits)).unwrap_or_else(|| (kernel.choose)(params, traits))
     }
 
     fn compile(
@@ -166,7 +193,7 @@ impl Pipelines {
                 // Kernels write their shared memory before they read it, and clearing it takes software adapters seconds.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: self.cache.as_ref(),
         });
         driver.check(name)?;
         Ok(pipeline)

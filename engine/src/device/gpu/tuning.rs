@@ -1,0 +1,158 @@
+//! Times a kernel's shaders on the buffers of the dispatch that first needs them.
+
+use std::time::{Duration, Instant};
+
+use super::Gpu;
+use super::encoding::Encoding;
+use super::timing::Timing;
+use crate::device::tune::Winners;
+use crate::device::{Profile, Run, Span};
+use crate::error::Result;
+use crate::kernel::{Access, AnyKernel};
+use crate::recording::Command;
+
+/// How long a device may be tuned in one run of the program. What is met later takes the shader that suits by rule.
+const BUDGET: Duration = Duration::from_secs(20);
+/// Timed dispatches of each shader.
+const REPETITIONS: usize = 3;
+/// By how much a shader must beat the one that suits by rule: less may be noise.
+const MARGIN: f64 = 0.95;
+
+/// The tuner of one device.
+pub(super) struct Tuner {
+    pub winners: Winners,
+    spent: Duration,
+}
+
+impl Tuner {
+    pub fn new(winners: Winners) -> Tuner {
+        Tuner { winners, spent: Duration::ZERO }
+    }
+}
+
+impl Gpu {
+    /// Which shader a dispatch takes: the one that was asked for, the fastest known, or the one that suits by rule.
+    pub(super) fn shader(&mut self, encoding: &mut Encoding, run: &Run<'_>, command: &Command, offset: u32) -> Result<usize> {
+        let Command::Dispatch { kernel, params, .. } = command else { unreachable!("only kernels have shaders") };
+        let bytes = bytemuck::cast_slice(params);
+        let by_rule = || (kernel.choose)(bytes, &self.traits);
+        if let Some(forced) = self.forced.map(|index| index.min(kernel.shaders.saturating_sub(1))) {
+            return Ok(if (kernel.allows)(bytes, forced, &self.traits) { forced } else { by_rule() });
+        }
+        // A kernel that updates a buffer cannot be run twice.
+        if kernel.shaders < 2 || kernel.access.contains(&Access::Update) {
+            return Ok(by_rule());
+        }
+        let Some(tuner) = &mut self.tuner else { return Ok(by_rule()) };
+        if let Some(known) = tuner.winners.find(kernel, params) {
+            // A bucket is wider than what each shader allows.
+            return Ok(if (kernel.allows)(bytes, known, &self.traits) { known } else { by_rule() });
+        }
+        if tuner.spent >= BUDGET {
+            return Ok(by_rule());
+        }
+        let begun = Instant::now();
+        let fastest = self.fastest(encoding, run, kernel, command, offset)?;
+        if let Some(tuner) = &mut self.tuner {
+            tuner.winners.insert(kernel, params, fastest);
+            tuner.spent += begun.elapsed();
+        }
+        Ok(fastest)
+    }
+
+    fn fastest(
+        &mut self,
+        encoding: &mut Encoding,
+        run: &Run<'_>,
+        kernel: &'static AnyKernel,
+        command: &Command,
+        offset: u32,
+    ) -> Result<usize> {
+        let Command::Dispatch { params, .. } = command else { unreachable!("only kernels have shaders") };
+        let bytes = bytemuck::cast_slice(params);
+        let by_rule = (kernel.choose)(bytes, &self.traits);
+        let allowed: Vec<usize> =
+            (0..kernel.shaders).filter(|&shader| shader != by_rule && (kernel.allows)(bytes, shader, &self.traits)).collect();
+        if allowed.is_empty() {
+            return Ok(by_rule);
+        }
+        let mut timing = Timing::new(&self.driver)?;
+        let (mut best, mut least) =
+            (by_rule, self.seconds(encoding, &mut timing, run, command, by_rule, offset, f64::MAX)? * MARGIN);
+        for shader in allowed {
+            let seconds = self.seconds(encoding, &mut timing, run, command, shader, offset, least)?;
+            if seconds < least {
+                (best, least) = (shader, seconds);
+            }
+        }
+        Ok(best)
+    }
+
+    /// The least time of a few dispatches; of one alone, if that takes several times as long as the best so far.
+    #[allow(clippy::too_many_arguments)] // all that a dispatch is made of
+    fn seconds(
+        &mut self,
+        encoding: &mut Encoding,
+        timing: &mut Timing,
+        run: &Run<'_>,
+        command: &Command,
+        shader: usize,
+        offset: u32,
+        least: f64,
+    ) -> Result<f64> {
+        let mut profile = Profile::default();
+        // The first one may compile, and warms caches.
+        for dispatch in 0..=REPETITIONS {
+            let (ready, buffers) = self.pipelines.of_command(&self.driver, command, shader)?;
+            let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
+            let group = self.bindings.group(&self.driver, &ready, &spans);
+            let span = Span::of(command, ready.source);
+            timing.dispatch(&self.driver, encoding, &mut profile, span, |pass| {
+                ready.encode(pass, group, self.params.group(), offset)
+            })?;
+            if dispatch == 0 {
+                timing.read(&self.driver, encoding, &mut profile)?;
+                if profile.spans.last().is_some_and(|span| span.seconds > 4.0 * least) {
+                    break;
+                }
+                profile.spans.clear();
+            }
+        }
+        timing.read(&self.driver, encoding, &mut profile)?;
+        Ok(profile.spans.iter().map(|span| span.seconds).fold(f64::MAX, f64::min))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::device::{Config, adapters};
+    use crate::random::Philox;
+    use crate::{Device, ops};
+
+    #[test]
+    fn a_second_run_takes_the_winners_of_the_first_and_gives_the_same_bits() {
+        if adapters().is_empty() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { cache: Some(folder.path().to_path_buf()), ..Config::default() };
+        let run = || {
+            let device = Device::open_with("gpu", &config).unwrap();
+            assert_eq!(device.words(), [""; 0]);
+            let values: Vec<f32> = (0..96 * 96).map(|at| Philox::new(3).normal(at)).collect();
+            let x = device.tensor(&values, [96, 96]);
+            ops::softmax(&ops::matmul(&x, &x.transpose())).to_vec().unwrap()
+        };
+        let winners = || {
+            let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+            let file = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "json")).unwrap();
+            fs::read_to_string(file).unwrap()
+        };
+        let (first, found) = (run(), winners());
+        assert!(["matmul ", "softmax "].iter().all(|kernel| found.contains(kernel)), "{found}");
+        assert_eq!(run(), first);
+        assert_eq!(winners(), found, "nothing is timed again");
+    }
+}

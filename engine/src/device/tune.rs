@@ -1,0 +1,166 @@
+//! What was the fastest shader of each kernel on this device, kept on disk from run to run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::AnyKernel;
+
+/// The layout of the file; another one is not read.
+const VERSION: u32 = 1;
+
+/// The winners of one device.
+pub(crate) struct Winners {
+    file: PathBuf,
+    content: Content,
+    /// What was looked up before, by kernel and bucket.
+    known: HashMap<Vec<u32>, usize>,
+    hashes: HashMap<usize, u64>,
+    changed: bool,
+    key: Vec<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    /// Adapter and driver: winners of another are of no use.
+    device: String,
+    /// The name of a shader by kernel, hash of the kernel's shaders, and bucket.
+    winners: BTreeMap<String, String>,
+}
+
+impl Winners {
+    /// Those in `folder` of a device, and a word on a file that could not be used. `device` names adapter, driver and version.
+    pub fn open(folder: &Path, device: &str) -> (Winners, Option<String>) {
+        let file = folder.join(format!("tuning-{:016x}.json", hash_of(device)));
+        let fresh = Content { version: VERSION, device: device.to_string(), winners: BTreeMap::new() };
+        let ignored = |reason: &str| Some(format!("{} is ignored: {reason}; this device is tuned anew", file.display()));
+        let (content, word) = match fs::read(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (fresh, None),
+            Err(error) => (fresh, ignored(&error.to_string())),
+            Ok(bytes) => match serde_json::from_slice::<Content>(&bytes) {
+                Err(error) => (fresh, ignored(&error.to_string())),
+                Ok(content) if content.version != VERSION => (fresh, ignored(&format!("expected version {VERSION}"))),
+                Ok(content) if content.device != device => (fresh, ignored(&format!("it is of {}", content.device))),
+                Ok(content) => (content, None),
+            },
+        };
+        (Winners { file, content, known: HashMap::new(), hashes: HashMap::new(), changed: false, key: Vec::new() }, word)
+    }
+
+    /// The fastest shader of a kernel for parameters of this bucket, if that is known.
+    pub fn find(&mut self, kernel: &'static AnyKernel, params: &[u32]) -> Option<usize> {
+        self.key.clear();
+        self.key.extend(address(kernel));
+        self.key.extend(params.iter().map(|&word| rounded(word)));
+        if let Some(&shader) = self.known.get(&self.key) {
+            return Some(shader);
+        }
+        let entry = self.entry(kernel, params);
+        let name = self.content.winners.get(&entry)?;
+        let shader = (0..kernel.shaders).find(|&shader| shader_name(kernel, shader) == *name)?;
+        self.known.insert(self.key.clone(), shader);
+        Some(shader)
+    }
+
+    /// Keeps the fastest shader of a bucket.
+    pub fn insert(&mut self, kernel: &'static AnyKernel, params: &[u32], shader: usize) {
+        let entry = self.entry(kernel, params);
+        self.content.winners.insert(entry, shader_name(kernel, shader));
+        self.changed = true;
+    }
+
+    /// Writes what is new. A cache that cannot be written is no failure: the next run tunes again.
+    pub fn save(&mut self) {
+        if std::mem::take(&mut self.changed)
+            && let Ok(text) = serde_json::to_vec_pretty(&self.content)
+        {
+            write(&self.file, &text);
+        }
+    }
+
+    fn entry(&mut self, kernel: &'static AnyKernel, params: &[u32]) -> String {
+        let hash = *self.hashes.entry(std::ptr::from_ref(kernel) as usize).or_insert_with(|| {
+            let texts = (0..kernel.shaders).map(|shader| wgtune_shaders::source((kernel.source)(shader)).unwrap_or_default());
+            hash_of(&texts.collect::<Vec<_>>())
+        });
+        let bucket: Vec<String> = params.iter().map(|&word| rounded(word).to_string()).collect();
+        format!("{} {hash:016x} {}", kernel.name, bucket.join(","))
+    }
+}
+
+/// Writes a file of the cache beside its place, then moves it there.
+pub(crate) fn write(file: &Path, bytes: &[u8]) {
+    let Some(folder) = file.parent() else { return };
+    let beside = file.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(&beside, bytes)).and_then(|()| fs::rename(&beside, file));
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+}
+
+/// A bucket holds what differs in size by less than two; small numbers, often flags and types, each have their own.
+fn rounded(word: u32) -> u32 {
+    if word <= 64 { word } else { word.checked_next_power_of_two().unwrap_or(u32::MAX) }
+}
+
+/// The same file may be run in several ways: which of a kernel's shaders it is counts too.
+fn shader_name(kernel: &AnyKernel, shader: usize) -> String {
+    format!("{shader} {}", (kernel.source)(shader))
+}
+
+fn address(kernel: &'static AnyKernel) -> [u32; 2] {
+    let address = std::ptr::from_ref(kernel) as u64;
+    [address as u32, (address >> 32) as u32]
+}
+
+pub(crate) fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::OPS;
+
+    fn matmul() -> &'static AnyKernel {
+        OPS.iter().flat_map(|op| op.kernels).find(|kernel| kernel.name == "matmul").expect("there is one")
+    }
+
+    #[test]
+    fn winners_come_back_for_their_bucket_and_their_device_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut winners, word) = Winners::open(folder.path(), "card, driver 1");
+        assert_eq!(word, None);
+        assert_eq!(winners.find(matmul(), &[1000, 3]), None);
+        winners.insert(matmul(), &[1000, 3], 1);
+        winners.save();
+        let (mut again, word) = Winners::open(folder.path(), "card, driver 1");
+        assert_eq!(word, None);
+        for (params, expected) in [([1000, 3], Some(1)), ([1024, 3], Some(1)), ([1025, 3], None), ([1000, 4], None)] {
+            assert_eq!(again.find(matmul(), &params), expected, "{params:?}");
+        }
+        let (mut other, _) = Winners::open(folder.path(), "card, driver 2");
+        assert_eq!(other.find(matmul(), &[1000, 3]), None);
+    }
+
+    #[test]
+    fn a_corrupt_or_foreign_file_is_ignored_with_a_word_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(format!("tuning-{:016x}.json", hash_of("card")));
+        let foreign = r#"{"version": 1, "device": "another", "winners": {}}"#;
+        for (content, reason) in [("{\"version\": 1, \"dev", "EOF"), (foreign, "it is of another"), ("[]", "expected")] {
+            fs::write(&file, content).unwrap();
+            let (mut winners, word) = Winners::open(folder.path(), "card");
+            assert!(word.is_some_and(|word| word.contains(reason) && word.contains("tuning-")), "{content}");
+            winners.insert(matmul(), &[1], 0);
+            winners.save();
+            assert_eq!(Winners::open(folder.path(), "card").1, None);
+        }
+    }
+}
