@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
@@ -66,10 +65,10 @@ fn tensor(device: &Device, view: &View<'_>, purpose: Use) -> Option<Tensor> {
     }
     // Norms and biases are small, and enter sums: they are widened at once.
     if purpose == Use::Frozen && view.shape.len() > 1 {
-        return Some(device.tensor_of_bytes(Arc::new(view.bytes.to_vec()), view.dtype, view.shape));
+        return Some(device.tensor_of_bytes(view.payload(), view.dtype, view.shape));
     }
     let tensor = match view.dtype {
-        DType::F32 => device.tensor_of_bytes(Arc::new(view.bytes.to_vec()), DType::F32, view.shape),
+        DType::F32 => device.tensor_of_bytes(view.payload(), DType::F32, view.shape),
         _ => device.tensor(&view.to_f32(), view.shape),
     };
     Some(if purpose == Use::Trained { tensor.requiring_grad() } else { tensor })

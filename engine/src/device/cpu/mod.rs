@@ -11,18 +11,50 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Io};
 use crate::real::Real;
-use crate::recording::{BufferRef, Command};
+use crate::recording::{BufferRef, Command, Payload};
 
 /// A cache line: what memory is taken in, so that vectors are aligned.
 #[derive(Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-const SENTINEL: Line = Line([0xA5; 64]);
+/// Stands on both sides of a tensor in guarded memory.
+const SENTINEL: u8 = 0xA5;
+
+/// What a slot has: memory of its own, or bytes that were uploaded and are only read, which stay where they are.
+enum Memory {
+    Own(Vec<Line>),
+    Lent(Payload),
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Memory::Own(Vec::new())
+    }
+}
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Memory::Own(lines) => bytemuck::cast_slice(lines),
+            Memory::Lent(payload) => (**payload).as_ref(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Own(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Lent(_) => unreachable!("what is written has memory of its own"),
+        }
+    }
+}
+
+/// Uploads of fewer bytes are copied: they are made anew all the time, and their slots used again.
+const LENT: usize = 64 * 1024;
 
 /// The CPU, computing in `R`.
 pub(crate) struct Cpu<R> {
-    memory: Vec<Vec<Line>>,
+    memory: Vec<Memory>,
     guards: bool,
     real: std::marker::PhantomData<R>,
 }
@@ -43,7 +75,7 @@ impl<R: RunTwin> Cpu<R> {
 
     pub fn release(&mut self, idle: &[usize]) {
         for &slot in idle {
-            self.memory[slot] = Vec::new();
+            self.memory[slot] = Memory::default();
         }
     }
 
@@ -51,7 +83,7 @@ impl<R: RunTwin> Cpu<R> {
         let mut downloads = Vec::new();
         for command in &run.recording.commands {
             match command {
-                Command::Upload { to, data } => self.upload(&run, to, (**data).as_ref())?,
+                Command::Upload { to, data } => self.upload(&run, to, data)?,
                 Command::Dispatch { kernel, params, .. } => {
                     self.dispatch(&mut run, command, |io| R::run_twin(kernel, bytemuck::cast_slice(params), io))?;
                 }
@@ -68,24 +100,42 @@ impl<R: RunTwin> Cpu<R> {
 
     /// The memory of a slot, taken from the system when it is first needed.
     fn prepare(&mut self, run: &Run<'_>, buffer: &BufferRef) -> Result<usize> {
-        let slot = run.slot(buffer);
-        if self.memory.len() <= slot {
-            self.memory.resize_with(slot + 1, Vec::new);
-        }
+        let slot = self.slot(run, buffer);
         let lines = run.slots.size(slot) / 64 + 2 * self.guards as usize;
-        if self.memory[slot].len() != lines {
-            self.memory[slot] = bytemuck::try_zeroed_vec(lines).map_err(|()| Error::OutOfMemory {
+        if !matches!(&self.memory[slot], Memory::Own(own) if own.len() == lines) {
+            let zeroed = bytemuck::try_zeroed_vec(lines).map_err(|()| Error::OutOfMemory {
                 device: "the CPU".into(),
                 in_use: run.slots.in_use(),
                 reason: format!("the system refused {} bytes", lines * 64),
             })?;
+            self.memory[slot] = Memory::Own(zeroed);
         }
         if self.guards {
-            self.memory[slot][0] = SENTINEL;
-            let after = self.after(buffer);
-            bytemuck::cast_slice_mut(&mut self.memory[slot])[after..].fill(SENTINEL.0[0]);
+            let (start, after) = (self.start(), self.after(buffer));
+            let bytes = self.memory[slot].bytes_mut();
+            bytes[..start].fill(SENTINEL);
+            bytes[after..].fill(SENTINEL);
         }
         Ok(slot)
+    }
+
+    /// The memory of a slot that is about to be updated, no longer lent.
+    fn own(&mut self, run: &Run<'_>, buffer: &BufferRef) -> Result<usize> {
+        let slot = run.slot(buffer);
+        if let Memory::Lent(payload) = &self.memory[slot] {
+            let payload = payload.clone();
+            self.prepare(run, buffer)?;
+            self.memory[slot].bytes_mut()[..(*payload).as_ref().len()].copy_from_slice((*payload).as_ref());
+        }
+        Ok(slot)
+    }
+
+    fn slot(&mut self, run: &Run<'_>, buffer: &BufferRef) -> usize {
+        let slot = run.slot(buffer);
+        if self.memory.len() <= slot {
+            self.memory.resize_with(slot + 1, Memory::default);
+        }
+        slot
     }
 
     fn start(&self) -> usize {
@@ -96,14 +146,22 @@ impl<R: RunTwin> Cpu<R> {
         self.start() + buffer.elements * buffer.dtype.size_in::<R>()
     }
 
-    fn bytes_in<'a>(&self, memory: &'a [Line], buffer: &BufferRef) -> &'a [u8] {
-        &bytemuck::cast_slice(memory)[self.start()..self.after(buffer)]
+    fn bytes_in<'a>(&self, memory: &'a Memory, buffer: &BufferRef) -> &'a [u8] {
+        &memory.bytes()[self.start()..self.after(buffer)]
     }
 
-    fn upload(&mut self, run: &Run<'_>, to: &BufferRef, data: &[u8]) -> Result<()> {
+    fn upload(&mut self, run: &Run<'_>, to: &BufferRef, payload: &Payload) -> Result<()> {
+        let data: &[u8] = (**payload).as_ref();
+        let is_as_stored = to.dtype != DType::F32 || size_of::<R>() == 4;
+        let is_aligned = data.as_ptr().align_offset(to.dtype.size()) == 0;
+        if data.len() >= LENT && is_as_stored && is_aligned && !self.guards {
+            let slot = self.slot(run, to);
+            self.memory[slot] = Memory::Lent(payload.clone());
+            return Ok(());
+        }
         let slot = self.prepare(run, to)?;
         let range = self.start()..self.after(to);
-        let target = &mut bytemuck::cast_slice_mut(&mut self.memory[slot])[range];
+        let target = &mut self.memory[slot].bytes_mut()[range];
         if to.dtype == DType::F32 && size_of::<R>() != 4 {
             for (value, bytes) in bytemuck::cast_slice_mut::<u8, R>(target).iter_mut().zip(data.chunks_exact(4)) {
                 *value = R::from_f32(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
@@ -120,7 +178,7 @@ impl<R: RunTwin> Cpu<R> {
         let mut outputs = Vec::with_capacity(2);
         for (access, buffer) in command.accesses() {
             if access != Access::Read {
-                let slot = if access == Access::Write { self.prepare(run, &buffer)? } else { run.slot(&buffer) };
+                let slot = if access == Access::Write { self.prepare(run, &buffer)? } else { self.own(run, &buffer)? };
                 outputs.push((slot, buffer, std::mem::take(&mut self.memory[slot])));
             }
         }
@@ -132,7 +190,7 @@ impl<R: RunTwin> Cpu<R> {
                 Access::Write | Access::Update => {
                     let (_, buffer, memory) = lent.next().expect("an output a binding that writes");
                     let range = self.start()..self.after(buffer);
-                    io.output(buffer.dtype, &mut bytemuck::cast_slice_mut(memory)[range]);
+                    io.output(buffer.dtype, &mut memory.bytes_mut()[range]);
                 }
             }
         }
@@ -157,9 +215,9 @@ impl<R: RunTwin> Cpu<R> {
         Ok(())
     }
 
-    fn check_guards(&self, name: &str, memory: &[Line], buffer: &BufferRef) -> Result<()> {
-        let bytes: &[u8] = bytemuck::cast_slice(memory);
-        let intact = bytes[..self.start()].iter().chain(&bytes[self.after(buffer)..]).all(|byte| *byte == SENTINEL.0[0]);
+    fn check_guards(&self, name: &str, memory: &Memory, buffer: &BufferRef) -> Result<()> {
+        let bytes = memory.bytes();
+        let intact = bytes[..self.start()].iter().chain(&bytes[self.after(buffer)..]).all(|byte| *byte == SENTINEL);
         if intact {
             return Ok(());
         }
@@ -198,5 +256,27 @@ impl RunTwin for f64 {
     }
     fn host(values: &[f64]) -> HostBuffer {
         HostBuffer::F64(values.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::optim::{Sgd, SgdConfig};
+    use crate::{DType, Device, ops};
+
+    #[test]
+    fn what_is_lent_is_read_in_place_and_copied_before_it_is_updated() {
+        let device = Device::cpu();
+        let bytes = Arc::new(bytemuck::cast_slice::<f32, u8>(&vec![1.0; super::LENT]).to_vec());
+        let x = device.tensor_of_bytes(bytes.clone(), DType::F32, [super::LENT]);
+        assert_eq!(ops::sum(&x).item().unwrap(), super::LENT as f32);
+        assert_eq!(Arc::strong_count(&bytes), 2, "one here, one under the tensor");
+        let gradient = device.tensor(&vec![0.5; super::LENT], [super::LENT]);
+        Sgd::new(SgdConfig::default(), &[&x]).step(&[&x], &[&gradient], 1.0, None);
+        assert!(x.to_vec().unwrap().iter().all(|&value| value == 0.5));
+        assert_eq!(Arc::strong_count(&bytes), 1);
+        assert!(bytes.chunks_exact(4).all(|element| element == 1f32.to_le_bytes()), "the lender's bytes are as they were");
     }
 }

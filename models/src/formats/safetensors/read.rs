@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use memmap2::Mmap;
 use wgtune_engine::DType;
+use wgtune_engine::recording::Payload;
 
 use super::header::Header;
 use super::{INDEX_FILE, MODEL_FILE};
@@ -21,13 +23,13 @@ use crate::formats::json::Object;
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    files: Vec<Mapped>,
+    files: Vec<Arc<Mapped>>,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
 
 /// One tensor of a weight file, not copied.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The type of its elements.
     pub dtype: DType,
@@ -35,6 +37,20 @@ pub struct View<'a> {
     pub shape: &'a [usize],
     /// Its elements, row-major, little-endian. They may lie at any alignment.
     pub bytes: &'a [u8],
+    mapped: &'a Arc<Mapped>,
+    range: &'a Range<usize>,
+}
+
+/// Bytes of a mapped file, which stays mapped as long as they are there.
+struct Part {
+    mapped: Arc<Mapped>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.mapped.map[self.range.clone()]
+    }
 }
 
 #[derive(Debug)]
@@ -108,7 +124,7 @@ impl Weights {
             path: file.path.clone(),
             message: format!("tensor `{name}` is of type {}; expected F32, F16, BF16 or U32", entry.dtype),
         })?;
-        Ok(View { dtype, shape: &entry.shape, bytes: &file.map[entry.bytes.clone()] })
+        Ok(View { dtype, shape: &entry.shape, bytes: &file.map[entry.bytes.clone()], mapped: file, range: &entry.bytes })
     }
 
     /// The free-form strings of the file's header (`format`, which is `pt`, and whatever else).
@@ -129,7 +145,7 @@ impl Weights {
         let mapped = Mapped::open(path)?;
         let header = Header::parse(&mapped.map).map_err(|message| Error::Weights { path: path.to_path_buf(), message })?;
         let file = self.files.len();
-        self.files.push(mapped);
+        self.files.push(Arc::new(mapped));
         self.metadata.extend(header.metadata);
         for tensor in header.tensors {
             let entry = Entry { file, dtype: tensor.dtype, shape: tensor.shape, bytes: tensor.bytes };
@@ -162,14 +178,23 @@ impl Weights {
 }
 
 impl View<'_> {
+    /// The bytes without a copy: on the CPU a tensor that is only read stays in the file.
+    pub fn payload(&self) -> Payload {
+        Arc::new(Part { mapped: self.mapped.clone(), range: self.range.clone() })
+    }
+
     /// The elements as 32-bit floats; `U32` is converted too, exactly below 2^24.
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.dtype {
-            DType::F32 => elements(self.bytes, f32::from_le_bytes),
-            DType::F16 => elements(self.bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            DType::BF16 => elements(self.bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            DType::U32 => elements(self.bytes, |bytes| u32::from_le_bytes(bytes) as f32),
-        }
+        widen(self.dtype, self.bytes)
+    }
+}
+
+pub(super) fn widen(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        DType::F32 => elements(bytes, f32::from_le_bytes),
+        DType::F16 => elements(bytes, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        DType::BF16 => elements(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        DType::U32 => elements(bytes, |bytes| u32::from_le_bytes(bytes) as f32),
     }
 }
 

@@ -59,15 +59,14 @@ fn the_library_of_the_format_reads_what_is_saved() {
 #[test]
 fn elements_convert_to_f32() {
     let values = [1.5f32, -0.25, 1024.0];
-    let view = |dtype, bytes| View { dtype, shape: &[3], bytes }.to_f32();
     let bytes = |f: fn(f32) -> [u8; 2]| values.iter().flat_map(|&x| f(x)).collect::<Vec<_>>();
     let half = bytes(|x| half::f16::from_f32(x).to_le_bytes());
     let brain = bytes(|x| half::bf16::from_f32(x).to_le_bytes());
     let single: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
     // The values were chosen to be exact in all three types.
-    assert_eq!(view(DType::F16, &half), values);
-    assert_eq!(view(DType::BF16, &brain), values);
-    assert_eq!(view(DType::F32, &single), values);
+    assert_eq!(read::widen(DType::F16, &half), values);
+    assert_eq!(read::widen(DType::BF16, &brain), values);
+    assert_eq!(read::widen(DType::F32, &single), values);
 }
 
 #[test]
