@@ -118,16 +118,14 @@ impl Command {
 
     /// Its buffers, in the order of the bindings, and how it uses each.
     pub fn accesses(&self) -> impl Iterator<Item = (Access, BufferRef)> + '_ {
-        let (first, access, buffers): (Option<(Access, BufferRef)>, &[Access], &[BufferRef]) = match self {
-            Command::Upload { to, .. } => (Some((Access::Write, *to)), &[], &[]),
-            Command::Download { from } => (Some((Access::Read, *from)), &[], &[]),
-            Command::Dispatch { kernel, buffers, .. } => (None, kernel.access, buffers),
-            Command::Fused { outputs, buffers, .. } => {
-                (None, fused_access(buffers.len() - outputs.len(), outputs.len()), buffers)
-            }
-            Command::Free { .. } => (None, &[], &[]),
+        let (access, buffers): (&[Access], &[BufferRef]) = match self {
+            Command::Upload { to, .. } => (&[Access::Write], std::slice::from_ref(to)),
+            Command::Download { from } => (&[Access::Read], std::slice::from_ref(from)),
+            Command::Dispatch { kernel, buffers, .. } => (kernel.access, buffers),
+            Command::Fused { outputs, buffers, .. } => (fused_access(buffers.len() - outputs.len(), outputs.len()), buffers),
+            Command::Free { .. } => (&[], &[]),
         };
-        first.into_iter().chain(access.iter().copied().zip(buffers.iter().copied()))
+        access.iter().copied().zip(buffers.iter().copied())
     }
 }
 

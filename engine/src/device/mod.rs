@@ -311,8 +311,9 @@ impl Executor {
         let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
         // Whoever looks at every result wants to see them all.
         if self.fuses && watch.is_none() {
-            recording = passes::add_in_products(recording, |buffer| !slots.holds(buffer));
-            recording = passes::fuse(recording, |buffer| !slots.holds(buffer));
+            let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
+            recording = passes::add_in_products(recording, &reads);
+            recording = passes::fuse(recording, &reads);
         }
         let placement = passes::place(&recording, slots, |buffer| match &*backend {
             Backend::Cpu(cpu) => cpu.bytes(buffer),

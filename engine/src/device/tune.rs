@@ -1,10 +1,11 @@
 //! What was the fastest shader of each kernel on this device, kept on disk from run to run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::AnyKernel;
@@ -17,8 +18,8 @@ pub(crate) struct Winners {
     file: PathBuf,
     content: Content,
     /// What was looked up before, by kernel and bucket.
-    known: HashMap<Vec<u32>, usize>,
-    hashes: HashMap<usize, u64>,
+    known: FxHashMap<Vec<u32>, usize>,
+    hashes: FxHashMap<usize, u64>,
     changed: bool,
     key: Vec<u32>,
 }
@@ -48,7 +49,10 @@ impl Winners {
                 Ok(content) => (content, None),
             },
         };
-        (Winners { file, content, known: HashMap::new(), hashes: HashMap::new(), changed: false, key: Vec::new() }, word)
+        (
+            Winners { file, content, known: FxHashMap::default(), hashes: FxHashMap::default(), changed: false, key: Vec::new() },
+            word,
+        )
     }
 
     /// The fastest shader of a kernel for parameters of this bucket, if that is known.

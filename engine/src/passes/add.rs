@@ -1,19 +1,17 @@
 //! Lets products add: a product whose one reader adds something to it writes the sum itself.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::reads;
+use super::Reads;
 use crate::ops::{addition, with_residual};
 use crate::recording::{Command, Recording};
 
-/// The recording without the additions that a product before them can make. `is_new` tells whether a buffer comes into being in
-/// this recording.
-pub fn add_in_products(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recording {
-    let reads = reads(&recording, is_new);
+/// The recording without the additions that a product before them can make. Its reads stay as they are.
+pub fn add_in_products(recording: Recording, reads: &Reads) -> Recording {
     let mut out: Vec<Command> = Vec::with_capacity(recording.commands.len());
     // Where each buffer was last written.
-    let mut written: HashMap<u64, usize> = HashMap::new();
-    let mut gone: HashSet<u64> = HashSet::new();
+    let mut written: FxHashMap<u64, usize> = FxHashMap::default();
+    let mut gone: FxHashSet<u64> = FxHashSet::default();
     for command in recording.commands {
         match &command {
             Command::Free { buffer } if gone.contains(&buffer.id) => continue,
@@ -43,11 +41,13 @@ pub fn add_in_products(recording: Recording, is_new: impl Fn(u64) -> bool) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::passes::reads;
     use crate::{Device, ops};
 
     fn dispatches(device: &Device) -> (usize, usize) {
         let recorded = device.recorded();
-        (recorded.dispatches(), add_in_products(recorded, |_| true).dispatches())
+        let reads = reads(&recorded, |_| true);
+        (recorded.dispatches(), add_in_products(recorded, &reads).dispatches())
     }
 
     #[test]

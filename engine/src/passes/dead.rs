@@ -1,14 +1,14 @@
 //! Drops commands whose results nobody reads.
 
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 
 use crate::recording::{Command, Recording};
 
 /// The recording without the uploads and dispatches all of whose results are freed later in it and read by nobody in between.
 /// `is_new` tells whether a buffer comes into being in this recording: the `Free` of one that no longer does goes too.
 pub fn drop_dead(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recording {
-    let mut unread: HashSet<u64> = HashSet::new();
-    let mut written: HashSet<u64> = HashSet::new();
+    let mut unread: FxHashSet<u64> = FxHashSet::default();
+    let mut written: FxHashSet<u64> = FxHashSet::default();
     let mut kept = Vec::with_capacity(recording.commands.len());
     for command in recording.commands.into_iter().rev() {
         match &command {

@@ -1,9 +1,9 @@
 //! Fuses pointwise dispatches: where one computes elements from elements that another has just computed, both become one, and
 //! what only passes between them never reaches memory.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::FxHashSet;
 
-use super::reads;
+use super::Reads;
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
 use crate::recording::{BufferRef, Command, Recording, Step, Value};
@@ -13,9 +13,8 @@ const MOST_BUFFERS: usize = 8;
 /// Steps that it may have: their parameters fit in a uniform block.
 const MOST_STEPS: usize = 24;
 
-/// The recording with chains of pointwise dispatches fused. `is_new` tells whether a buffer comes into being in this recording.
-pub fn fuse(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recording {
-    let reads = reads(&recording, is_new);
+/// The recording with chains of pointwise dispatches fused.
+pub fn fuse(recording: Recording, reads: &Reads) -> Recording {
     let mut fuser = Fuser { reads, out: Vec::with_capacity(recording.commands.len()), group: Group::default() };
     recording.commands.into_iter().for_each(|command| fuser.take(command));
     fuser.close();
@@ -35,17 +34,16 @@ struct Group {
     originals: Vec<Command>,
     frees: Vec<BufferRef>,
     /// How often the steps read each result.
-    reads: HashMap<u64, usize>,
+    reads: Reads,
 }
 
-struct Fuser {
-    /// Of each buffer that begins and ends here.
-    reads: HashMap<u64, usize>,
+struct Fuser<'a> {
+    reads: &'a Reads,
     out: Vec<Command>,
     group: Group,
 }
 
-impl Fuser {
+impl Fuser<'_> {
     fn take(&mut self, command: Command) {
         if let Some(step) = Candidate::of(&command) {
             if !self.group.accepts(&step) {
@@ -54,6 +52,7 @@ impl Fuser {
             return self.group.add(step, command);
         }
         match command {
+            command if self.group.is_empty() => self.out.push(command),
             Command::Free { buffer } if self.group.touches(&buffer) => self.group.frees.push(buffer),
             command => {
                 if self.group.is_in_the_way_of(&command) {
@@ -67,7 +66,7 @@ impl Fuser {
     /// Ends the group: its steps as one dispatch, then the memory that waited for it.
     fn close(&mut self) {
         let mut group = std::mem::take(&mut self.group);
-        let freed: HashSet<u64> = group.frees.iter().map(|buffer| buffer.id).collect();
+        let freed: FxHashSet<u64> = group.frees.iter().map(|buffer| buffer.id).collect();
         if group.steps.len() < 2 {
             self.out.extend(group.originals);
             return self.out.extend(group.frees.into_iter().map(|buffer| Command::Free { buffer }));
@@ -123,7 +122,7 @@ impl Group {
     fn accepts(&self, candidate: &Candidate) -> bool {
         let is_result = |buffer: &BufferRef| self.results.iter().any(|result| result.id == buffer.id);
         let new_inputs = candidate.inputs.iter().filter(|input| !is_result(input) && !self.inputs.contains(input)).count();
-        self.steps.is_empty()
+        self.is_empty()
             || candidate.elements == self.elements
                 && candidate.inputs.iter().any(is_result)
                 && self.inputs.len() + new_inputs + self.results.len() < MOST_BUFFERS
@@ -151,6 +150,10 @@ impl Group {
         self.originals.push(original);
     }
 
+    fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     fn touches(&self, buffer: &BufferRef) -> bool {
         self.inputs.iter().chain(&self.results).any(|touched| touched.id == buffer.id)
     }
@@ -166,8 +169,15 @@ impl Group {
 mod tests {
     use super::*;
     use crate::device::{Config, adapters};
+    use crate::passes::reads;
     use crate::random::Philox;
     use crate::{Device, Tensor, ops};
+
+    fn fused(device: &Device) -> Recording {
+        let recorded = device.recorded();
+        let reads = reads(&recorded, |_| true);
+        fuse(recorded, &reads)
+    }
 
     fn steps(recording: &Recording) -> Vec<usize> {
         let count = |command: &Command| match command {
@@ -183,7 +193,7 @@ mod tests {
         let device = Device::cpu();
         let x = device.tensor(&[0.5; 100], [100]);
         let y = ops::add(&ops::exp(&ops::scale(&x, 2.0)), &x);
-        let fused = fuse(device.recorded(), |_| true);
+        let fused = fused(&device);
         assert_eq!(steps(&fused), [3], "{fused:?}");
         let Some(Command::Fused { buffers, .. }) = fused.commands.iter().find(|c| matches!(c, Command::Fused { .. })) else {
             panic!()
@@ -199,7 +209,7 @@ mod tests {
         let middle = ops::exp(&x);
         let y = ops::sqrt(&middle);
         let read_by_another = ops::matmul(&ops::neg(&y), &y);
-        let fused = fuse(device.recorded(), |_| true);
+        let fused = fused(&device);
         assert_eq!(steps(&fused), [3, 1], "{fused:?}");
         let Some(Command::Fused { outputs, .. }) = fused.commands.iter().find(|c| matches!(c, Command::Fused { .. })) else {
             panic!()
@@ -215,7 +225,7 @@ mod tests {
         let y = ops::exp(&x);
         x.replace(&[0; 16]);
         let z = ops::add(&y, &x);
-        assert_eq!(steps(&fuse(device.recorded(), |_| true)), [1, 1]);
+        assert_eq!(steps(&fused(&device)), [1, 1]);
         assert!((z.to_vec().unwrap()[0] - 1f32.exp()).abs() < 1e-6, "the exponential of what x was, plus 0");
     }
 

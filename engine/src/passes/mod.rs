@@ -5,7 +5,7 @@ mod dead;
 mod fuse;
 mod place;
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::recording::{Command, Recording};
 
@@ -15,8 +15,11 @@ pub use fuse::fuse;
 pub use place::{Placement, Slots, place};
 
 /// How often each buffer is read, of those that begin and end in one recording.
-fn reads(recording: &Recording, is_new: impl Fn(u64) -> bool) -> HashMap<u64, usize> {
-    let mut reads = HashMap::new();
+pub type Reads = FxHashMap<u64, usize>;
+
+/// Counts [`Reads`]. `is_new` tells whether a buffer comes into being in this recording.
+pub fn reads(recording: &Recording, is_new: impl Fn(u64) -> bool) -> Reads {
+    let mut reads = Reads::default();
     for command in &recording.commands {
         if let Command::Free { buffer } = command
             && is_new(buffer.id)

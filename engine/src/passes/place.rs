@@ -1,11 +1,13 @@
 //! Gives every buffer a slot of memory for as long as it lives, so that tensors that are never alive together share one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 
 use crate::recording::{BufferRef, Command, Recording};
 
 /// Where the buffers of one recording lie: a slot's index by buffer.
-pub type Placement = HashMap<u64, usize>;
+pub type Placement = FxHashMap<u64, usize>;
 
 /// The slots of one device: which there are, which are free, and which buffer lies where.
 #[derive(Default, Debug)]
@@ -15,9 +17,9 @@ pub struct Slots {
     /// Free slots by size, the most recently freed last.
     free: BTreeMap<usize, Vec<usize>>,
     /// When each slot was freed, in recordings placed so far.
-    freed_at: HashMap<usize, u64>,
+    freed_at: FxHashMap<usize, u64>,
     unused: Vec<usize>,
-    live: HashMap<u64, Live>,
+    live: FxHashMap<u64, Live>,
     recordings: u64,
     in_use: Watermark,
     of_tensors: Watermark,
@@ -148,9 +150,9 @@ impl Slots {
 /// `bytes` says how large a slot a buffer needs.
 pub fn place(recording: &Recording, slots: &mut Slots, bytes: impl Fn(&BufferRef) -> usize) -> Placement {
     slots.recordings += 1;
-    let mut placement = Placement::new();
+    let mut placement = Placement::default();
     for command in &recording.commands {
-        for buffer in command.writes().chain(command.reads()) {
+        for (_, buffer) in command.accesses() {
             let slot = match slots.live.get(&buffer.id) {
                 Some(live) => live.slot,
                 None => {

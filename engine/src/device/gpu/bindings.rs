@@ -1,6 +1,6 @@
 //! Bind groups, kept from one recording to the next: a training step binds the same slots over and over.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use super::driver::Driver;
 use super::memory::Span;
@@ -11,7 +11,7 @@ const MOST: usize = 1 << 14;
 
 #[derive(Default)]
 pub(super) struct Bindings {
-    groups: HashMap<Vec<u64>, wgpu::BindGroup>,
+    groups: FxHashMap<Vec<u64>, wgpu::BindGroup>,
     key: Vec<u64>,
 }
 

@@ -1,7 +1,7 @@
 //! Compiled kernels: a pipeline for each kernel, shader and set of constants, compiled when it is first needed.
 
+use rustc_hash::FxHashMap;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::driver::Driver;
@@ -14,11 +14,11 @@ use crate::recording::{BufferRef, Command, Step, fused_access};
 pub(super) const PARAMS_BYTES: u64 = 512;
 
 pub(super) struct Pipelines {
-    compiled: HashMap<Vec<u64>, wgpu::ComputePipeline>,
-    fused: HashMap<fused::Shape, wgpu::ComputePipeline>,
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    compiled: FxHashMap<Vec<u64>, wgpu::ComputePipeline>,
+    fused: FxHashMap<fused::Shape, wgpu::ComputePipeline>,
+    modules: FxHashMap<&'static str, wgpu::ShaderModule>,
     /// Group 0 by which of its buffers are written.
-    layouts: HashMap<u64, Layout>,
+    layouts: FxHashMap<u64, Layout>,
     /// Group 1: the parameters, at an offset that each dispatch gives.
     pub params_layout: wgpu::BindGroupLayout,
     cache: Option<wgpu::PipelineCache>,
@@ -76,10 +76,10 @@ impl Pipelines {
             .device
             .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some("parameters"), entries: &[params] });
         Pipelines {
-            compiled: HashMap::new(),
-            fused: HashMap::new(),
-            modules: HashMap::new(),
-            layouts: HashMap::new(),
+            compiled: FxHashMap::default(),
+            fused: FxHashMap::default(),
+            modules: FxHashMap::default(),
+            layouts: FxHashMap::default(),
             params_layout,
             cache,
             checked: cfg!(debug_assertions),
