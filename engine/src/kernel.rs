@@ -75,10 +75,15 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Whether one invocation can go through so many elements a few times over. llvmpipe ends the loops of an invocation,
-    /// nested ones taken together, after 65,535 iterations, and says nothing.
+    /// Whether an invocation's loops, nested ones taken together, may make so many iterations. llvmpipe ends them after 65,535,
+    /// and says nothing.
+    pub fn iterations_fit(&self, iterations: u64) -> bool {
+        !self.software || iterations <= 65_535
+    }
+
+    /// Whether one invocation can go through so many elements a few times over.
     pub fn loop_fits(&self, elements: u32) -> bool {
-        !self.software || elements <= 65_535 / 4
+        self.iterations_fit(4 * u64::from(elements))
     }
 
     /// Whether a workgroup should share a row of so many elements: where barriers are cheap and there is work for it.

@@ -16,13 +16,13 @@ pub struct Missing {
     pub name: String,
 }
 
-/// The names of all shaders that have an entry point, sorted.
+/// The names of all shaders that have an entry point, sorted. What another one imports is not a shader of its own.
 pub fn names() -> Vec<&'static str> {
-    let mut names: Vec<&str> = FILES
-        .files()
-        .filter(|file| file.contents_utf8().is_some_and(|text| text.contains("@compute")))
-        .filter_map(|file| file.path().file_stem()?.to_str())
-        .collect();
+    let text = |name: &str| FILES.get_file(format!("{name}.wgsl")).and_then(|file| file.contents_utf8()).unwrap_or_default();
+    let all: Vec<&str> = FILES.files().filter_map(|file| file.path().file_stem()?.to_str()).collect();
+    let imported: Vec<&str> = all.iter().flat_map(|name| text(name).lines().filter_map(import)).collect();
+    let is_whole = |name: &&str| !imported.contains(name) && source(name).is_ok_and(|text| text.contains("@compute"));
+    let mut names: Vec<&str> = all.into_iter().filter(is_whole).collect();
     names.sort_unstable();
     names
 }
@@ -55,10 +55,10 @@ fn append(name: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(
 
 fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
     for line in from.lines() {
-        match line.strip_prefix("#import ") {
-            Some(import) if !imported.iter().any(|done| done == import.trim()) => {
-                imported.push(import.trim().to_string());
-                append(import.trim(), imported, text)?;
+        match import(line) {
+            Some(import) if !imported.iter().any(|done| done == import) => {
+                imported.push(import.to_string());
+                append(import, imported, text)?;
             }
             Some(_) => {}
             None => {
@@ -68,6 +68,11 @@ fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Res
         }
     }
     Ok(())
+}
+
+/// What a line imports.
+fn import(line: &str) -> Option<&str> {
+    line.strip_prefix("#import ").map(str::trim)
 }
 
 #[cfg(test)]

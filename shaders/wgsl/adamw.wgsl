@@ -1,4 +1,4 @@
-// One step of AdamW in place, with decoupled decay and corrected moments. Skipped if the scale is not finite.
+// One step of AdamW in place, with decoupled decay and corrected moments, four elements an invocation. Skipped if the scale is not finite.
 #import common
 #import finite
 
@@ -14,10 +14,10 @@ struct Params {
     root: f32,
 }
 
-@group(0) @binding(0) var<storage, read_write> parameter: array<f32>;
-@group(0) @binding(1) var<storage, read_write> mean: array<f32>;
-@group(0) @binding(2) var<storage, read_write> square: array<f32>;
-@group(0) @binding(3) var<storage, read> gradient: array<f32>;
+@group(0) @binding(0) var<storage, read_write> parameter: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> mean: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> square: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> gradient: array<vec4<f32>>;
 // As bits: a shader may take it for granted that a float is finite.
 @group(0) @binding(4) var<storage, read> scale: array<u32>;
 @group(1) @binding(0) var<uniform> params: Params;
@@ -29,7 +29,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i >= params.elements || !is_finite(scale[0]) {
+    if i >= (params.elements + 3u) / 4u || !is_finite(scale[0]) {
         return;
     }
     let g = bitcast<f32>(scale[0]) * gradient[i];

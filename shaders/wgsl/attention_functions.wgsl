@@ -8,9 +8,6 @@ struct Params {
     query: vec4<u32>, key: vec4<u32>, value: vec4<u32>,
 }
 
-@group(0) @binding(0) var<storage, read> query: array<f32>;
-@group(0) @binding(1) var<storage, read> key: array<f32>;
-@group(0) @binding(2) var<storage, read> value: array<f32>;
 // [B] and [B, T], where the parameters say that they are there.
 @group(0) @binding(3) var<storage, read> lengths: array<u32>;
 @group(0) @binding(4) var<storage, read> segments: array<u32>;

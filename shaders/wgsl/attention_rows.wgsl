@@ -2,7 +2,7 @@
 // and values) and goes through the other side in blocks of sixteen. The sums over a block stay in registers; those of length D
 // live in the output, which is read and written once a block.
 #import common
-#import attention_functions
+#import attention_elements
 
 const INVOCATIONS = 32u;
 const BLOCK = 16u;

@@ -6,7 +6,7 @@
 // side 1 that of the output's gradient and the value.
 //     fn row_element(side: u32, tile: Tile, row: u32, d: u32) -> f32
 //     fn column_element(side: u32, tile: Tile, column: u32, d: u32) -> f32
-#import attention_functions
+#import attention_elements
 
 // D, known when the pipeline is made, so that loops over it can be unrolled.
 override HEAD_DIM: u32 = 256u;

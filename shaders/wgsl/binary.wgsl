@@ -1,31 +1,14 @@
-// y = f(a, b), element by element, each side broadcast by its strides.
+// y = f(a, b), four elements an invocation, where each side fills y or repeats all along it.
 #import common
-#import strided
+#import binary_sides
 
-struct Params { a: View, b: View, elements: u32 }
+@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@group(1) @binding(0) var<uniform> params: Params;
-
-// The number is the order of the table in engine/src/ops/binary.rs.
-override OPERATION: u32 = 0u;
-// 1 where both sides fill their buffers in row-major order.
-override DENSE: u32 = 0u;
-
-fn apply(a: f32, b: f32) -> f32 {
-    switch OPERATION {
-        case 0u: { return a + b; }
-        case 1u: { return a - b; }
-        case 2u: { return a * b; }
-        case 3u: { return a / b; }
-        case 4u: { return select(b, a, a > b); }
-        case 5u: { return select(b, a, a < b); }
-        case 6u: { return select(0.0, 1.0, a > b); }
-        default: { return select(0.0, 1.0, a == b); }
-    }
-}
+// Whether each side repeats.
+override A_REPEATS: bool = false;
+override B_REPEATS: bool = false;
 
 @compute @workgroup_size(256)
 fn main(
@@ -34,12 +17,23 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i >= params.elements {
-        return;
+    if i < (params.elements + 3u) / 4u {
+        y[i] = binary(OPERATION, side_a(i), side_b(i));
     }
-    if DENSE == 1u {
-        y[i] = apply(a[i], b[i]);
-    } else {
-        y[i] = apply(a[position(params.a, i)], b[position(params.b, i)]);
+}
+
+fn side_a(i: u32) -> vec4<f32> {
+    if !A_REPEATS {
+        return a[i];
     }
+    let four = a[i % max(params.a_period, 1u)];
+    return select(four, four.xxxx, params.a_period == 0u);
+}
+
+fn side_b(i: u32) -> vec4<f32> {
+    if !B_REPEATS {
+        return b[i];
+    }
+    let four = b[i % max(params.b_period, 1u)];
+    return select(four, four.xxxx, params.b_period == 0u);
 }

@@ -1,11 +1,11 @@
-// A view's elements in row-major order. Elements are 32 bits wide, of whatever type.
+// A view's elements in row-major order, four an invocation. Elements are 32 bits wide, of whatever type.
 #import common
 #import strided
 
 struct Params { source: View, elements: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<u32>>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(256)
@@ -15,7 +15,8 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i < params.elements {
-        y[i] = x[position(params.source, i)];
+    if i < (params.elements + 3u) / 4u {
+        let at = four_positions(params.source, 4u * i);
+        y[i] = vec4(x[at.x], x[at.y], x[at.z], x[at.w]);
     }
 }

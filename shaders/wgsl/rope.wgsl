@@ -1,4 +1,4 @@
-// x [B, T, heads, 2 half] rotated by the angles of each token's position: one invocation a pair (i, i + half).
+// x [B, T, heads, 2 half] rotated by the angles of each token's position: four pairs (i, i + half) an invocation.
 #import common
 #import strided
 
@@ -17,21 +17,39 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let pair = linear_workgroup(workgroup, workgroups) * 64u + lane;
-    if pair >= params.pairs {
+    let first = 4u * (linear_workgroup(workgroup, workgroups) * 64u + lane);
+    if first >= params.pairs {
         return;
     }
+    if params.half % 4u == 0u {
+        let here = place_of(first);
+        for (var i = 0u; i < 4u; i++) {
+            rotate(Place(here.low + i, here.source + i * params.view.inner.w, here.angle + i));
+        }
+    } else {
+        for (var pair = first; pair < min(first + 4u, params.pairs); pair++) {
+            rotate(place_of(pair));
+        }
+    }
+}
+
+// Where a pair's first half lies in y and in x, and its angle in the tables.
+struct Place { low: u32, source: u32, angle: u32 }
+
+fn place_of(pair: u32) -> Place {
     let column = pair % params.half;
     let row = pair / params.half;
+    let low = row * 2u * params.half + column;
     // A position past the tables must not read past them.
     let angle = min(positions[row / params.heads], params.table_rows - 1u) * params.half + column;
-    let cosine = cosines[angle];
-    let sine = params.direction * sines[angle];
-    let low = row * 2u * params.half + column;
-    let high = low + params.half;
-    let from_low = position(params.view, low);
-    let a = x[from_low];
-    let b = x[from_low + params.half * params.view.inner.w];
-    y[low] = a * cosine - b * sine;
-    y[high] = b * cosine + a * sine;
+    return Place(low, position(params.view, low), angle);
+}
+
+fn rotate(at: Place) {
+    let cosine = cosines[at.angle];
+    let sine = params.direction * sines[at.angle];
+    let a = x[at.source];
+    let b = x[at.source + params.half * params.view.inner.w];
+    y[at.low] = a * cosine - b * sine;
+    y[at.low + params.half] = b * cosine + a * sine;
 }

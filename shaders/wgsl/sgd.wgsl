@@ -1,12 +1,12 @@
-// One step of gradient descent with momentum, in place. Skipped if the scale is not finite.
+// One step of gradient descent with momentum, in place, four elements an invocation. Skipped if the scale is not finite.
 #import common
 #import finite
 
 struct Params { elements: u32, learning_rate: f32, momentum: f32, weight_decay: f32 }
 
-@group(0) @binding(0) var<storage, read_write> parameter: array<f32>;
-@group(0) @binding(1) var<storage, read_write> velocity: array<f32>;
-@group(0) @binding(2) var<storage, read> gradient: array<f32>;
+@group(0) @binding(0) var<storage, read_write> parameter: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> velocity: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> gradient: array<vec4<f32>>;
 // As bits: a shader may take it for granted that a float is finite.
 @group(0) @binding(3) var<storage, read> scale: array<u32>;
 @group(1) @binding(0) var<uniform> params: Params;
@@ -18,7 +18,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i >= params.elements || !is_finite(scale[0]) {
+    if i >= (params.elements + 3u) / 4u || !is_finite(scale[0]) {
         return;
     }
     let g = bitcast<f32>(scale[0]) * gradient[i] + params.weight_decay * parameter[i];

@@ -5,7 +5,7 @@ struct View {
     strides_outer: vec4<u32>,
     // sizes of the last two axes, then their strides
     inner: vec4<u32>,
-    // x: where element (0, 0, ...) lies
+    // where element (0, 0, ...) lies, and which of the outer axes is the first that is used
     offset: vec4<u32>,
 }
 
@@ -17,9 +17,17 @@ fn position(view: View, index: u32) -> u32 {
     rest /= view.inner.y;
     at += (rest % view.inner.x) * view.inner.z;
     rest /= view.inner.x;
-    for (var axis = 3i; axis >= 0i; axis--) {
+    for (var axis = 3i; axis >= i32(view.offset.y); axis--) {
         at += (rest % view.sizes_outer[axis]) * view.strides_outer[axis];
         rest /= view.sizes_outer[axis];
     }
     return at;
+}
+
+// Where this element and the three after it lie.
+fn four_positions(view: View, index: u32) -> vec4<u32> {
+    if view.inner.y % 4u == 0u {
+        return vec4(position(view, index)) + vec4(0u, 1u, 2u, 3u) * view.inner.w;
+    }
+    return vec4(position(view, index), position(view, index + 1u), position(view, index + 2u), position(view, index + 3u));
 }

@@ -1,12 +1,12 @@
-// y = silu(gate) up.
+// y = silu(gate) up, four elements an invocation.
 #import common
 #import sigmoid
 
 struct Params { elements: u32 }
 
-@group(0) @binding(0) var<storage, read> gate: array<f32>;
-@group(0) @binding(1) var<storage, read> up: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> gate: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> up: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(256)
@@ -16,7 +16,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i < params.elements {
-        y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    if i < (params.elements + 3u) / 4u {
+        y[i] = gate[i] * sigmoids(gate[i]) * up[i];
     }
 }

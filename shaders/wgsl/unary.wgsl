@@ -1,4 +1,4 @@
-// y = f(x), element by element.
+// y = f(x), four elements an invocation.
 #import common
 #import unary_functions
 
@@ -6,8 +6,8 @@ struct Params { elements: u32 }
 
 override OPERATION: u32 = 0u;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(256)
@@ -17,7 +17,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i < params.elements {
-        y[i] = unary(OPERATION, x[i]);
+    if i < (params.elements + 3u) / 4u {
+        y[i] = unary_of_four(OPERATION, x[i]);
     }
 }

@@ -1,4 +1,4 @@
-// dx = f'(x) dy, element by element.
+// dx = f'(x) dy, four elements an invocation.
 #import common
 #import unary_functions
 
@@ -6,9 +6,9 @@ struct Params { elements: u32 }
 
 override OPERATION: u32 = 0u;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dx: array<vec4<f32>>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(256)
@@ -18,7 +18,7 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 256u + lane;
-    if i < params.elements {
-        dx[i] = unary_derivative(OPERATION, x[i]) * dy[i];
+    if i < (params.elements + 3u) / 4u {
+        dx[i] = unary_derivative_of_four(OPERATION, x[i]) * dy[i];
     }
 }

@@ -6,10 +6,10 @@ use super::view::View;
 use super::{Op, full, neg, scale, square, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, Traits, grid};
 use crate::real::Real;
 use crate::recording::{BufferRef, Command};
-use crate::shape::Layout;
+use crate::shape::{Layout, Shape};
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
@@ -97,7 +97,7 @@ pub(crate) fn addition(command: &Command) -> Option<[BufferRef; 3]> {
     }
     let params: &Params = bytemuck::from_bytes(bytemuck::cast_slice(params));
     let is_whole = buffers.iter().all(|buffer| buffer.elements == params.elements as usize);
-    (params.operation == ADD && params.dense == 1 && is_whole).then(|| [buffers[0], buffers[1], buffers[2]])
+    (params.operation == ADD && params.periods == [FILLS; 2] && is_whole).then(|| [buffers[0], buffers[1], buffers[2]])
 }
 
 #[track_caller]
@@ -122,12 +122,30 @@ fn apply(name: &'static str, operation: u32, a: &Tensor, b: &Tensor) -> Tensor {
         views: layouts.each_ref().map(View::new),
         elements: shape.elements() as u32,
         operation,
-        dense: layouts.iter().all(|layout| *layout == Layout::contiguous(shape)).into(),
-        unused: 0,
+        periods: [a, b].map(|side| period(side, shape)),
     };
     let y = a.device().empty(shape, DType::F32);
     dispatch::<Binary>(params, &[a, b, &y]);
     y
+}
+
+/// A side that fills the output.
+const FILLS: u32 = u32::MAX;
+/// A side that neither fills the output nor repeats along it.
+const STRIDED: u32 = u32::MAX - 1;
+
+/// How a side lies under an output of this shape: it fills it, repeats after so many vectors of four (0 for a single number), or
+/// neither.
+fn period(side: &Tensor, shape: Shape) -> u32 {
+    let (layout, elements) = (side.layout(), side.elements());
+    let sizes = &side.shape()[..];
+    let sizes = &sizes[sizes.iter().take_while(|&&size| size == 1).count()..];
+    match *layout == Layout::contiguous(side.shape()) && shape.ends_with(sizes) {
+        true if elements == shape.elements() => FILLS,
+        true if elements == 1 => 0,
+        true if elements % 4 == 0 && elements > 0 => elements as u32 / 4,
+        _ => STRIDED,
+    }
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -136,8 +154,8 @@ struct Params {
     views: [View; 2],
     elements: u32,
     operation: u32,
-    dense: u32,
-    unused: u32,
+    /// See [`period`].
+    periods: [u32; 2],
 }
 
 struct Binary;
@@ -146,20 +164,36 @@ impl Kernel for Binary {
     type Params = Params;
     const NAME: &'static str = "binary";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[Shader {
-        source: "binary",
-        constants: |p| vec![("OPERATION", p.operation.into()), ("DENSE", p.dense.into())],
-        workgroups: |p| grid(p.elements as usize, 256),
-    }];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader {
+            source: "binary_strided",
+            constants: |p| vec![("OPERATION", p.operation.into())],
+            workgroups: |p| grid(p.elements as usize, 1024),
+        },
+        Shader {
+            source: "binary",
+            constants: |p| {
+                let [a_repeats, b_repeats] = p.periods.map(|period| f64::from(period != FILLS));
+                vec![("OPERATION", p.operation.into()), ("A_REPEATS", a_repeats), ("B_REPEATS", b_repeats)]
+            },
+            workgroups: |p| grid(p.elements as usize, 1024),
+        },
+    ];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| p.views.iter().all(|view| p.dense == 1 || view.is_dense() || view.is_one_number()).then_some(p.elements as usize),
-        numbers: |p| p.views.iter().rev().fold(0, |bits, view| bits << 1 | u32::from(p.dense == 0 && !view.is_dense())),
+        elements: |p| p.periods.iter().all(|period| [FILLS, 0].contains(period)).then_some(p.elements as usize),
+        numbers: |p| p.periods.iter().rev().fold(0, |bits, &period| bits << 1 | u32::from(period == 0)),
         function: |p| p.operation,
         expression: |operation| format!("binary({operation}u, $0, $1)"),
         import: Some("binary_function"),
         words: |_| [0; 4],
         part: |p, range| Params { views: p.views.map(|view| view.part(range.len())), elements: range.len() as u32, ..*p },
     });
+    fn choose(p: &Params, _: &Traits) -> usize {
+        (!p.periods.contains(&STRIDED)).into()
+    }
+    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
+        shader == 0 || !p.periods.contains(&STRIDED)
+    }
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 12 * u64::from(p.elements) }
     }
@@ -180,7 +214,7 @@ impl Kernel for Binary {
 }
 
 fn zip<R: Real>(p: &Params, a: &[R], b: &[R], y: &mut [R], f: impl Fn(R, R) -> R + Sync) {
-    if p.dense == 1 {
+    if p.periods == [FILLS; 2] {
         return parallel::elements(y, |first, y| {
             let (a, b) = (&a[first..first + y.len()], &b[first..first + y.len()]);
             y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b));
@@ -212,6 +246,9 @@ fn cases() -> Vec<Case> {
             cases.push(Case::new(format!("{name} {size}"), [Input::any([size]), right(&[size])], move |x| vec![f(&x[0], &x[1])]));
         }
         cases.push(Case::new(format!("{name} row"), [Input::any([5, 7, 3]), right(&[3])], move |x| vec![f(&x[0], &x[1])]));
+        cases.push(Case::new(format!("{name} whole vectors"), [Input::any([1, 6, 4]), right(&[5, 1, 4])], move |x| vec![f(&x[0], &x[1])]));
+        cases.push(Case::new(format!("{name} row of vectors"), [Input::any([2, 3, 8]), right(&[1, 3, 8])], move |x| vec![f(&x[0], &x[1])]));
+        cases.push(Case::new(format!("{name} number"), [Input::any([1]), right(&[3, 5])], move |x| vec![f(&x[0], &x[1])]));
         cases.push(Case::new(format!("{name} column"), [Input::any([5, 1]), right(&[2, 5, 6])], move |x| vec![f(&x[0], &x[1])]));
         cases.push(Case::new(format!("{name} of views"), [Input::any([6, 5]), right(&[5, 7])], move |x| {
             vec![f(&x[0].transpose(), &x[1].slice(1, 1..7))]

@@ -54,7 +54,7 @@ impl Kernel for Copy {
     const NAME: &'static str = "copy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<CopyParams>] =
-        &[Shader { source: "copy", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+        &[Shader { source: "copy", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 1024) }];
     fn cost(p: &CopyParams) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }

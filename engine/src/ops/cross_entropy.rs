@@ -2,10 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::team::{self, Rows};
 use super::{Op, add, copy, gather, log_softmax, mul, neg, sum, sum_axis};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -116,17 +117,10 @@ impl Params {
     }
 }
 
-const fn by_row(source: &'static str) -> Shader<Params> {
-    Shader { source, constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 64) }
-}
-
-const fn by_workgroup(source: &'static str) -> Shader<Params> {
-    Shader { source, constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 1) }
-}
-
-/// Shared memory pays where barriers are cheap and a row feeds a workgroup.
-fn choose(p: &Params, traits: &Traits) -> usize {
-    traits.shares_row(p.width).into()
+impl Rows for Params {
+    fn size(&self) -> [u32; 2] {
+        [self.rows, self.width]
+    }
 }
 
 struct Statistics;
@@ -135,12 +129,12 @@ impl Kernel for Statistics {
     type Params = Params;
     const NAME: &'static str = "cross_entropy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[by_row("cross_entropy_row"), by_workgroup("cross_entropy_workgroup")];
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("cross_entropy_scalars", "cross_entropy_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
+        team::choose(p, traits)
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        shader == 1 || traits.loop_fits(p.width)
+        team::allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         p.cost(1)
@@ -170,12 +164,13 @@ impl Kernel for StatisticsAndGradient {
     type Params = Params;
     const NAME: &'static str = "cross_entropy_grad";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[by_row("cross_entropy_grad_row"), by_workgroup("cross_entropy_grad_workgroup")];
+    const SHADERS: &'static [Shader<Params>] = 
+        &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
+        team::choose(p, traits)
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        shader == 1 || traits.loop_fits(p.width)
+        team::allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         p.cost(2)

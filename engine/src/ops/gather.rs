@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Op, cast, matmul::storage};
+use super::{Op, cast, full, matmul::storage};
 use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Data, Io, Kernel, Shader, Traits, grid};
@@ -42,11 +42,18 @@ pub fn scatter_add(rows: &Tensor, indices: &Tensor, table_rows: usize) -> Tensor
         rows.dtype() == DType::F32 && indices.dtype() == DType::U32 && rows.shape() == with_columns(indices.shape(), width),
         "[scatter_add] expected f32 rows [.., H] and u32 indices [..], got {rows:?} and {indices:?}"
     );
-    let y = rows.device().empty([table_rows, width], DType::F32);
-    let saved = indices.detach().whole();
-    dispatch::<ScatterAdd>(params(table_rows, width, indices, DType::F32), &[&rows.detach().whole(), &saved, &y]);
+    let y = full(rows.device(), 0.0, [table_rows, width]);
+    let (added, saved) = (rows.detach().whole(), indices.detach().whole());
+    let all = params(table_rows, width, indices, DType::F32);
+    for first in (0..all.rows).step_by(MOST_ADDED) {
+        let params = ScatterParams { first, end: all.rows.min(first + MOST_ADDED as u32), width: all.width, table_rows: all.table_rows };
+        dispatch::<ScatterAdd>(params, &[&added, &saved, &y]);
+    }
     y.with_rule("scatter_add", [rows], move |g, _| [Some(gather(g, &saved))])
 }
+
+/// Rows that one dispatch adds: no invocation may loop for longer (`Traits::iterations_fit`).
+const MOST_ADDED: usize = 1 << 15;
 
 fn with_columns(shape: Shape, width: usize) -> Shape {
     Shape::new(&[&shape[..], &[width]].concat())
@@ -76,7 +83,7 @@ impl Kernel for Gather {
     const SHADERS: &'static [Shader<Params>] = &[Shader {
         source: "gather",
         constants: |p| vec![("DTYPE", p.dtype.into())],
-        workgroups: |p| grid((p.rows * p.width) as usize, 64),
+        workgroups: |p| grid((p.rows * p.width) as usize, 256),
     }];
     fn cost(p: &Params) -> Cost {
         let width = if p.dtype == 0 { 4 } else { 2 };
@@ -103,11 +110,21 @@ fn copy_rows<R: Real, T: Copy + Sync>(p: &Params, table: &[T], indices: &[u32], 
     });
 }
 
+/// The rows from `first` up to `end`.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct ScatterParams {
+    first: u32,
+    end: u32,
+    width: u32,
+    table_rows: u32,
+}
+
 struct ScatterAdd;
 
 /// The table's rows are dealt out to this many invocations a column: many where the device has them, few where each invocation
 /// costs another walk through the indices.
-const fn dealt<const BUCKETS: usize>() -> Shader<Params> {
+const fn dealt<const BUCKETS: usize>() -> Shader<ScatterParams> {
     Shader {
         source: "scatter_add",
         constants: |_| vec![("BUCKETS", BUCKETS as f64)],
@@ -116,27 +133,26 @@ const fn dealt<const BUCKETS: usize>() -> Shader<Params> {
 }
 
 impl Kernel for ScatterAdd {
-    type Params = Params;
+    type Params = ScatterParams;
     const NAME: &'static str = "scatter_add";
-    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[dealt::<4>(), dealt::<64>()];
-    fn choose(_: &Params, traits: &Traits) -> usize {
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Update];
+    const SHADERS: &'static [Shader<ScatterParams>] = &[dealt::<4>(), dealt::<64>()];
+    fn choose(_: &ScatterParams, traits: &Traits) -> usize {
         (!traits.software).into()
     }
-    fn cost(p: &Params) -> Cost {
-        let added = u64::from(p.rows) * u64::from(p.width);
-        Cost { flops: added, bytes: 4 * (u64::from(p.rows) + added + u64::from(p.table_rows) * u64::from(p.width)) }
+    fn cost(p: &ScatterParams) -> Cost {
+        let (rows, added) = (u64::from(p.end - p.first), u64::from(p.end - p.first) * u64::from(p.width));
+        Cost { flops: added, bytes: 4 * (rows + 3 * added) }
     }
-    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+    fn run<R: Real>(p: &ScatterParams, io: &mut Io<R>) {
         let (rows, indices, table, width) = (io.real(0), io.u32(1), io.real_mut(2), p.width as usize);
         // A stable sort keeps the order of additions to a row.
-        let mut order: Vec<u32> = (0..p.rows).collect();
+        let mut order: Vec<u32> = (p.first..p.end).collect();
         order.sort_by_key(|&row| indices[row as usize]);
         let index = |row: u32| indices[row as usize] as usize;
         let out_of_range = order.last().is_some_and(|&row| indices[row as usize] >= p.table_rows);
         assert!(!out_of_range, "[scatter_add] expected indices below {}, got {}", p.table_rows, index(order[order.len() - 1]));
         parallel::rows(table, width, 1, |first, count, chunk| {
-            chunk.fill(R::ZERO);
             let from = order.partition_point(|&row| index(row) < first);
             for &row in order[from..].iter().take_while(|&&row| index(row) < first + count) {
                 let sum = &mut chunk[(index(row) - first) * width..][..width];
@@ -167,6 +183,10 @@ fn cases() -> Vec<Case> {
             vec![gather(&cast(&x[0], dtype), &x[1])]
         }));
     }
+    let many = [Input::any([70_000, 2]), Input::indices([70_000], 3)];
+    cases.push(Case::new("scatter_add 70,000 rows", many, |x| vec![scatter_add(&x[0], &x[1], 3)]).terms(70_000).large());
+    let many = [Input::any([2, 3]), Input::indices([2], 300_000)];
+    cases.push(Case::new("scatter_add into 300,000 rows", many, |x| vec![scatter_add(&x[0], &x[1], 300_000)]).large());
     let large = [Input::any([300, 65]), Input::indices([66_000], 300)];
     cases.push(Case::new("gather past 65,535 workgroups", large, |x| vec![gather(&x[0], &x[1])]).large());
     cases

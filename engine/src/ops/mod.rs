@@ -4,6 +4,7 @@
 use crate::kernel::AnyKernel;
 use crate::testing::Case;
 
+mod team;
 mod view;
 
 /// One file of ops, as tests and benches see it.

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::team::{self, Rows};
 use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis};
 use crate::device::parallel;
 use crate::dtype::DType;
@@ -85,17 +86,10 @@ struct Params {
     eps: f32,
 }
 
-const fn by_row(source: &'static str) -> Shader<Params> {
-    Shader { source, constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 64) }
-}
-
-const fn by_workgroup(source: &'static str) -> Shader<Params> {
-    Shader { source, constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 1) }
-}
-
-/// Shared memory pays where barriers are cheap and a row feeds a workgroup.
-fn choose(p: &Params, traits: &Traits) -> usize {
-    traits.shares_row(p.width).into()
+impl Rows for Params {
+    fn size(&self) -> [u32; 2] {
+        [self.rows, self.width]
+    }
 }
 
 fn elements(p: &Params) -> u64 {
@@ -108,9 +102,12 @@ impl Kernel for Norm {
     type Params = Params;
     const NAME: &'static str = "norm";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[by_row("norm_row"), by_workgroup("norm_workgroup")];
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_scalars", "norm_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
+        team::choose(p, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        team::allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         Cost { flops: 4 * elements(p), bytes: 8 * (elements(p) + u64::from(p.rows)) + 4 * u64::from(p.width) }
@@ -137,9 +134,12 @@ impl Kernel for NormGrad {
     type Params = Params;
     const NAME: &'static str = "norm_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[by_row("norm_grad_row"), by_workgroup("norm_grad_workgroup")];
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_grad_scalars", "norm_grad_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
+        team::choose(p, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        team::allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         Cost { flops: 8 * elements(p), bytes: 12 * elements(p) + 8 * u64::from(p.rows) + 4 * u64::from(p.width) }
@@ -181,11 +181,24 @@ impl Kernel for NormWeightGrad {
     type Params = Params;
     const NAME: &'static str = "norm_weight_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[Shader {
-        source: "norm_weight_grad",
-        constants: |_| vec![("PART", PART as f64)],
-        workgroups: |p| grid((p.rows as usize).div_ceil(PART) * p.width as usize, 64),
-    }];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader {
+            source: "norm_weight_grad_scalars",
+            constants: |_| vec![("PART", PART as f64)],
+            workgroups: |p| grid((p.rows as usize).div_ceil(PART) * p.width as usize, 64),
+        },
+        Shader {
+            source: "norm_weight_grad_vectors",
+            constants: |_| vec![("PART", PART as f64)],
+            workgroups: |p| grid((p.rows as usize).div_ceil(PART) * p.width as usize / 4, 64),
+        },
+    ];
+    fn choose(p: &Params, _: &Traits) -> usize {
+        p.width.is_multiple_of(4).into()
+    }
+    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
+        shader == 0 || p.width.is_multiple_of(4)
+    }
     fn cost(p: &Params) -> Cost {
         Cost { flops: 4 * elements(p), bytes: 8 * elements(p) + 8 * u64::from(p.rows) }
     }
@@ -221,6 +234,8 @@ fn cases() -> Vec<Case> {
             let case = Case::new(format!("{name} of {size} rows"), inputs([size, 33]), move |x| vec![function(x, 1e-5)]);
             cases.push(case.terms(size.max(33)).composed(move |x| vec![composed(x, 1e-5)]));
         }
+        let long = Case::new(format!("{name} of long rows"), inputs([2, 70_001]), move |x| vec![function(x, 1e-5)]);
+        cases.push(long.terms(70_001).large());
         // Every 264 rows the same, so that the inputs are soon drawn.
         let few = [Input::any([1, 264, 65]), Input::any([65]), Input::any([65])];
         let many = Case::new(format!("{name} past 65,535 workgroups"), few, move |x| {

@@ -73,6 +73,9 @@ pub fn max_axis(x: &Tensor, axis: usize) -> Tensor {
 #[track_caller]
 pub fn argmax_axis(x: &Tensor, axis: usize) -> Tensor {
     assert!(x.size(axis) > 0, "[argmax_axis] expected an axis that is not empty, got {x:?}");
+    if let Some(turned) = turned(x, axis) {
+        return argmax_axis(&turned, x.rank() - 1);
+    }
     let y = x.device().empty(without(x.shape(), axis), DType::U32);
     dispatch::<ReduceIndex>(params(ARGMAX, x, axis), &[&x.detach().whole(), &y]);
     y
@@ -100,15 +103,19 @@ pub fn sum_to(x: &Tensor, shape: Shape) -> Tensor {
 #[track_caller]
 fn reduce(name: &'static str, operation: u32, x: &Tensor, axis: usize) -> Tensor {
     assert!(x.dtype() == DType::F32 && axis < x.rank(), "[{name}] expected f32 with an axis {axis}, got {x:?}");
-    if x.size(axis) > LONGEST && axis + 1 < x.rank() {
-        // Columns are not shared out, and no invocation may loop for so long (`Traits::loop_fits`): turned, they are rows.
-        let mut order: Vec<usize> = (0..x.rank()).filter(|&other| other != axis).collect();
-        order.push(axis);
-        return reduce(name, operation, &x.detach().permute(&order), x.rank() - 1);
+    if let Some(turned) = turned(x, axis) {
+        return reduce(name, operation, &turned, x.rank() - 1);
     }
     let y = x.device().empty(without(x.shape(), axis), DType::F32);
     dispatch::<Reduce>(params(operation, x, axis), &[&x.detach().whole(), &y]);
     y
+}
+
+/// Long columns as rows: columns are not shared out, and no invocation may loop for so long (`Traits::loop_fits`).
+fn turned(x: &Tensor, axis: usize) -> Option<Tensor> {
+    let mut order: Vec<usize> = (0..x.rank()).filter(|&other| other != axis).collect();
+    order.push(axis);
+    (x.size(axis) > LONGEST && axis + 1 < x.rank()).then(|| x.detach().permute(&order))
 }
 
 fn without(shape: Shape, axis: usize) -> Shape {
@@ -257,6 +264,7 @@ fn cases() -> Vec<Case> {
     cases.push(Case::new("sum in parts", [Input::any([3, LONGEST])], |x| vec![sum(&x[0])]).terms(3 * LONGEST));
     cases.push(Case::new("sum of long columns", [Input::any([70_000, 3])], |x| vec![sum_axis(&x[0], 0)]).terms(70_000).large());
     cases.push(Case::new("max of long columns", [Input::any([70_000, 3])], |x| vec![max_axis(&x[0], 0)]).large());
+    cases.push(Case::new("argmax of long columns", [Input::any([70_000, 3])], |x| vec![argmax_axis(&x[0], 0)]).large());
     cases.push(Case::new("argmax of a long row", [Input::any([1, 70_000])], |x| vec![argmax_axis(&x[0], 1)]).large());
     cases.push(Case::new("mean", [Input::any([7, 9])], |x| vec![mean(&x[0]), mean_axis(&x[0], 0)]).terms(63));
     cases.push(Case::new("sum_to", [Input::any([2, 5, 3, 4])], |x| vec![sum_to(&x[0], [3, 1].into())]).terms(40));

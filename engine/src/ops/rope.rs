@@ -88,7 +88,7 @@ impl Kernel for Rope {
     const NAME: &'static str = "rope";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "rope", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 64) }];
+        &[Shader { source: "rope", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 256) }];
     fn cost(p: &Params) -> Cost {
         // Both tables' rows, and a position, are read once a token.
         let (pairs, tokens) = (u64::from(p.pairs), u64::from(p.pairs) / u64::from((p.heads * p.half).max(1)));

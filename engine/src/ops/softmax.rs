@@ -2,10 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::team::{self, Rows};
 use super::{Op, div, exp, max_axis, sub, sum_axis};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -45,8 +46,10 @@ struct Params {
     width: u32,
 }
 
-fn choose(p: &Params, traits: &Traits) -> usize {
-    traits.shares_row(p.width).into()
+impl Rows for Params {
+    fn size(&self) -> [u32; 2] {
+        [self.rows, self.width]
+    }
 }
 
 struct Softmax;
@@ -55,15 +58,12 @@ impl Kernel for Softmax {
     type Params = Params;
     const NAME: &'static str = "softmax";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "softmax_row", constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 64) },
-        Shader { source: "softmax_workgroup", constants: |_| vec![], workgroups: |p| grid(p.rows as usize, 1) },
-    ];
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_scalars", "softmax_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
+        team::choose(p, traits)
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        shader == 1 || traits.loop_fits(p.width)
+        team::allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         let elements = u64::from(p.rows) * u64::from(p.width);
@@ -89,15 +89,12 @@ impl Kernel for SoftmaxGrad {
     type Params = Params;
     const NAME: &'static str = "softmax_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "softmax_grad_row", ..Softmax::SHADERS[0] },
-        Shader { source: "softmax_grad_workgroup", ..Softmax::SHADERS[1] },
-    ];
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_grad_scalars", "softmax_grad_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
+        team::choose(p, traits)
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        shader == 1 || traits.loop_fits(p.width)
+        team::allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         let elements = u64::from(p.rows) * u64::from(p.width);
@@ -126,6 +123,7 @@ fn cases() -> Vec<Case> {
         })
         .collect();
     cases.push(Case::new("softmax of a vocabulary", [Input::any([2, 70_000])], |x| vec![softmax(&x[0])]).terms(70_000).large());
+    cases.push(Case::new("softmax of a vocabulary in no whole vectors", [Input::any([2, 70_001])], |x| vec![softmax(&x[0])]).terms(70_001).large());
     cases.push(Case::new("softmax past 65,535 workgroups", [Input::any([66_000, 65])], |x| vec![softmax(&x[0])]).terms(65).large());
     cases
 }

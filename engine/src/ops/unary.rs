@@ -157,7 +157,7 @@ impl Kernel for Unary {
     const SHADERS: &'static [Shader<Params>] = &[Shader {
         source: "unary",
         constants: |p| vec![("OPERATION", p.operation.into())],
-        workgroups: |p| grid(p.elements as usize, 256),
+        workgroups: |p| grid(p.elements as usize, 1024),
     }];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
-use super::params::{self, Inputs, Params};
+use super::params::{Inputs, Params};
 use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
 use crate::real::{Real, Threads};
 
@@ -29,9 +29,13 @@ impl Kernel for QueryGrad {
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "attention_query_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
         Shader { source: "attention_query_grad_tile", constants: Params::constants, workgroups: |p| p.tiles(p.queries, p.heads) },
+        Shader { source: "attention_query_grad_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.rows()) },
     ];
-    fn choose(_: &Params, traits: &Traits) -> usize {
-        params::choose(traits)
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        p.choose(p.keys, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        p.allows(p.keys, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
@@ -91,9 +95,13 @@ impl Kernel for KeyValueGrad {
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "attention_key_value_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.keys, p.key_heads) },
         Shader { source: "attention_key_value_grad_tile", constants: Params::constants, workgroups: |p| p.tiles(p.keys, p.key_heads) },
+        Shader { source: "attention_key_value_grad_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.keys) },
     ];
-    fn choose(_: &Params, traits: &Traits) -> usize {
-        params::choose(traits)
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        p.choose(p.rows(), traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        p.allows(p.rows(), shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();

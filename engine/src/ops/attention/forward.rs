@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
-use super::params::{self, Inputs, Params};
+use super::params::{Inputs, Params};
 use crate::device::parallel;
 use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
 use crate::real::Real;
@@ -27,9 +27,13 @@ impl Kernel for Forward {
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "attention_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
         Shader { source: "attention_tile", constants: Params::constants, workgroups: |p| p.tiles(p.queries, p.heads) },
+        Shader { source: "attention_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.rows()) },
     ];
-    fn choose(_: &Params, traits: &Traits) -> usize {
-        params::choose(traits)
+    fn choose(p: &Params, traits: &Traits) -> usize {
+        p.choose(p.keys, traits)
+    }
+    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+        p.allows(p.keys, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();

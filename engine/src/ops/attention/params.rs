@@ -90,7 +90,17 @@ impl Params {
         [positions.div_ceil(64), heads, self.batch]
     }
 
-    /// What shaders of tiles are specialised for.
+    /// Workgroups of shaders that have 32 rows of a key head each.
+    pub fn blocks(&self, rows: u32) -> [u32; 3] {
+        [rows.div_ceil(32), self.key_heads, self.batch]
+    }
+
+    /// Rows of a key head: the queries of its group.
+    pub fn rows(&self) -> u32 {
+        self.queries * self.group() as u32
+    }
+
+    /// What shaders of tiles and subgroups are specialised for.
     pub fn constants(&self) -> Constants {
         vec![("HEAD_DIM", self.head_dim.into())]
     }
@@ -102,9 +112,48 @@ impl Params {
     }
 }
 
-/// Tiles in shared memory where barriers are cheap.
-pub(super) fn choose(traits: &Traits) -> usize {
-    (!traits.software).into()
+/// The variants that all three kernels have, by their place among the shaders.
+pub(super) mod variant {
+    /// Two rows an invocation: what runs anywhere.
+    pub const ROWS: usize = 0;
+    /// Tiles in shared memory, for devices with cheap barriers.
+    pub const TILES: usize = 1;
+    /// Eight rows a subgroup, for adapters on the CPU.
+    pub const SUBGROUPS: usize = 2;
+}
+
+impl Params {
+    /// Which variant suits, going through `columns` keys (or queries of a group).
+    pub fn choose(&self, columns: u32, traits: &Traits) -> usize {
+        match traits.software {
+            true if self.allows(columns, variant::SUBGROUPS, traits) => variant::SUBGROUPS,
+            true => variant::ROWS,
+            false => variant::TILES,
+        }
+    }
+
+    /// Whether a variant can run these parameters.
+    pub fn allows(&self, columns: u32, shader: usize, traits: &Traits) -> bool {
+        let (columns, dim) = (u64::from(columns), u64::from(self.head_dim));
+        match (shader, traits.subgroups) {
+            // Blocks of sixteen columns, each with two or three loops over D.
+            (variant::ROWS, _) => traits.iterations_fit(columns.div_ceil(16) * (3 * dim + 1)),
+            // Blocks of 32 columns: products in steps of 16 dimensions, then sums.
+            (variant::TILES, _) => traits.iterations_fit(columns.div_ceil(32) * dim.div_ceil(16) * 80),
+            // Blocks of four columns a lane, products in steps of eight dimensions; a subgroup has up to four blocks of rows.
+            (_, Some((least @ 4.., 4..=16))) => {
+                self.is_in_vectors() && traits.iterations_fit(columns.div_ceil(4 * u64::from(least)) * (dim / 4 + 2) * u64::from(least / 4))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether rows are of whole pairs of vectors, and start at one.
+    fn is_in_vectors(&self) -> bool {
+        let rows = [self.query, self.key, self.value];
+        let starts = rows.iter().flat_map(|rows| [rows.batch, rows.position, rows.head, rows.offset]);
+        self.head_dim.is_multiple_of(8) && starts.into_iter().all(|start| start.is_multiple_of(4))
+    }
 }
 
 impl Rows {

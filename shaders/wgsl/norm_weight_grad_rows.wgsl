@@ -1,12 +1,12 @@
-// parts [rows / PART, width]: g (x - mean) rate summed over each PART of the rows, one invocation a sum.
+// parts [rows / PART, width]: g (x - mean) rate summed over each PART of the rows.
 #import common
 
 struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> g: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> g: array<Element>;
 @group(0) @binding(2) var<storage, read> statistics: array<f32>;
-@group(0) @binding(3) var<storage, read_write> parts: array<f32>;
+@group(0) @binding(3) var<storage, read_write> parts: array<Element>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 override PART: u32 = 1u;
@@ -18,16 +18,17 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_workgroup(workgroup, workgroups) * 64u + lane;
-    if i >= (params.rows + PART - 1u) / PART * params.width {
+    let width = params.width / WIDTH;
+    if i >= (params.rows + PART - 1u) / PART * width {
         return;
     }
-    let column = i % params.width;
-    let start = i / params.width * PART;
+    let start = i / width * PART;
     let end = min(start + PART, params.rows);
-    var sum = 0.0;
+    var sum = Element(0.0);
+    var at = start * width + i % width;
     for (var row = start; row < end; row++) {
-        let at = row * params.width + column;
         sum += g[at] * (x[at] - statistics[2u * row]) * statistics[2u * row + 1u];
+        at += width;
     }
     parts[i] = sum;
 }

@@ -1,0 +1,25 @@
+// As cross_entropy_rows, and in place of the logits the derivative of the loss: softmax - onehot(target).
+#import cross_entropy_statistics
+
+@group(0) @binding(0) var<storage, read_write> logits: array<Element>;
+@group(0) @binding(1) var<storage, read> targets: array<u32>;
+@group(0) @binding(2) var<storage, read_write> statistics: array<f32>;
+@group(1) @binding(0) var<uniform> params: Params;
+
+@compute @workgroup_size(LANES, ROWS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
+    let softmax = softmax_of(walk, local.xy);
+    // The first lane has read the target's logit: no other may overwrite it before.
+    workgroupBarrier();
+    let scale = select(1.0 / softmax.sum, 0.0, softmax.label == IGNORE);
+    var place = local.x;
+    for (var i = walk.first; i < walk.end; i += LANES) {
+        logits[i] = exp(min(logits[i] - softmax.offset, Element(0.0))) * scale - number(indices_at(place) == Indices(softmax.label));
+        place += LANES;
+    }
+}

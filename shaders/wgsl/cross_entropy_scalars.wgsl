@@ -1,0 +1,3 @@
+// cross_entropy_rows, element by element.
+#import scalars
+#import cross_entropy_rows

@@ -1,0 +1,44 @@
+// dx = rate (g w - mean(g w) - n mean(g w n)), n = (x - mean) rate, row by row; mean(g w) only if `centered`.
+#import team
+
+struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
+
+@group(0) @binding(0) var<storage, read> x: array<Element>;
+@group(0) @binding(1) var<storage, read> weight: array<Element>;
+@group(0) @binding(2) var<storage, read> g: array<Element>;
+@group(0) @binding(3) var<storage, read> statistics: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Element>;
+@group(1) @binding(0) var<uniform> params: Params;
+
+@compute @workgroup_size(LANES, ROWS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_id) local: vec3<u32>,
+) {
+    let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
+    let count = f32(params.width);
+    // A row past the end reads the last one's statistics and writes nothing.
+    let known = min(walk.row, max(params.rows, 1u) - 1u);
+    let mean = statistics[2u * known];
+    let rate = statistics[2u * known + 1u];
+    var shifts = Element(0.0);
+    var slopes = Element(0.0);
+    var column = local.x;
+    for (var i = walk.first; i < walk.end; i += LANES) {
+        let gw = g[i] * weight[column];
+        shifts += gw;
+        slopes += gw * (x[i] - mean);
+        column += LANES;
+    }
+    let slope = team_sum(total(slopes), local.xy) * rate * rate / count;
+    var shift = 0.0;
+    if params.centered == 1u {
+        shift = team_sum(total(shifts), local.xy) / count;
+    }
+    column = local.x;
+    for (var i = walk.first; i < walk.end; i += LANES) {
+        dx[i] = rate * (g[i] * weight[column] - shift - (x[i] - mean) * slope);
+        column += LANES;
+    }
+}

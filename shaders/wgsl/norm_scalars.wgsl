@@ -1,0 +1,3 @@
+// norm_rows, element by element.
+#import scalars
+#import norm_rows

@@ -1,0 +1,3 @@
+// norm_rows, four elements at a time.
+#import vectors
+#import norm_rows

@@ -1,0 +1,3 @@
+// softmax_grad_rows, element by element.
+#import scalars
+#import softmax_grad_rows

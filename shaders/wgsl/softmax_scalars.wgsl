@@ -1,0 +1,3 @@
+// softmax_rows, element by element.
+#import scalars
+#import softmax_rows

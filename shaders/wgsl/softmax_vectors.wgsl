@@ -1,0 +1,3 @@
+// softmax_rows, four elements at a time.
+#import vectors
+#import softmax_rows
