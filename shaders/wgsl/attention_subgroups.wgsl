@@ -19,7 +19,7 @@
 override HEAD_DIM: u32 = 256u;
 
 const ROWS = 8u;
-const INVOCATIONS = 16u;
+const INVOCATIONS = 32u;
 // Blocks of rows that a workgroup has.
 const BLOCKS = 4u;
 // Vectors of one row's sums that a lane has. Where a subgroup has too few lanes for D, several share a row's dimensions.
@@ -106,40 +106,23 @@ fn add_products(side: u32, columns: vec4<u32>, first_rows: u32, last_rows: u32, 
 
 // sums += weights times columns, of those before `end`.
 fn accumulate(side: u32, tile: Tile, end: u32, weights: Scores, sums: ptr<function, Sums>) {
-    if tile.column + 0u < end { four_columns(side, tile, weights, sums, 0u); }
-    if tile.column + 4u < end { four_columns(side, tile, weights, sums, 1u); }
-    if tile.column + 8u < end { four_columns(side, tile, weights, sums, 2u); }
-    if tile.column + 12u < end { four_columns(side, tile, weights, sums, 3u); }
-    if tile.lanes > 4u {
-        if tile.column + 16u < end { four_columns(side, tile, weights, sums, 4u); }
-        if tile.column + 20u < end { four_columns(side, tile, weights, sums, 5u); }
-        if tile.column + 24u < end { four_columns(side, tile, weights, sums, 6u); }
-        if tile.column + 28u < end { four_columns(side, tile, weights, sums, 7u); }
-    }
-    if tile.lanes > 8u {
-        if tile.column + 32u < end { four_columns(side, tile, weights, sums, 8u); }
-        if tile.column + 36u < end { four_columns(side, tile, weights, sums, 9u); }
-        if tile.column + 40u < end { four_columns(side, tile, weights, sums, 10u); }
-        if tile.column + 44u < end { four_columns(side, tile, weights, sums, 11u); }
-        if tile.column + 48u < end { four_columns(side, tile, weights, sums, 12u); }
-        if tile.column + 52u < end { four_columns(side, tile, weights, sums, 13u); }
-        if tile.column + 56u < end { four_columns(side, tile, weights, sums, 14u); }
-        if tile.column + 60u < end { four_columns(side, tile, weights, sums, 15u); }
+    for (var owner = 0u; owner < tile.lanes && tile.column + 4u * owner < end; owner++) {
+        four_columns(side, tile, owner, weights, sums);
     }
 }
 
-// The columns of one lane, called with a constant.
-fn four_columns(side: u32, tile: Tile, weights: Scores, sums: ptr<function, Sums>, owner: u32) {
+// The columns of one lane.
+fn four_columns(side: u32, tile: Tile, owner: u32, weights: Scores, sums: ptr<function, Sums>) {
     let starts = starts_of_columns(side, tile, tile.column + 4u * owner);
     let shared_weights = Scores(
-        broadcast(weights[0], owner),
-        broadcast(weights[1], owner),
-        broadcast(weights[2], owner),
-        broadcast(weights[3], owner),
-        broadcast(weights[4], owner),
-        broadcast(weights[5], owner),
-        broadcast(weights[6], owner),
-        broadcast(weights[7], owner),
+        subgroupShuffle(weights[0], owner),
+        subgroupShuffle(weights[1], owner),
+        subgroupShuffle(weights[2], owner),
+        subgroupShuffle(weights[3], owner),
+        subgroupShuffle(weights[4], owner),
+        subgroupShuffle(weights[5], owner),
+        subgroupShuffle(weights[6], owner),
+        subgroupShuffle(weights[7], owner),
     );
     add_chunk(column_vectors(side, starts, vector_of(tile, 0u)), shared_weights, sums, 0u);
     if has_chunk(tile, 1u) { add_chunk(column_vectors(side, starts, vector_of(tile, 1u)), shared_weights, sums, 1u); }
@@ -156,26 +139,4 @@ fn add_chunk(columns: mat4x4<f32>, weights: Scores, sums: ptr<function, Sums>, i
     (*sums)[5u * CHUNKS + index] += columns * weights[5];
     (*sums)[6u * CHUNKS + index] += columns * weights[6];
     (*sums)[7u * CHUNKS + index] += columns * weights[7];
-}
-
-// What lane `owner`, a constant where it is called, has.
-fn broadcast(x: vec4<f32>, owner: u32) -> vec4<f32> {
-    switch owner {
-        case 0u: { return subgroupBroadcast(x, 0u); }
-        case 1u: { return subgroupBroadcast(x, 1u); }
-        case 2u: { return subgroupBroadcast(x, 2u); }
-        case 3u: { return subgroupBroadcast(x, 3u); }
-        case 4u: { return subgroupBroadcast(x, 4u); }
-        case 5u: { return subgroupBroadcast(x, 5u); }
-        case 6u: { return subgroupBroadcast(x, 6u); }
-        case 7u: { return subgroupBroadcast(x, 7u); }
-        case 8u: { return subgroupBroadcast(x, 8u); }
-        case 9u: { return subgroupBroadcast(x, 9u); }
-        case 10u: { return subgroupBroadcast(x, 10u); }
-        case 11u: { return subgroupBroadcast(x, 11u); }
-        case 12u: { return subgroupBroadcast(x, 12u); }
-        case 13u: { return subgroupBroadcast(x, 13u); }
-        case 14u: { return subgroupBroadcast(x, 14u); }
-        default: { return subgroupBroadcast(x, 15u); }
-    }
 }

@@ -140,9 +140,13 @@ impl Params {
             (variant::ROWS, _) => traits.iterations_fit(columns.div_ceil(16) * (3 * dim + 1)),
             // Blocks of 32 columns: products in steps of 16 dimensions, then sums.
             (variant::TILES, _) => traits.iterations_fit(columns.div_ceil(32) * dim.div_ceil(16) * 80),
-            // Blocks of four columns a lane, products in steps of eight dimensions; a subgroup has up to four blocks of rows.
-            (_, Some((least @ 4.., 4..=16))) => {
-                self.is_in_vectors() && traits.iterations_fit(columns.div_ceil(4 * u64::from(least)) * (dim / 4 + 2) * u64::from(least / 4))
+            // Blocks of four columns a lane: two products in steps of eight dimensions, and two sums in steps of a lane.
+            (_, Some((lanes @ 4.., 4..=16))) => {
+                let lanes = u64::from(lanes);
+                // A workgroup's four blocks of rows, each in parts of the dimensions, over the subgroups of 32 invocations.
+                let items = (4 * dim.div_ceil(16 * lanes) * lanes).div_ceil(32);
+                let block = dim / 4 + 2 * lanes + 1;
+                self.is_in_vectors() && traits.iterations_fit(items * columns.div_ceil(4 * lanes) * block)
             }
             _ => false,
         }
