@@ -1,9 +1,6 @@
 // A block of 8 rows and 8 columns an invocation, without shared memory or barriers: for adapters that run on the CPU, where the
 // invocations of a subgroup are the lanes of a vector. They vary along n, so one element of a serves them all.
-#import matmul_params
-
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
+#import matmul_scalars
 
 const ROWS = 8u;
 const INVOCATIONS = 32u;
@@ -18,8 +15,8 @@ struct Offsets { rows: array<u32, ROWS>, low: vec4<u32>, high: vec4<u32> }
 fn accumulate(block: ptr<function, Block>, at: ptr<function, Offsets>, a_at: u32, b_at: u32) {
     let low = (*at).low + b_at;
     let high = (*at).high + b_at;
-    let b_low = vec4(b[low.x], b[low.y], b[low.z], b[low.w]);
-    let b_high = vec4(b[high.x], b[high.y], b[high.z], b[high.w]);
+    let b_low = vec4(b_element(low.x), b_element(low.y), b_element(low.z), b_element(low.w));
+    let b_high = vec4(b_element(high.x), b_element(high.y), b_element(high.z), b_element(high.w));
     for (var r = 0u; r < ROWS; r++) {
         let element = a[a_at + (*at).rows[r]];
         (*block).low[r] += element * b_low;

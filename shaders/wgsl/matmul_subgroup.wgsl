@@ -1,36 +1,18 @@
 // A block of 32 rows and 4 columns an invocation, four elements of the sums at a time, for operands that lie in whole vectors of
 // four. A subgroup's invocations vary along n; four of them load a's elements and hand them to the others. No shared memory and
 // no barriers: for adapters that run on the CPU, where a subgroup is a vector and a load costs more than the arithmetic.
-#import matmul_params
-
-@group(0) @binding(0) var<storage, read> a: array<vec4<f32>>;
-@group(0) @binding(1) var<storage, read> b: array<vec4<f32>>;
+#import matmul_vectors
 
 const ROWS = 32u;
 const INVOCATIONS = 64u;
-
-// Whether a's vectors lie along k, or along m; and b's along n, or along k.
-override A_ALONG_K: bool = true;
-override B_ALONG_N: bool = true;
 
 // Four elements of a's rows `row` to `row + 3`: one of those rows, or one of its columns `k` to `k + 3`, by `quarter`. Past the
 // edges rows repeat, and columns are 0.
 fn load_a(start: u32, row: u32, k: u32, quarter: u32) -> vec4<f32> {
     if A_ALONG_K {
-        return a[(start + min(row + quarter, params.m - 1u) * params.a_row + k) / 4u];
+        return a_vector(start + min(row + quarter, params.m - 1u) * params.a_row + k);
     }
-    let column = min(k + quarter, params.k - 1u);
-    return select(vec4(0.0), a[(start + column * params.a_column + min(row, params.m - 4u)) / 4u], k + quarter < params.k);
-}
-
-// b's rows `k` to `k + 3` at four columns, whose offsets are `columns`. Past the edge rows repeat.
-fn load_b(columns: vec4<u32>, k: u32) -> mat4x4<f32> {
-    if B_ALONG_N {
-        let rows = columns.x + min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(params.k - 1u)) * params.b_row;
-        return mat4x4(b[rows.x / 4u], b[rows.y / 4u], b[rows.z / 4u], b[rows.w / 4u]);
-    }
-    let at = (columns + k) / 4u;
-    return transpose(mat4x4(b[at.x], b[at.y], b[at.z], b[at.w]));
+    return a_column(start + min(row, params.m - 4u), k + quarter);
 }
 
 // Four rows of the sums, with what the subgroup holds of a. Called with constants, so that the sums stay in registers.
@@ -60,15 +42,12 @@ fn main(
     let row = workgroup.y * ROWS;
     let column = (workgroup.x * INVOCATIONS + lane) * 4u;
     let quarter = member % 4u;
-    // Past the edge the last columns are computed again, and not written.
-    let along_k = min(vec4(column) + vec4(0u, 1u, 2u, 3u), vec4(params.n - 1u)) * params.b_column;
-    let columns = select(along_k, vec4(min(column, params.n - 4u)), B_ALONG_N);
     for (var batch = workgroup.z; batch < params.outer * params.inner; batch += workgroups.z) {
         let a_at = a_start(batch);
-        let b_at = b_start(batch) + columns;
+        let columns = b_columns(batch, column);
         var sums: array<vec4<f32>, ROWS>;
         for (var k = 0u; k < params.k; k += 4u) {
-            let b_rows = load_b(b_at, k);
+            let b_rows = b_block(columns, k);
             accumulate(&sums, 0u, load_a(a_at, row, k, quarter), b_rows);
             accumulate(&sums, 4u, load_a(a_at, row + 4u, k, quarter), b_rows);
             accumulate(&sums, 8u, load_a(a_at, row + 8u, k, quarter), b_rows);

@@ -30,10 +30,15 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(Case::new("linear", [Input::any([2, 5, 64]), Input::any([33, 64])], |x| vec![linear(&x[0], &x[1])]).terms(64));
     cases.push(Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])]).terms(193));
     for dtype in [DType::BF16, DType::F16] {
-        for rows in [1, 9] {
-            let label = format!("linear with a {dtype} weight, {rows} rows");
-            cases.push(Case::new(label, [Input::any([rows, 66]), Input::fixed([34, 66])], move |x| vec![linear(&x[0], &cast(&x[1], dtype))]).terms(66));
+        for [rows, inputs, outputs] in [[1, 66, 34], [9, 66, 34], [9, 64, 72], [70, 264, 136]] {
+            let label = format!("linear with a {dtype} weight {rows}x{inputs}x{outputs}");
+            let tensors = [Input::any([rows, inputs]), Input::fixed([outputs, inputs])];
+            let case = Case::new(label, tensors, move |x| vec![linear(&x[0], &cast(&x[1], dtype))]);
+            cases.push(case.terms(inputs.max(outputs)));
         }
+        let scattered = [Input::any([5, 4, 66]), Input::fixed([3, 66, 5])];
+        let label = format!("matmul with a scattered {dtype} right side");
+        cases.push(Case::new(label, scattered, move |x| vec![matmul(&x[0], &cast(&x[1], dtype).permute(&[2, 1, 0]))]).terms(66));
     }
     cases.extend(epilogues());
     cases

@@ -6,7 +6,7 @@ mod params;
 mod product;
 mod row;
 
-use super::{Op, add, cast, sum_to};
+use super::{Op, add, sum_to};
 use crate::Shape;
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
@@ -147,8 +147,7 @@ fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
         dispatch::<Matvec>(params, &[&a, b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
         return y;
     }
-    let b = if b.dtype() == DType::F32 { b.clone() } else { cast(b, DType::F32) };
-    let (params, a, b) = arguments(a, &b, epilogue);
+    let (params, a, b) = arguments(a, b, epilogue);
     dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
     y
 }
@@ -161,5 +160,7 @@ fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> (Params, Tensor, Te
     let (b, b_side) = Side::of(b, &batch);
     let [outer, inner] = two(&batch);
     let ending = Ending::new(epilogue);
-    (Params { m: m as u32, n: n as u32, k: k as u32, outer, inner, a: a_side, b: b_side, ending }, a, b)
+    let params =
+        Params { m: m as u32, n: n as u32, k: k as u32, outer, inner, a: a_side, b: b_side, ending, dtype: storage(b.dtype()) };
+    (params, a, b)
 }

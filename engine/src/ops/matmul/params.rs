@@ -19,16 +19,19 @@ pub(super) struct Params {
     pub a: Side,
     pub b: Side,
     pub ending: Ending,
+    /// How b is stored, as `storage.wgsl` numbers it.
+    pub dtype: u32,
 }
 
 impl Params {
-    /// Whether both operands lie in whole vectors of four, each along one of its axes.
+    /// Whether both operands lie in whole vectors of four (eight, where b is stored in half the bits), each along one of its axes.
     pub fn is_in_vectors(&self) -> bool {
-        let along = |side: &Side, stride: u32, next: u32, length: u32| {
-            stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % 4 == 0)
+        let along = |side: &Side, lanes: u32, stride: u32, next: u32, length: u32| {
+            stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % lanes == 0)
         };
-        let a = along(&self.a, self.a.column, self.a.row, self.k) || along(&self.a, self.a.row, self.a.column, self.m);
-        let b = along(&self.b, self.b.column, self.b.row, self.n) || along(&self.b, self.b.row, self.b.column, self.k);
+        let (a, b, lanes) = (&self.a, &self.b, if self.dtype == 0 { 4 } else { 8 });
+        let a = along(a, 4, a.column, a.row, self.k) || along(a, 4, a.row, a.column, self.m);
+        let b = along(b, lanes, b.column, b.row, self.n) || along(b, lanes, b.row, b.column, self.k);
         a && b && self.m > 0 && self.n > 0 && self.k > 0
     }
 

@@ -1,16 +1,27 @@
 //! The kernel of a product, in two forms: one writes its result, and one adds it to what is there.
 
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::params::Params;
-use crate::kernel::{Access, Constants, Cost, Io, Kernel, Shader, Traits};
-use crate::real::{Real, Threads};
+use crate::device::parallel;
+use crate::kernel::{Access, Constants, Cost, Data, Io, Kernel, Shader, Traits};
+use crate::real::{Matrix, Real, Threads};
 
 /// a, b, bias, residual -> y. With `UPDATE`, y += scale * a b, and there is neither bias nor residual.
 pub(super) struct Product<const UPDATE: bool>;
 
 pub(super) type Matmul = Product<false>;
 pub(super) type MatmulAccumulate = Product<true>;
+
+const BLOCKED: usize = 0;
+const SUBGROUP: usize = 1;
+const TILE_64: usize = 2;
+const TILE_128: usize = 3;
+const TILE_ANY: usize = 4;
+
+/// Enough workgroups of 256 for the larger GPUs.
+const MANY: u32 = 256;
 
 impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     type Params = Params;
@@ -19,32 +30,39 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         &[Access::Read, Access::Read, Access::Read, Access::Read, if UPDATE { Access::Update } else { Access::Write }];
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "matmul_blocked", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
-        Shader { source: "matmul_tiled", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
-        Shader { source: "matmul_subgroup", constants: directions::<UPDATE>, workgroups: |p| p.tiles(32, 256) },
+        Shader { source: "matmul_subgroup", constants: constants::<UPDATE>, workgroups: |p| p.tiles(32, 256) },
+        Shader { source: "matmul_tile_64", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
+        Shader { source: "matmul_tile_128", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
+        Shader { source: "matmul_tile_any", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
     ];
     fn choose(p: &Params, traits: &Traits) -> usize {
-        match traits.software {
-            true if Self::allows(p, 2, traits) => 2,
-            true => 0,
-            false => 1,
+        let large = || p.tiles(128, 128).iter().product::<u32>() >= MANY;
+        match (traits.software, p.is_in_vectors()) {
+            (true, _) if Self::allows(p, SUBGROUP, traits) => SUBGROUP,
+            (true, _) => BLOCKED,
+            (false, true) if large() => TILE_128,
+            (false, true) => TILE_64,
+            (false, false) => TILE_ANY,
         }
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
         let whole_subgroups = traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 64);
         match shader {
-            0 => true,
-            1 => traits.loop_fits(p.k),
-            _ => whole_subgroups && p.is_in_vectors(),
+            BLOCKED => true,
+            SUBGROUP => whole_subgroups && p.is_in_vectors(),
+            TILE_64 | TILE_128 => traits.loop_fits(p.k) && p.is_in_vectors(),
+            _ => traits.loop_fits(p.k),
         }
     }
     fn cost(p: &Params) -> Cost {
         let [m, n, k, batches] = [p.m, p.n, p.k, p.outer * p.inner].map(u64::from);
         let written = (1 + u64::from(UPDATE)) * batches * m * n;
-        let bytes = 4 * (batches * (m * k + k * n) + written + p.ending.reads(batches * m, n));
+        let b_width = if p.dtype == 0 { 4 } else { 2 };
+        let bytes = b_width * batches * k * n + 4 * (batches * m * k + written + p.ending.reads(batches * m, n));
         Cost { flops: 2 * batches * m * n * k, bytes }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        let (a, b, bias, residual, y) = (io.real(0), io.real(1), io.real(2), io.real(3), io.real_mut(4));
+        let (a, b, bias, residual, y) = (io.real(0), io.data(1), io.real(2), io.real(3), io.real_mut(4));
         let [m, n, k] = [p.m, p.n, p.k].map(|size| size as usize);
         if y.is_empty() {
             return;
@@ -55,8 +73,19 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             0 if begun => {}
             0 => y.fill(R::ZERO),
             _ => {
-                let (a, b) = (&a[p.a.start(p, batch)..], &b[p.b.start(p, batch)..]);
-                R::gemm([m, n, k], scales, (y, [n, 1]), (a, p.a.strides()), (b, p.b.strides()), threads);
+                let (a, b_start) = ((&a[p.a.start(p, batch)..], p.a.strides()), p.b.start(p, batch));
+                match b {
+                    Data::Real(b) => R::gemm([m, n, k], scales, (y, [n, 1]), a, (&b[b_start..], p.b.strides()), threads),
+                    Data::F16(b) => {
+                        let b = (&b[b_start..], p.b.strides());
+                        gemm_widened([m, n, k], scales, y, a, b, threads, |half, wide| half.convert_to_f32_slice(wide));
+                    }
+                    Data::BF16(b) => {
+                        let b = (&b[b_start..], p.b.strides());
+                        gemm_widened([m, n, k], scales, y, a, b, threads, |half, wide| half.convert_to_f32_slice(wide));
+                    }
+                    Data::U32(_) => unreachable!("[matmul] expected a floating-point right side"),
+                }
             }
         };
         // Many small products are shared out whole; a few large ones each use every core.
@@ -69,12 +98,58 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     }
 }
 
-fn constants<const UPDATE: bool>(p: &Params) -> Constants {
-    p.ending.constants(UPDATE)
+/// [`Real::gemm`] with a right side stored in half the bits, which is widened a block of columns at a time: never the whole of it.
+fn gemm_widened<R: Real, H: Copy + Default + Sync>(
+    [m, n, k]: [usize; 3],
+    scales: [R; 2],
+    y: &mut [R],
+    a: Matrix<&[R]>,
+    (b, strides): Matrix<&[H]>,
+    threads: Threads,
+    widen: impl Fn(&[H], &mut [f32]) + Sync,
+) {
+    /// Elements of a block: what a core's second-level cache holds.
+    const BLOCK: usize = 1 << 18;
+    let width = (BLOCK / k).next_multiple_of(16).min(n);
+    // A block is kept in the order in which b lies, so that both are walked along memory.
+    let along_n = strides[1] == 1;
+    let mut block = vec![R::ZERO; width * k];
+    for first in (0..n).step_by(width) {
+        let columns = width.min(n - first);
+        let block = &mut block[..columns * k];
+        let line = if along_n { columns } else { k };
+        parallel::rows(block, line, 1, |start, _, lines| {
+            for (at, line) in lines.chunks_exact_mut(line).enumerate() {
+                match along_n {
+                    true => widen_line(&b[(start + at) * strides[0] + first..], 1, line, &widen),
+                    false => widen_line(&b[(first + start + at) * strides[1]..], strides[0], line, &widen),
+                }
+            }
+        });
+        let strides = if along_n { [columns, 1] } else { [1, k] };
+        R::gemm([m, columns, k], scales, (&mut y[first..], [n, 1]), a, (block, strides), threads);
+    }
 }
 
-/// With the axes of the operands' vectors.
-fn directions<const UPDATE: bool>(p: &Params) -> Constants {
-    let directions = [("A_ALONG_K", f64::from(p.a.column == 1)), ("B_ALONG_N", f64::from(p.b.column == 1))];
-    constants::<UPDATE>(p).into_iter().chain(directions).collect()
+/// Every `step`th element of `half`, widened.
+fn widen_line<R: Real, H: Copy + Default>(half: &[H], step: usize, line: &mut [R], widen: impl Fn(&[H], &mut [f32])) {
+    const AT_ONCE: usize = 256;
+    let (mut gathered, mut wide) = ([H::default(); AT_ONCE], [0.0; AT_ONCE]);
+    for (chunk, line) in line.chunks_mut(AT_ONCE).enumerate() {
+        let (half, wide) = (&half[chunk * AT_ONCE * step..], &mut wide[..line.len()]);
+        if step == 1 {
+            widen(&half[..line.len()], wide);
+        } else {
+            gathered.iter_mut().zip(half.iter().step_by(step)).take(line.len()).for_each(|(to, &half)| *to = half);
+            widen(&gathered[..line.len()], wide);
+        }
+        line.iter_mut().zip(wide).for_each(|(line, wide)| *line = R::from_f32(*wide));
+    }
+}
+
+/// Which of a shader's forms suits: what it ends with, how b is stored, and the axes along which the operands are dense.
+fn constants<const UPDATE: bool>(p: &Params) -> Constants {
+    let operands =
+        [("DTYPE", p.dtype.into()), ("A_ALONG_K", (p.a.column == 1).into()), ("B_ALONG_N", (p.b.column == 1).into())];
+    p.ending.constants(UPDATE).into_iter().chain(operands).collect()
 }

@@ -69,20 +69,30 @@ fn constants(p: &Params) -> Constants {
 
 /// y += scale * W x.
 fn dot_rows<R: Real, W: Copy + Sync>(x: &[R], weight: &[W], scale: R, y: &mut [R], widen: impl Fn(W) -> R + Sync) {
-    parallel::rows(y, 1, x.len(), |first, _, y| {
-        for (row, y) in y.iter_mut().enumerate() {
-            let weight = &weight[(first + row) * x.len()..][..x.len()];
-            // 64 running sums are four vectors of sixteen: enough to hide the latency of an addition.
-            let mut lanes = [R::ZERO; 64];
-            let (blocks, x_blocks) = (weight.chunks_exact(64), x.chunks_exact(64));
-            let rest = blocks.remainder().iter().zip(x_blocks.remainder());
-            let rest = rest.fold(R::ZERO, |sum, (&w, &x)| sum + widen(w) * x);
-            for (weight, x) in blocks.zip(x_blocks) {
-                for lane in 0..64 {
-                    lanes[lane] += widen(weight[lane]) * x[lane];
-                }
+    parallel::rows(
+        y,
+        1,
+        x.len(),
+        #[inline(always)]
+        |first, _, y| {
+            for (row, y) in y.iter_mut().enumerate() {
+                *y += scale * dot(x, &weight[(first + row) * x.len()..][..x.len()], &widen);
             }
-            *y += scale * lanes.into_iter().fold(rest, |sum, lane| sum + lane);
+        },
+    );
+}
+
+#[inline(always)]
+fn dot<R: Real, W: Copy>(x: &[R], weight: &[W], widen: impl Fn(W) -> R) -> R {
+    // 64 running sums are four vectors of sixteen: enough to hide the latency of an addition.
+    let mut lanes = [R::ZERO; 64];
+    let (blocks, x_blocks) = (weight.chunks_exact(64), x.chunks_exact(64));
+    let rest = blocks.remainder().iter().zip(x_blocks.remainder());
+    let rest = rest.fold(R::ZERO, |sum, (&w, &x)| sum + widen(w) * x);
+    for (weight, x) in blocks.zip(x_blocks) {
+        for lane in 0..64 {
+            lanes[lane] += widen(weight[lane]) * x[lane];
         }
-    });
+    }
+    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
 }

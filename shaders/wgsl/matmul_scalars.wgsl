@@ -1,0 +1,58 @@
+// Operands of any strides. b may be stored as f16 or bf16.
+#import matmul_params
+#import storage
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<u32>;
+
+// b's storage type.
+override DTYPE: u32 = 0u;
+// Whether a's neighbours lie along k, or along m; and b's along n, or along k.
+override A_ALONG_K: bool = true;
+override B_ALONG_N: bool = true;
+
+const FOUR = vec4(0u, 1u, 2u, 3u);
+
+fn b_element(at: u32) -> f32 {
+    if DTYPE == 0u {
+        return bitcast<f32>(b[at]);
+    }
+    let word = b[at / 2u];
+    return select(widen_low(DTYPE, word), widen_high(DTYPE, word), at % 2u == 1u);
+}
+
+// Where a's rows `row` to `row + 3` begin. Past the edge rows repeat.
+fn a_rows(batch: u32, row: u32) -> vec4<u32> {
+    return a_start(batch) + min(vec4(row) + FOUR, vec4(params.m - 1u)) * params.a_row;
+}
+
+// Four rows of a at columns `k` to `k + 3`: a vector of the rows for each column. Past the edge columns are 0.
+fn a_block(rows: vec4<u32>, k: u32) -> mat4x4<f32> {
+    return mat4x4(a_column(rows, k), a_column(rows, k + 1u), a_column(rows, k + 2u), a_column(rows, k + 3u));
+}
+
+fn a_column(rows: vec4<u32>, k: u32) -> vec4<f32> {
+    if k >= params.k {
+        return vec4(0.0);
+    }
+    let at = rows + k * params.a_column;
+    return vec4(a[at.x], a[at.y], a[at.z], a[at.w]);
+}
+
+// Where b's columns `column` to `column + 3` begin. Past the edge columns repeat.
+fn b_columns(batch: u32, column: u32) -> vec4<u32> {
+    return b_start(batch) + min(vec4(column) + FOUR, vec4(params.n - 1u)) * params.b_column;
+}
+
+// Four columns of b at rows `k` to `k + 3`: a vector of the columns for each row. Past the edge rows are 0.
+fn b_block(columns: vec4<u32>, k: u32) -> mat4x4<f32> {
+    return mat4x4(b_row(columns, k), b_row(columns, k + 1u), b_row(columns, k + 2u), b_row(columns, k + 3u));
+}
+
+fn b_row(columns: vec4<u32>, k: u32) -> vec4<f32> {
+    if k >= params.k {
+        return vec4(0.0);
+    }
+    let at = columns + k * params.b_row;
+    return vec4(b_element(at.x), b_element(at.y), b_element(at.z), b_element(at.w));
+}
