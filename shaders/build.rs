@@ -2,4 +2,5 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=wgsl");
+    println!("cargo::rerun-if-changed=ladder");
 }

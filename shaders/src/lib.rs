@@ -3,28 +3,45 @@
 //! One kernel a file, `wgsl/<name>.wgsl`, whose entry point is `main`. Buffers are `@group(0)` in the order of the kernel's
 //! accesses, parameters are `@group(1) @binding(0) var<uniform>`. A line `#import <name>` stands for the text of
 //! `wgsl/<name>.wgsl`, which has no entry point of its own. This crate knows nothing of tensors or devices.
+//!
+//! `ladder/` is the project's teaching page: matmul and causal attention from the definition to the kernels in use, a rung a
+//! file, each whole in itself and one idea, named in its first line, away from the one before. `ladder/matmul_1` is the name of
+//! `ladder/matmul_1.wgsl`. Read them in order, or side by side: `diff shaders/ladder/matmul_6.wgsl shaders/ladder/matmul_7.wgsl`.
 
 use include_dir::{Dir, include_dir};
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/wgsl");
+static LADDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/ladder");
 
 /// A shader that cannot be handed out: a mistake in this crate or in a kernel's declaration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no shader {name:?}: expected one of wgsl/*.wgsl")]
+#[error("no shader {name:?}: expected one of wgsl/*.wgsl or ladder/*.wgsl")]
 pub struct Missing {
     /// The name asked for.
     pub name: String,
 }
 
 /// The names of all shaders that have an entry point, sorted. What another one imports is not a shader of its own.
-pub fn names() -> Vec<&'static str> {
-    let text = |name: &str| FILES.get_file(format!("{name}.wgsl")).and_then(|file| file.contents_utf8()).unwrap_or_default();
-    let all: Vec<&str> = FILES.files().filter_map(|file| file.path().file_stem()?.to_str()).collect();
-    let imported: Vec<&str> = all.iter().flat_map(|name| text(name).lines().filter_map(import)).collect();
-    let is_whole = |name: &&str| !imported.contains(name) && source(name).is_ok_and(|text| text.contains("@compute"));
-    let mut names: Vec<&str> = all.into_iter().filter(is_whole).collect();
+pub fn names() -> Vec<String> {
+    let named = |prefix: &'static str, files: &'static Dir<'_>| {
+        files.files().filter_map(move |file| Some(format!("{prefix}{}", file.path().file_stem()?.to_str()?)))
+    };
+    let all: Vec<String> = named("", &FILES).chain(named("ladder/", &LADDER)).collect();
+    let imports = |name: &String| file(name).unwrap_or_default().lines().filter_map(import);
+    let imported: Vec<&str> = all.iter().flat_map(imports).collect();
+    let is_whole =
+        |name: &&String| !imported.contains(&name.as_str()) && source(name).is_ok_and(|text| text.contains("@compute"));
+    let mut names: Vec<String> = all.iter().filter(is_whole).cloned().collect();
     names.sort_unstable();
     names
+}
+
+/// The first line of a shader, without its comment signs: for a rung of the ladder, its idea.
+///
+/// # Errors
+/// If there is no such shader.
+pub fn idea(name: &str) -> Result<&'static str, Missing> {
+    Ok(file(name)?.lines().next().unwrap_or_default().trim_start_matches("//").trim())
 }
 
 /// The text of one shader, with its imports put in (each once).
@@ -48,9 +65,7 @@ pub fn expand(text: &str) -> Result<String, Missing> {
 }
 
 fn append(name: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
-    let missing = || Missing { name: name.to_string() };
-    let file = FILES.get_file(format!("{name}.wgsl")).ok_or_else(missing)?;
-    append_text(file.contents_utf8().ok_or_else(missing)?, imported, text)
+    append_text(file(name)?, imported, text)
 }
 
 fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
@@ -75,6 +90,12 @@ fn import(line: &str) -> Option<&str> {
     line.strip_prefix("#import ").map(str::trim)
 }
 
+fn file(name: &str) -> Result<&'static str, Missing> {
+    let (files, stem) = name.strip_prefix("ladder/").map_or((&FILES, name), |stem| (&LADDER, stem));
+    let text = files.get_file(format!("{stem}.wgsl")).and_then(|file| file.contents_utf8());
+    text.ok_or_else(|| Missing { name: name.to_string() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +105,7 @@ mod tests {
     fn every_shader_is_valid_wgsl() {
         assert!(names().len() > 1, "{:?}", names());
         for name in names() {
-            let text = source(name).unwrap();
+            let text = source(&name).unwrap();
             let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
             let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
             validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
@@ -94,6 +115,19 @@ mod tests {
 
     #[test]
     fn an_import_that_does_not_exist_is_named() {
-        assert_eq!(source("nothing").unwrap_err().to_string(), r#"no shader "nothing": expected one of wgsl/*.wgsl"#);
+        let expected = r#"no shader "nothing": expected one of wgsl/*.wgsl or ladder/*.wgsl"#;
+        assert_eq!(source("nothing").unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn the_ladders_have_every_rung_and_an_idea_on_each() {
+        for ladder in ["matmul", "attention"] {
+            let rungs = names().iter().filter(|name| name.starts_with(&format!("ladder/{ladder}_"))).count();
+            assert!(rungs > 1, "{ladder} has {rungs} rungs");
+            for rung in 1..=rungs {
+                let idea = idea(&format!("ladder/{ladder}_{rung}")).unwrap();
+                assert!(idea.ends_with('.') && idea.len() < 100, "rung {rung} of {ladder} names no idea in one line: {idea:?}");
+            }
+        }
     }
 }

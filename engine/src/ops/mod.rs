@@ -32,12 +32,14 @@ ops! {
     binary
     cast
     cat
+    ceilings
     clip
     copy
     cross_entropy
     dropout
     full
     gather
+    ladder
     linear_cross_entropy
     log_softmax
     matmul

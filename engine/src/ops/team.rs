@@ -36,7 +36,11 @@ const fn alone<P: Rows>(source: &'static str) -> Shader<P> {
 }
 
 const fn shared<P: Rows>(source: &'static str) -> Shader<P> {
-    Shader { source, constants: |p| team(lanes(p), TEAMS / lanes(p)), workgroups: |p| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize) }
+    Shader {
+        source,
+        constants: |p| team(lanes(p), TEAMS / lanes(p)),
+        workgroups: |p| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize),
+    }
 }
 
 /// Rows of a workgroup whose invocations each have one.

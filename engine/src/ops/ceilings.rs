@@ -1,0 +1,144 @@
+//! What a device can do at most: kernels that do nothing but move memory, or nothing but multiply and add. Every other kernel's
+//! speed is held against theirs (Williams et al. 2009, "Roofline", doi:10.1145/1498765.1498785).
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Op;
+use crate::device::parallel;
+use crate::dtype::DType;
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::real::Real;
+use crate::tensor::{Tensor, dispatch};
+use crate::testing::{Case, Input};
+
+pub(crate) const OP: Op = Op { name: "ceilings", kernels: &[AnyKernel::of::<Stream>(), AnyKernel::of::<MultiplyAdds>()], cases };
+
+/// A copy of an f32 tensor that fills its buffer in whole vectors of four, read and written in order: memory at its fastest.
+/// No gradient flows.
+#[track_caller]
+pub fn stream(x: &Tensor) -> Tensor {
+    let fits = x.dtype() == DType::F32 && x.is_whole() && x.elements().is_multiple_of(4);
+    assert!(fits, "[stream] expected a whole f32 tensor of a multiple of 4 elements, got {x:?}");
+    let y = x.device().empty(x.shape(), DType::F32);
+    dispatch::<Stream>(StreamParams { vectors: x.elements() as u32 / 4, unused: [0; 3] }, &[x, &y]);
+    y
+}
+
+/// For each element of x [..], the sum of eight chains v = v/2 + 1/2 that start at x, x + 1/8, x + 2/8, ... and go on for
+/// 8 `rounds` steps, none waiting for another: arithmetic at its fastest. No gradient flows.
+#[track_caller]
+pub fn multiply_adds(x: &Tensor, rounds: u32) -> Tensor {
+    assert!(x.dtype() == DType::F32 && x.is_whole(), "[multiply_adds] expected a whole f32 tensor, got {x:?}");
+    let y = x.device().empty(x.shape(), DType::F32);
+    let params = MultiplyAddsParams { elements: x.elements() as u32, rounds, factor: 0.5, term: 0.5 };
+    dispatch::<MultiplyAdds>(params, &[x, &y]);
+    y
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct StreamParams {
+    vectors: u32,
+    unused: [u32; 3],
+}
+
+struct Stream;
+
+impl Kernel for Stream {
+    type Params = StreamParams;
+    const NAME: &'static str = "stream";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<StreamParams>] =
+        &[Shader { source: "stream", constants: |_| vec![], workgroups: |p| grid(p.vectors as usize, 1024) }];
+    fn cost(p: &StreamParams) -> Cost {
+        Cost { flops: 0, bytes: 2 * 16 * u64::from(p.vectors) }
+    }
+    fn run<R: Real>(_: &StreamParams, io: &mut Io<R>) {
+        let x = io.real(0);
+        parallel::elements(io.real_mut(1), |first, y| y.copy_from_slice(&x[first..first + y.len()]));
+    }
+}
+
+/// The numbers of a step are parameters, so that no compiler knows them.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct MultiplyAddsParams {
+    elements: u32,
+    rounds: u32,
+    factor: f32,
+    term: f32,
+}
+
+/// Chains of an element, and steps of a round.
+const CHAINS: usize = 8;
+const STEPS: usize = 8;
+
+struct MultiplyAdds;
+
+impl Kernel for MultiplyAdds {
+    type Params = MultiplyAddsParams;
+    const NAME: &'static str = "multiply_adds";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<MultiplyAddsParams>] =
+        &[Shader { source: "multiply_adds", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+    fn cost(p: &MultiplyAddsParams) -> Cost {
+        let elements = u64::from(p.elements);
+        Cost { flops: 2 * (CHAINS * STEPS) as u64 * u64::from(p.rounds) * elements, bytes: 8 * elements }
+    }
+    fn run<R: Real>(p: &MultiplyAddsParams, io: &mut Io<R>) {
+        let (x, y) = (io.real(0), io.real_mut(1));
+        parallel::rows(y, 1, STEPS * p.rounds as usize, |first, _, y| {
+            for (block, y) in y.chunks_mut(ELEMENTS).enumerate() {
+                let x = &x[first + block * ELEMENTS..][..y.len()];
+                let mut chains = [[R::ZERO; LANES]; ELEMENTS * CHAINS / LANES];
+                for (at, chain) in chains.as_flattened_mut().iter_mut().enumerate() {
+                    let start = x.get(at / CHAINS).copied().unwrap_or(R::ZERO);
+                    *chain = start + R::from_f64(0.125 * (at % CHAINS) as f64);
+                }
+                pulp::Arch::new().dispatch(Advance { chains: &mut chains, params: p });
+                for (y, chains) in y.iter_mut().zip(chains.as_flattened().chunks(CHAINS)) {
+                    *y = chains.iter().fold(R::ZERO, |sum, &chain| sum + chain);
+                }
+            }
+        });
+    }
+}
+
+/// Elements that go together: their chains are four vectors of sixteen, or eight of eight, as many as are in flight at once.
+const ELEMENTS: usize = 8;
+const LANES: usize = 16;
+
+/// The steps of these chains. An op of its own, since a closure of this size would not be compiled for vector instructions.
+struct Advance<'a, R, const N: usize> {
+    chains: &'a mut [[R; LANES]; N],
+    params: &'a MultiplyAddsParams,
+}
+
+impl<R: Real, const N: usize> pulp::WithSimd for Advance<'_, R, N> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let (factor, term) = (R::from_f32(self.params.factor), R::from_f32(self.params.term));
+        let mut chains = *self.chains;
+        for _ in 0..self.params.rounds as usize * STEPS {
+            for vector in &mut chains {
+                for lane in vector {
+                    *lane = lane.mul_add(factor, term);
+                }
+            }
+        }
+        *self.chains = chains;
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for size in [0, 4, 252, 256, 260, 4096, 4100] {
+        cases.push(Case::new(format!("stream {size}"), [Input::fixed([size])], |x| vec![stream(&x[0])]));
+    }
+    for (size, rounds) in [(0, 1), (1, 0), (1, 3), (7, 1), (255, 2), (257, 5), (70_000, 1)] {
+        let name = format!("multiply_adds {size}, {rounds} rounds");
+        cases.push(Case::new(name, [Input::fixed([size])], move |x| vec![multiply_adds(&x[0], rounds)]).terms(CHAINS));
+    }
+    cases
+}
