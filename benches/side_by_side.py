@@ -50,11 +50,11 @@ def steps(wgtune, model, method, device, batch_size, length):
     return {"seconds_per_step": statistics.median(times), "peak_memory_bytes": memory}
 
 
-def generation(wgtune, model, prompt, new_tokens):
-    ids = ",".join(str(id) for id in json.loads((model / "batch.jsonl").read_text())["input_ids"][:prompt])
-    command = [wgtune, "generate", "--model", model, "--ids", ids, "--max-new-tokens", new_tokens, "--temperature", 0]
+def generation(wgtune, model):
+    """Tokens a second of prefill and of decoding, each the median of warm runs."""
+    command = [wgtune, "bench", "--model", model, "--filter", "prefill step,decode step", "--tokens", 256, "--seconds", 2]
     output, _ = run(command + ["--json", "--device", "cpu"])
-    return json.loads(output)
+    return {result["name"]: result["tokens_per_second"] for result in json.loads(output)["results"]}
 
 
 def small_model(directory):
@@ -93,10 +93,10 @@ def main():
             for key in ["seconds_per_step", "peak_memory_bytes"]:
                 note(f"lora {key} pytorch", theirs[key])
                 note(f"lora {key} wgtune", ours[key])
-            note("decode tokens_per_second pytorch", pytorch("decode", arguments.threads)["tokens_per_second"])
-            note("decode tokens_per_second wgtune", generation(arguments.wgtune, large, 8, 64)["tokens_per_second"])
-            note("prefill tokens_per_second pytorch", pytorch("prefill", arguments.threads)["tokens_per_second"])
-            note("prefill tokens_per_second wgtune", generation(arguments.wgtune, large, 256, 1)["prefill_tokens_per_second"])
+            ours = generation(arguments.wgtune, large)
+            for part in ["decode", "prefill"]:
+                note(f"{part} tokens_per_second pytorch", pytorch(part, arguments.threads)["tokens_per_second"])
+                note(f"{part} tokens_per_second wgtune", ours[part])
             for device in ["cpu"] + ([arguments.device] if arguments.device else []):
                 step = steps(arguments.wgtune, small, "full", device, 4, 128)
                 note(f"small model, full step, {device}: seconds wgtune", step["seconds_per_step"])

@@ -22,6 +22,7 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(commands::bench::Arguments),
     Devices(commands::devices::Arguments),
     Pretrain(commands::pretrain::Arguments),
     Sft(commands::sft::Arguments),
@@ -35,6 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Program::parse().command {
+        Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
         Command::Sft(arguments) => commands::sft::run(&arguments),

@@ -47,6 +47,8 @@ pub trait Real:
     fn cos(self) -> Self;
     /// The magnitude.
     fn abs(self) -> Self;
+    /// self * factor + term, rounded once.
+    fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger; NaN if either is.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -223,6 +225,10 @@ impl Real for f32 {
     fn abs(self) -> Self {
         f32::abs(self)
     }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        f32::mul_add(self, factor, term)
+    }
     fn gemm(
         size: [usize; 3],
         scales: [Self; 2],
@@ -278,6 +284,10 @@ impl Real for f64 {
     }
     fn abs(self) -> Self {
         f64::abs(self)
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        f64::mul_add(self, factor, term)
     }
     fn gemm(
         size: [usize; 3],

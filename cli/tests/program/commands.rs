@@ -5,7 +5,7 @@ use wgtune_models::formats::safetensors::Weights;
 
 use crate::folder::{Folder, TINY};
 
-const COMMANDS: [&str; 9] = ["devices", "pretrain", "sft", "generate", "tokenize", "eval", "merge", "logits", "demo"];
+const COMMANDS: [&str; 10] = ["bench", "devices", "pretrain", "sft", "generate", "tokenize", "eval", "merge", "logits", "demo"];
 
 #[test]
 fn every_command_shows_an_example() {
@@ -105,6 +105,30 @@ fn a_model_is_tuned_measured_asked_merged_and_compared() {
         said.contains("merged 14 layers into again (f32)") && said.contains("largest difference of logits before and after: "),
         "{said}"
     );
+}
+
+#[test]
+fn a_profiled_run_says_where_its_time_goes() {
+    let folder = Folder::new();
+    let run =
+        folder.run("sft --model model --data rows.jsonl --out tuned --steps 5 --validation 0 --device cpu --profile trace.json");
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("kernel") && run.stderr.contains("matmul") && run.stderr.contains("trace.json"),
+        "{}",
+        run.stderr
+    );
+    let trace = folder.json("trace.json");
+    let events = trace["traceEvents"].as_array().unwrap();
+    let timed: Vec<_> = events.iter().filter(|event| event["ph"] == "X").collect();
+    for kernel in ["matmul", "attention", "adamw"] {
+        assert!(timed.iter().any(|event| event["name"] == kernel), "{kernel}");
+    }
+    let starts: Vec<f64> = timed.iter().map(|event| event["ts"].as_f64().unwrap()).collect();
+    assert!(starts.is_sorted() && timed.iter().all(|event| event["dur"].as_f64().unwrap() >= 0.0));
+    let short =
+        folder.run("sft --model model --data rows.jsonl --out short --steps 1 --validation 0 --device cpu --profile none.json");
+    assert!(short.code == Some(0) && short.stderr.contains("nothing to profile"), "{}", short.stderr);
 }
 
 #[test]

@@ -91,7 +91,8 @@ impl Folder {
     /// The program with these arguments, ready to start in this folder.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wgtune"));
-        command.args(arguments).current_dir(self.0.path());
+        // Nobody's own cache is touched.
+        command.args(arguments).current_dir(self.0.path()).env("XDG_CACHE_HOME", self.path("cache"));
         command
     }
 

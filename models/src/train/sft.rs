@@ -96,36 +96,11 @@ pub fn train(
     run: &RunDirectory,
     on_step: &mut dyn FnMut(&Metrics) -> ControlFlow<()>,
 ) -> Result<()> {
-    let device = model.decoder.device().clone();
+    let epochs = |step: usize| (step * recipe.accumulate) as f64 / loader.batches_per_epoch() as f64;
     while progress.step < recipe.steps {
-        device.reset_peak();
-        let begun = Instant::now();
         let window: Vec<Batch> = (0..recipe.accumulate).map(|i| loader.batch(progress.step * recipe.accumulate + i)).collect();
-        let (gradients, sums) = accumulate(model, &window, recipe, progress.step)?;
-        let learning_rate = recipe.learning_rate.at(progress.step);
-        let norm = update(model, &gradients, recipe, progress, learning_rate)?;
-        drop(gradients);
-
-        let read = ops::cat(&[&sums, &norm.reshape([1])], 0).to_vec()?;
-        let [loss, entropy, correct, grad_norm] = [read[0], read[1], read[2], read[3]].map(f64::from);
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(not_finite(model, &window, recipe, progress.step, loss, grad_norm)?);
-        }
-        let (targets, tokens) = (count_targets(&window), window.iter().map(Batch::tokens).sum::<usize>());
-        progress.step += 1;
-        progress.num_tokens += tokens as u64;
-        let metrics = Metrics {
-            step: progress.step,
-            loss,
-            grad_norm,
-            learning_rate,
-            entropy: entropy / targets,
-            mean_token_accuracy: correct / targets,
-            num_tokens: progress.num_tokens,
-            epoch: (progress.step * recipe.accumulate) as f64 / loader.batches_per_epoch() as f64,
-            tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
-            peak_memory: device.memory().peak,
-        };
+        let metrics = step(model, &window, recipe, progress)?;
+        let metrics = Metrics { epoch: epochs(progress.step), ..metrics };
         run.append(&metrics)?;
         let last = progress.step == recipe.steps;
         let stop = on_step(&metrics).is_break();
@@ -137,6 +112,41 @@ pub fn train(
         }
     }
     Ok(())
+}
+
+/// One update by the gradients of the window's mean loss. Which epoch that is, only the loader knows: it is left 0.
+///
+/// # Errors
+/// As [`train`]; after one the model is as it was.
+pub fn step(model: &Tuned, window: &[Batch], recipe: &Recipe, progress: &mut Progress) -> Result<Metrics> {
+    let device = model.decoder.device();
+    device.reset_peak();
+    let begun = Instant::now();
+    let (gradients, sums) = accumulate(model, window, recipe, progress.step)?;
+    let learning_rate = recipe.learning_rate.at(progress.step);
+    let norm = update(model, &gradients, recipe, progress, learning_rate)?;
+    drop(gradients);
+
+    let read = ops::cat(&[&sums, &norm.reshape([1])], 0).to_vec()?;
+    let [loss, entropy, correct, grad_norm] = [read[0], read[1], read[2], read[3]].map(f64::from);
+    if !loss.is_finite() || !grad_norm.is_finite() {
+        return Err(not_finite(model, window, recipe, progress.step, loss, grad_norm)?);
+    }
+    let (targets, tokens) = (count_targets(window), window.iter().map(Batch::tokens).sum::<usize>());
+    progress.step += 1;
+    progress.num_tokens += tokens as u64;
+    Ok(Metrics {
+        step: progress.step,
+        loss,
+        grad_norm,
+        learning_rate,
+        entropy: entropy / targets,
+        mean_token_accuracy: correct / targets,
+        num_tokens: progress.num_tokens,
+        epoch: 0.0,
+        tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
+        peak_memory: device.memory().peak,
+    })
 }
 
 /// The gradients of the whole window's mean loss, and [loss, sum of entropies, number of hits].

@@ -1,0 +1,90 @@
+//! The device's own ceilings, each measured by a kernel that does nothing else.
+
+use std::time::{Duration, Instant};
+
+use wgtune_engine::{Device, Result, Tensor, ops};
+
+use super::measure::repeat;
+use super::results::{Ceilings, DeviceUnderTest};
+use super::workload::normal;
+use wgtune_engine::random::Philox;
+
+/// Dispatches whose cost is taken together.
+const DISPATCHES: usize = 1000;
+
+/// Measures them. Each is the best of several tries: nothing but the device itself should limit them.
+///
+/// # Errors
+/// What the device met.
+pub fn measure(device: &Device, about: &DeviceUnderTest, budget: Duration) -> Result<Ceilings> {
+    let (dispatch_seconds, encode_seconds) = dispatch_cost(device, budget)?;
+    Ok(Ceilings {
+        copy_gigabytes_per_second: copy_bandwidth(device, about, budget)? / 1e9,
+        fma_tflops: fma_rate(device, budget)? / 1e12,
+        matrix_tflops: matrix_rate(device, budget)?.map(|rate| rate / 1e12),
+        dispatch_seconds,
+        encode_seconds: Some(encode_seconds).filter(|_| !device.is_cpu()),
+    })
+}
+
+/// Bytes a second, read and written, of a copy that fits into no cache.
+fn copy_bandwidth(device: &Device, about: &DeviceUnderTest, budget: Duration) -> Result<f64> {
+    // Software adapters bind no more than 128 MiB.
+    let mebibytes = if about.is_software() { 64 } else { 512 };
+    let x = ops::full(device, 1.0, [mebibytes << 18]);
+    let bytes = 2 * (mebibytes << 20) as u64;
+    Ok(bytes as f64 / fastest(device, budget, || ops::stream(&x))?)
+}
+
+/// Operations a second of chains of multiply-adds.
+fn fma_rate(device: &Device, budget: Duration) -> Result<f64> {
+    let x = ops::full(device, 1.0, [1 << 18]);
+    let mut rounds = 1;
+    loop {
+        let (_held, spans) = device.profile(|| ops::multiply_adds(&x, rounds))?;
+        let seconds: f64 = spans.iter().map(|span| span.seconds).sum();
+        // Long enough that starting it does not count.
+        if seconds > 0.1 * budget.as_secs_f64() || rounds >= 4096 {
+            let flops: u64 = spans.iter().map(|span| span.cost.flops).sum();
+            return Ok(flops as f64 / fastest(device, budget, || ops::multiply_adds(&x, rounds))?);
+        }
+        rounds *= 4;
+    }
+}
+
+/// Operations a second of products of matrices: on the CPU, where they are a library's.
+fn matrix_rate(device: &Device, budget: Duration) -> Result<Option<f64>> {
+    if !device.is_cpu() {
+        return Ok(None);
+    }
+    let side = 1024;
+    let x = device.tensor(&normal(Philox::new(0), side * side), [side, side]);
+    let flops = 2.0 * (side * side * side) as f64;
+    Ok(Some(flops / fastest(device, budget, || ops::matmul(&x, &x))?))
+}
+
+/// Seconds of the fastest of several runs, by its kernels alone.
+fn fastest(device: &Device, budget: Duration, work: impl Fn() -> Tensor) -> Result<f64> {
+    let times = repeat(budget, || {
+        let (_held, spans) = device.profile(&work)?;
+        Ok(spans.iter().map(|span| span.seconds).sum::<f64>())
+    })?;
+    Ok(times.into_iter().fold(f64::INFINITY, f64::min))
+}
+
+/// Seconds of one small dispatch among many that wait for each other, and the host's part of it.
+fn dispatch_cost(device: &Device, budget: Duration) -> Result<(f64, f64)> {
+    let x = ops::full(device, 1.0, [4]);
+    let times = repeat(budget, || {
+        device.wait()?;
+        let begun = Instant::now();
+        let last = (0..DISPATCHES).fold(x.clone(), |x, _| ops::stream(&x));
+        device.flush()?;
+        let encoded = begun.elapsed().as_secs_f64();
+        device.wait()?;
+        drop(last);
+        Ok([begun.elapsed().as_secs_f64(), encoded].map(|seconds| seconds / DISPATCHES as f64))
+    })?;
+    let least = |at: usize| times.iter().map(|pair| pair[at]).fold(f64::INFINITY, f64::min);
+    Ok((least(0), least(1)))
+}

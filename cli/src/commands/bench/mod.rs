@@ -1,0 +1,244 @@
+//! `wgtune bench`: what the device can do, and how near to that every op and every step comes.
+
+mod ceilings;
+mod compare;
+mod ladder;
+mod measure;
+mod ops;
+mod page;
+mod results;
+mod shapes;
+mod steps;
+mod table;
+mod units;
+mod workload;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use wgtune_models::error::Error;
+use wgtune_models::formats::files::write_bytes;
+use wgtune_models::formats::model::Use;
+use wgtune_models::transformer::Decoder;
+
+use crate::common::{Compute, Outcome, note, print_json, print_line};
+use crate::progress::Progress;
+use crate::training::at_least_one;
+use compare::Comparison;
+use measure::Bench;
+use results::{DeviceUnderTest, LeftOut, Results};
+use shapes::Shapes;
+use steps::{Model, Step};
+use workload::Workload;
+
+/// Measures the device's ceilings, every op, and whole steps, and says how near each comes to what the device can do
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  wgtune bench --report bench.html\n  wgtune bench --filter 'attention backward' --shapes all --tokens 1024\n  \
+    wgtune bench --filter prefill,decode --model DIR --json\n  wgtune bench --json > before.json; wgtune bench --compare before.json"
+)]
+pub struct Arguments {
+    /// Only what has all these words in its name, op, shape or direction; commas separate alternatives
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    filter: Vec<String>,
+    /// Whose shapes [default: common and 135m; all on a real GPU]
+    #[arg(long, value_enum, value_name = "SHAPES", value_delimiter = ',')]
+    shapes: Vec<Shapes>,
+    /// Tokens of a batch [default: 256 on the CPU, 64 on a software adapter, 1024 on a real GPU]
+    #[arg(long, value_parser = at_least_one)]
+    tokens: Option<usize>,
+    /// Seconds for each measurement, after warming up
+    #[arg(long, default_value_t = 0.2, value_parser = seconds)]
+    seconds: f64,
+    /// Take the steps with this model, a Hugging Face directory, instead of random weights of SmolLM2-135M's shape
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Print what would be measured, and measure nothing
+    #[arg(long)]
+    list: bool,
+    /// Show the figures of an earlier --json instead of measuring
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["filter", "shapes", "tokens", "seconds", "model", "list", "device", "no_tune"])]
+    from: Option<PathBuf>,
+    /// Compare with an earlier --json; fail if anything is slower than --tolerance allows
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// How much slower a measurement may be, as a share of its earlier time
+    #[arg(long, default_value_t = 0.2, value_parser = share, requires = "compare")]
+    tolerance: f64,
+    /// Write one self-contained HTML page
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let in_range = |value: &f64| (0.001..=600.0).contains(value);
+    text.parse().ok().filter(in_range).ok_or("expected seconds from 0.001 to 600".into())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite()).ok_or("expected a share from 0, as 0.2".into())
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    results: &'a Results,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<&'a Comparison>,
+}
+
+/// Measures, compares, writes the page and prints the figures.
+pub fn run(arguments: &Arguments) -> Outcome {
+    // A file that cannot be read is told before anything is measured.
+    let earlier = arguments.compare.as_ref().map(|file| Results::open(file).map(|results| (file, results))).transpose()?;
+    let results = match &arguments.from {
+        Some(file) => Results::open(file)?,
+        None => match arguments.measure()? {
+            Some(results) => results,
+            None => return Ok(()),
+        },
+    };
+    let comparison = match &earlier {
+        Some((file, before)) => Some(Comparison::new(file, before, &results, arguments.tolerance)?),
+        None => None,
+    };
+    if let Some(file) = &arguments.report {
+        write_bytes(file, page::page(&results, comparison.as_ref()).as_bytes())?;
+        note(format!("wrote {}", file.display()));
+    }
+    if arguments.json {
+        print_json(&Printed { results: &results, comparison: comparison.as_ref() })?;
+    } else {
+        table::lines(&results, comparison.as_ref()).iter().try_for_each(|line| print_line(line))?;
+    }
+    comparison.map_or(Ok(()), |comparison| Ok(comparison.verdict()?))
+}
+
+/// What is measured, in this order.
+#[derive(Default)]
+struct Plan {
+    /// Each with the smaller one that is checked against f64 where it is large.
+    ops: Vec<(Workload, Workload)>,
+    steps: Vec<Step>,
+}
+
+impl Arguments {
+    /// `None` where only a list was asked for.
+    fn measure(&self) -> Result<Option<Results>, Box<dyn std::error::Error>> {
+        let device = self.compute.open()?;
+        let about = DeviceUnderTest::of(&device);
+        let model = Model { directory: self.model.clone(), seed: self.compute.seed };
+        let tokens = self.tokens.unwrap_or(match about.kind.as_str() {
+            "cpu" => 256,
+            "software" => 64,
+            _ => 1024,
+        });
+        let plan = self.plan(&about, &model, tokens)?;
+        if self.list {
+            plan.ops.iter().try_for_each(|(workload, _)| print_line(&workload.title()))?;
+            plan.steps.iter().try_for_each(|step| print_line(&step.title(&model.name(), tokens)))?;
+            return Ok(None);
+        }
+        let budget = Duration::from_secs_f64(self.seconds);
+        note(format!("{} on {}", plan.count(), about.name));
+        let ceilings = ceilings::measure(&device, &about, budget)?;
+        let mut results = Results {
+            wgtune: env!("CARGO_PKG_VERSION").into(),
+            device: about,
+            ceilings,
+            results: Vec::new(),
+            left_out: Vec::new(),
+        };
+        let mut bench = Bench::new(&self.compute, device, budget);
+        let mut bar = Progress::new("measuring", plan.ops.len() + plan.steps.len(), 0);
+        for (workload, smaller) in &plan.ops {
+            match bench.measure(workload, smaller, &ceilings) {
+                Ok(measured) if workload.rung.is_some_and(|rung| !measured.shaders.iter().any(|ran| ran == rung.shader)) => {
+                    let reason = "this device cannot run this shader at this shape".to_string();
+                    results.left_out.push(LeftOut { name: workload.title(), reason });
+                }
+                Ok(measured) => results.results.push(measured),
+                Err(error) => results.left_out.push(LeftOut { name: workload.title(), reason: error.to_string() }),
+            }
+            bar.advance(&workload.name);
+        }
+        self.take_steps(&plan.steps, &model, tokens, &mut bench, &mut bar, &mut results)?;
+        Ok(Some(results))
+    }
+
+    fn plan(&self, about: &DeviceUnderTest, model: &Model, tokens: usize) -> Result<Plan, Error> {
+        let shapes = match &self.shapes[..] {
+            [] if about.is_software() => vec![Shapes::Common, Shapes::Small],
+            [] => vec![Shapes::All],
+            chosen => chosen.to_vec(),
+        };
+        let mut shapes: Vec<Shapes> = shapes.into_iter().flat_map(Shapes::expand).collect();
+        shapes.dedup();
+        let mut plan = Plan::default();
+        for &shapes in &shapes {
+            plan.ops.extend(ops::workloads(shapes, tokens));
+        }
+        plan.ops.extend(ladder::workloads(about));
+        plan.ops.retain(|(workload, _)| self.wants(&format!("{} {}", workload.title(), workload.op)));
+        if shapes.contains(&Shapes::Small) || self.model.is_some() {
+            plan.steps = Step::ALL.into();
+            plan.steps.retain(|step| self.wants(&format!("{} step", step.title(&model.name(), tokens))));
+        }
+        if plan.ops.is_empty() && plan.steps.is_empty() {
+            let message = format!("nothing is named {:?}: `wgtune bench --list` prints all names", self.filter.join(","));
+            return Err(Error::Data { message });
+        }
+        Ok(plan)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        let fits = |words: &String| words.to_lowercase().split_whitespace().all(|word| name.contains(word));
+        self.filter.is_empty() || self.filter.iter().any(fits)
+    }
+
+    fn take_steps(
+        &self,
+        steps: &[Step],
+        model: &Model,
+        tokens: usize,
+        bench: &mut Bench,
+        bar: &mut Progress,
+        results: &mut Results,
+    ) -> Outcome {
+        let mut loaded: Option<(Use, Decoder)> = None;
+        for step in steps {
+            if !matches!(&loaded, Some((purpose, _)) if *purpose == step.purpose()) {
+                // The one before goes first: both may not fit.
+                drop(loaded.take());
+                loaded = Some((step.purpose(), model.load(&bench.device(None)?, step.purpose())?));
+            }
+            let Some((_, decoder)) = &loaded else { continue };
+            match step.measure(&model.name(), decoder, tokens, bench.budget, &results.ceilings) {
+                Ok(measured) => results.results.push(measured),
+                Err(Error::Device(error)) => {
+                    results.left_out.push(LeftOut { name: step.title(&model.name(), tokens), reason: error.to_string() });
+                    loaded = None;
+                    bench.reopen();
+                }
+                Err(error) => return Err(error.into()),
+            }
+            bar.advance(step.name());
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn count(&self) -> String {
+        wgtune_models::wording::counted(self.ops.len() + self.steps.len(), "measurement")
+    }
+}

@@ -1,0 +1,271 @@
+//! Whole steps: training, prefill and decoding of one model, by the code that the other commands run.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use wgtune_engine::Device;
+use wgtune_engine::device::Span;
+use wgtune_engine::random::Philox;
+use wgtune_models::Result;
+use wgtune_models::data::batch::{Batch, Loader, Options};
+use wgtune_models::data::encode::Example;
+use wgtune_models::formats::adapter::AdapterConfig;
+use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::generate::{Generated, Sampling, generate};
+use wgtune_models::peft::Lora;
+use wgtune_models::train::schedule::{LearningRate, Schedule};
+use wgtune_models::train::sft::{Progress, Recipe, step};
+use wgtune_models::train::tuned::Tuned;
+use wgtune_models::transformer::Decoder;
+
+use super::measure::repeat;
+use super::results::{Ceilings, Direction, Measurement, title};
+use super::workload::normal;
+
+/// Tokens before the first one that decoding is timed at, as in `benches/pytorch.py`.
+const PROMPT: usize = 8;
+
+/// Which model takes the steps.
+pub struct Model {
+    /// Its folder; without one, weights are random and the shape is SmolLM2-135M's.
+    pub directory: Option<PathBuf>,
+    pub seed: u64,
+}
+
+/// A step to be timed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    Prefill,
+    Decode,
+    Lora { checkpointed: bool },
+    Full { checkpointed: bool },
+}
+
+/// What one step took.
+struct Timing {
+    seconds: Vec<f64>,
+    /// One step's dispatches.
+    spans: Vec<Span>,
+    /// Tokens that one step works through.
+    tokens: usize,
+    peak_memory: u64,
+}
+
+impl Step {
+    pub const ALL: [Step; 6] = [
+        Step::Prefill,
+        Step::Decode,
+        Step::Lora { checkpointed: false },
+        Step::Lora { checkpointed: true },
+        Step::Full { checkpointed: false },
+        Step::Full { checkpointed: true },
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Prefill => "prefill",
+            Step::Decode => "decode",
+            Step::Lora { checkpointed: false } => "LoRA training step",
+            Step::Lora { checkpointed: true } => "LoRA training step, checkpointed",
+            Step::Full { checkpointed: false } => "full training step",
+            Step::Full { checkpointed: true } => "full training step, checkpointed",
+        }
+    }
+
+    /// The name in full.
+    pub fn title(self, model: &str, tokens: usize) -> String {
+        title(model, self.name(), &self.shape(tokens), self.direction())
+    }
+
+    /// What its parameters are for.
+    pub fn purpose(self) -> Use {
+        if matches!(self, Step::Full { .. }) { Use::Trained } else { Use::Frozen }
+    }
+
+    fn shape(self, tokens: usize) -> String {
+        match self {
+            Step::Decode => format!("1 token after {PROMPT}"),
+            _ => format!("1 x {tokens} tokens"),
+        }
+    }
+
+    fn direction(self) -> Direction {
+        if matches!(self, Step::Prefill | Step::Decode) { Direction::Forward } else { Direction::Both }
+    }
+
+    /// Times it.
+    ///
+    /// # Errors
+    /// What the device met, and logits that are not finite.
+    pub fn measure(
+        self,
+        model: &str,
+        decoder: &Decoder,
+        tokens: usize,
+        budget: Duration,
+        ceilings: &Ceilings,
+    ) -> Result<Measurement> {
+        let timing = match self {
+            Step::Prefill => prefill(decoder, tokens, budget)?,
+            Step::Decode => decode(decoder, tokens)?,
+            Step::Lora { checkpointed } => {
+                let lora = Lora::new(AdapterConfig { alpha: 16.0, ..AdapterConfig::default() }, decoder, 0)?.requiring_grad();
+                training(&Tuned { decoder: decoder.clone(), lora: Some(lora) }, tokens, checkpointed, budget)?
+            }
+            Step::Full { checkpointed } => {
+                training(&Tuned { decoder: decoder.clone(), lora: None }, tokens, checkpointed, budget)?
+            }
+        };
+        let mut measured = Measurement::new(&timing.seconds, &timing.spans, ceilings);
+        measured.name = self.name().to_string();
+        measured.op = "step".to_string();
+        measured.model = model.to_string();
+        measured.shape = self.shape(tokens);
+        measured.direction = self.direction();
+        measured.tokens_per_second = Some(timing.tokens as f64 / measured.seconds.median);
+        measured.peak_memory = Some(timing.peak_memory);
+        Ok(measured)
+    }
+}
+
+impl Model {
+    /// What it is called in results.
+    pub fn name(&self) -> String {
+        let name = self.directory.as_deref().and_then(|directory| directory.file_name());
+        name.map_or("135m".to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The decoder on a device.
+    ///
+    /// # Errors
+    /// What [`load_decoder`] says.
+    pub fn load(&self, device: &Device, purpose: Use) -> Result<Decoder> {
+        if let Some(directory) = &self.directory {
+            return load_decoder(directory, device, purpose);
+        }
+        let mut index = 0;
+        Decoder::build(small()?, &mut |_, shape| {
+            index += 1;
+            let count = shape.iter().product();
+            let values = match shape {
+                [_] => vec![1.0; count],
+                _ => normal(Philox::new(self.seed).stream(index), count).iter().map(|value| 0.02 * value).collect(),
+            };
+            let tensor = device.tensor(&values, shape);
+            Ok(if purpose == Use::Trained { tensor.requiring_grad() } else { tensor })
+        })
+    }
+}
+
+/// SmolLM2-135M's shape.
+fn small() -> Result<ModelConfig> {
+    let config = serde_json::json!({
+        "model_type": "llama",
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 100000.0,
+        "tie_word_embeddings": true,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    });
+    ModelConfig::from_json("SmolLM2-135M's shape".as_ref(), config)
+}
+
+fn ids(decoder: &Decoder, count: usize) -> Vec<u32> {
+    let vocabulary = decoder.config().vocab_size as u64;
+    (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
+}
+
+fn continued(decoder: &Decoder, prompt: &[u32], new_tokens: usize, on_token: &mut dyn FnMut()) -> Result<Generated> {
+    generate(decoder, &(), prompt, new_tokens, &[], &Sampling::default(), &mut |_| {
+        on_token();
+        Ok(true)
+    })
+}
+
+/// The passage through a prompt, up to its first new token.
+fn prefill(decoder: &Decoder, tokens: usize, budget: Duration) -> Result<Timing> {
+    let (device, prompt) = (decoder.device(), ids(decoder, tokens));
+    let once = || continued(decoder, &prompt, 1, &mut || {});
+    device.reset_peak();
+    let seconds = repeat(budget, || once().map(|generated| generated.prefill.as_secs_f64()))?;
+    let peak_memory = device.memory().peak;
+    let (done, spans) = device.profile(once)?;
+    done?;
+    Ok(Timing { seconds, spans, tokens, peak_memory })
+}
+
+/// One token after another, behind a short prompt.
+fn decode(decoder: &Decoder, tokens: usize) -> Result<Timing> {
+    /// Tokens until times are steady: the first two may compile.
+    const WARM_UP: usize = 2;
+    let (device, prompt) = (decoder.device(), ids(decoder, PROMPT));
+    device.reset_peak();
+    let mut moments = Vec::new();
+    continued(decoder, &prompt, WARM_UP + tokens.clamp(8, 64), &mut || moments.push(Instant::now()))?;
+    let seconds = moments[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let peak_memory = device.memory().peak;
+    // What the third token starts is what three start beyond two.
+    let spans_of = |new_tokens| -> Result<Vec<Span>> {
+        let (done, spans) = device.profile(|| continued(decoder, &prompt, new_tokens, &mut || {}))?;
+        done.map(|_| spans)
+    };
+    let before = spans_of(2)?.len();
+    let spans = spans_of(3)?.split_off(before);
+    Ok(Timing { seconds, spans, tokens: 1, peak_memory })
+}
+
+/// Forward, backward, clipping and AdamW on one row of tokens.
+fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Duration) -> Result<Timing> {
+    let recipe = Recipe {
+        steps: usize::MAX,
+        accumulate: 1,
+        learning_rate: LearningRate { peak: 1e-6, warmup_steps: 0, total_steps: usize::MAX, schedule: Schedule::Constant },
+        weight_decay: 0.0,
+        clip: 1.0,
+        checkpoint_blocks,
+        seed: 0,
+        save_every: 0,
+    };
+    let window = [batch(&model.decoder, tokens)];
+    let mut progress = Progress::new(model, &recipe);
+    let mut once = || -> Result<(f64, u64)> {
+        let begun = Instant::now();
+        let metrics = step(model, &window, &recipe, &mut progress)?;
+        Ok((begun.elapsed().as_secs_f64(), metrics.peak_memory))
+    };
+    let runs = repeat(budget, &mut once)?;
+    let (done, spans) = model.decoder.device().profile(once)?;
+    done?;
+    let peak_memory = runs.iter().map(|(_, peak)| *peak).max().unwrap_or(0);
+    Ok(Timing { seconds: runs.into_iter().map(|(seconds, _)| seconds).collect(), spans, tokens, peak_memory })
+}
+
+fn batch(decoder: &Decoder, tokens: usize) -> Batch {
+    let ids = ids(decoder, tokens);
+    let examples = vec![Example { labels: ids.clone(), ids }];
+    Loader::new(examples, Options { batch_size: 1, packing: None, shuffle: false, seed: 0, padding: 0 }).batch(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_random_model_has_the_shape_that_it_says() {
+        let config = small().unwrap();
+        let parameters = |config: &ModelConfig| {
+            let (h, i, kv) = (config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim);
+            config.vocab_size * h + config.num_hidden_layers * (2 * h * h + 2 * kv * h + 3 * i * h + 2 * h) + h
+        };
+        // As the model's own page counts them.
+        assert_eq!(parameters(&config), 134_515_008);
+    }
+}
