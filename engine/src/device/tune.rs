@@ -96,6 +96,11 @@ impl Winners {
     }
 }
 
+/// A file of the cache, if it is there.
+pub(crate) fn read(file: &Path) -> Option<Vec<u8>> {
+    fs::read(file).ok()
+}
+
 /// Writes a file of the cache beside its place, then moves it there.
 pub(crate) fn write(file: &Path, bytes: &[u8]) {
     let Some(folder) = file.parent() else { return };
@@ -130,7 +135,10 @@ pub(crate) fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::OPS;
+    use crate::Device;
+    use crate::device::{Config, adapters};
+    use crate::ops::{self, OPS};
+    use crate::random::Philox;
 
     fn matmul() -> &'static AnyKernel {
         OPS.iter().flat_map(|op| op.kernels).find(|kernel| kernel.name == "matmul").expect("there is one")
@@ -166,5 +174,30 @@ mod tests {
             winners.save();
             assert_eq!(Winners::open(folder.path(), "card").1, None);
         }
+    }
+
+    #[test]
+    fn a_second_run_takes_the_winners_of_the_first_and_gives_the_same_bits() {
+        if adapters().is_empty() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config { cache: Some(folder.path().to_path_buf()), ..Config::default() };
+        let run = || {
+            let device = Device::open_with("gpu", &config).unwrap();
+            assert_eq!(device.words(), [""; 0]);
+            let values: Vec<f32> = (0..96 * 96).map(|at| Philox::new(3).normal(at)).collect();
+            let x = device.tensor(&values, [96, 96]);
+            ops::softmax(&ops::matmul(&x, &x.transpose())).to_vec().unwrap()
+        };
+        let winners = || {
+            let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+            let file = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "json")).unwrap();
+            fs::read_to_string(file).unwrap()
+        };
+        let (first, found) = (run(), winners());
+        assert!(["matmul ", "softmax "].iter().all(|kernel| found.contains(kernel)), "{found}");
+        assert_eq!(run(), first);
+        assert_eq!(winners(), found, "nothing is timed again");
     }
 }

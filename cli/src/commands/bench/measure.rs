@@ -173,7 +173,11 @@ mod tests {
     #[test]
     fn a_run_is_repeated_at_least_thrice_and_an_error_ends_it() {
         let mut runs = 0;
-        let counted = repeat(Duration::ZERO, || Ok::<_, ()>(runs += 1)).unwrap();
+        let count = || {
+            runs += 1;
+            Ok::<_, ()>(runs)
+        };
+        let counted = repeat(Duration::ZERO, count).unwrap();
         assert!(counted.len() >= LEAST_RUNS && runs > counted.len());
         assert_eq!(repeat(Duration::ZERO, || Err::<(), _>("gone")), Err("gone"));
     }

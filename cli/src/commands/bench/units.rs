@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn three_digits_and_the_unit_that_fits() {
-        assert_eq!([1.5, 0.0123, 4.2e-6, 0.000_99951].map(duration), ["1.50 s", "12.3 ms", "4.20 µs", "1000 µs"]);
+        assert_eq!([1.5, 0.0123, 4.2e-6, 9.9951e-4].map(duration), ["1.50 s", "12.3 ms", "4.20 µs", "1000 µs"]);
         assert_eq!([0.313, 72.0].map(flops_rate), ["313 GFLOP/s", "72.0 TFLOP/s"]);
         assert_eq!([9.7, 3400.0].map(byte_rate), ["9.70 GB/s", "3.40 TB/s"]);
         assert_eq!((percent(0.534), error(2.34e-7), error(0.0)), ("53 %".into(), "2.3e-7".into(), "0".into()));

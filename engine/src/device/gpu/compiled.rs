@@ -20,7 +20,7 @@ impl Compiled {
             return None;
         }
         let file = folder.join(wgpu::util::pipeline_cache_key(&adapter.get_info())?);
-        let bytes = std::fs::read(&file).ok();
+        let bytes = tune::read(&file);
         let hash = tune::hash_of(&bytes);
         Some(Compiled { cache: load(&driver.device, bytes.as_deref()), file, hash })
     }

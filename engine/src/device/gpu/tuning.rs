@@ -122,37 +122,3 @@ impl Gpu {
         Ok(profile.spans.iter().map(|span| span.seconds).fold(f64::MAX, f64::min))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use crate::device::{Config, adapters};
-    use crate::random::Philox;
-    use crate::{Device, ops};
-
-    #[test]
-    fn a_second_run_takes_the_winners_of_the_first_and_gives_the_same_bits() {
-        if adapters().is_empty() {
-            return;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config { cache: Some(folder.path().to_path_buf()), ..Config::default() };
-        let run = || {
-            let device = Device::open_with("gpu", &config).unwrap();
-            assert_eq!(device.words(), [""; 0]);
-            let values: Vec<f32> = (0..96 * 96).map(|at| Philox::new(3).normal(at)).collect();
-            let x = device.tensor(&values, [96, 96]);
-            ops::softmax(&ops::matmul(&x, &x.transpose())).to_vec().unwrap()
-        };
-        let winners = || {
-            let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-            let file = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "json")).unwrap();
-            fs::read_to_string(file).unwrap()
-        };
-        let (first, found) = (run(), winners());
-        assert!(["matmul ", "softmax "].iter().all(|kernel| found.contains(kernel)), "{found}");
-        assert_eq!(run(), first);
-        assert_eq!(winners(), found, "nothing is timed again");
-    }
-}
