@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wgtune_engine::Device;
-use wgtune_engine::device::Config;
+use wgtune_engine::device::{Config, MatmulPrecision};
 use wgtune_models::error::Error;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::{Lora, Tuning};
@@ -27,6 +27,9 @@ pub struct Compute {
     /// The same seed on the same device gives the same result, to the bit
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// What matrix products may round their operands to: f32, or f16 where the device has matrix units for it
+    #[arg(long, value_enum, default_value_t, value_name = "PRECISION")]
+    pub matmul_precision: Precision,
     /// Take kernels by rule, instead of timing their variants on the device where they are first needed
     #[arg(long)]
     pub no_tune: bool,
@@ -37,13 +40,35 @@ impl Compute {
     pub fn open(&self) -> Result<Device, wgtune_engine::Error> {
         let device = Device::open_with(&self.device, &self.config())?;
         device.words().iter().for_each(note);
+        if self.matmul_precision == Precision::High && device.matmul_precision() == MatmulPrecision::Highest {
+            note("this device has no matrix units for f16 (or they cannot be used): products run in f32");
+        }
         Ok(device)
     }
 
     /// How the device is opened: tuned, with what is found kept in the user's cache folder.
     pub fn config(&self) -> Config {
         let cache = if self.no_tune { None } else { dirs::cache_dir().map(|folder| folder.join("wgtune")) };
-        Config { cache, ..Config::default() }
+        Config { cache, matmul_precision: self.matmul_precision.into(), ..Config::default() }
+    }
+}
+
+/// The values of `--matmul-precision`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Precision {
+    /// Operands stay in f32
+    #[default]
+    Highest,
+    /// Operands are rounded to f16, sums stay in f32: faster on a device with matrix units
+    High,
+}
+
+impl From<Precision> for MatmulPrecision {
+    fn from(precision: Precision) -> MatmulPrecision {
+        match precision {
+            Precision::Highest => MatmulPrecision::Highest,
+            Precision::High => MatmulPrecision::High,
+        }
     }
 }
 

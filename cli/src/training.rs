@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
+use wgtune_engine::device::MatmulPrecision;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
@@ -106,6 +107,8 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 pub struct Report {
     pub out: PathBuf,
     pub device: String,
+    /// What products rounded their operands to.
+    pub matmul_precision: MatmulPrecision,
     pub steps: usize,
     pub trained_parameters: usize,
     pub all_parameters: usize,
@@ -172,6 +175,7 @@ impl Training {
         Ok(Report {
             out: out.to_path_buf(),
             device: model.decoder.device().name().to_string(),
+            matmul_precision: model.decoder.device().matmul_precision(),
             steps: progress.step,
             trained_parameters: trained,
             all_parameters: all,

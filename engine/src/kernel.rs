@@ -72,6 +72,19 @@ pub struct Traits {
     pub workgroup_memory: u32,
     /// Invocations a workgroup may have.
     pub workgroup_invocations: u32,
+    /// What computes products of f16 operands, where the run allows them and there is something.
+    pub halves: Option<Halves>,
+}
+
+/// What computes products of f16 operands, summed in f32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Halves {
+    /// Matrices of 16 x 16 that the 32 invocations of a subgroup compute together.
+    Matrices16,
+    /// The same of 8 x 8.
+    Matrices8,
+    /// Ordinary arithmetic in the place of such matrices: slow, for tests.
+    Emulated,
 }
 
 impl Traits {

@@ -1,7 +1,7 @@
 //! The output projection and its loss in one, without ever holding all logits.
 
 use super::cross_entropy::{CrossEntropy, statistics, statistics_and_gradient, totals};
-use super::{IGNORE, Op, add, cast, cat, cross_entropy, linear, matmul, matmul_accumulate, mul};
+use super::{IGNORE, Op, add, cast, cat, cross_entropy, linear, matmul, matmul_accumulate, matmul_of_gradient, mul};
 use crate::dtype::DType;
 use crate::tensor::Tensor;
 use crate::testing::{Case, Input};
@@ -43,12 +43,12 @@ pub fn linear_cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &Tensor) 
         }
         accumulate(&mut sums, totals(&statistics_and_gradient(&logits, &targets, first)));
         if for_hidden {
-            dhidden.push(matmul(&logits, &weight_detached));
+            dhidden.push(matmul_of_gradient(&logits, &weight_detached));
         }
         if for_weight {
             match &dweight {
                 Some(sum) => matmul_accumulate(sum, &logits.transpose(), &inputs, 1.0),
-                None => dweight = Some(matmul(&logits.transpose(), &inputs)),
+                None => dweight = Some(matmul_of_gradient(&logits.transpose(), &inputs)),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, mpsc};
 
 use super::adapters;
+use crate::device::MatmulPrecision;
 use crate::error::{Error, Result};
 
 /// The wgpu device. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step that can fail.
@@ -24,13 +25,19 @@ struct Faults {
 }
 
 impl Driver {
-    pub fn open(adapter: &wgpu::Adapter) -> Result<Driver> {
+    pub fn open(adapter: &wgpu::Adapter, precision: MatmulPrecision) -> Result<Driver> {
         let name = adapters::title(adapter);
         let helpful = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+        let halves = match precision {
+            MatmulPrecision::Highest => wgpu::Features::empty(),
+            MatmulPrecision::High => wgpu::Features::SHADER_F16 | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+        };
         let limits = adapter.limits();
+        let required_features = adapter.features() & (helpful | halves);
         let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-            required_features: adapter.features() & helpful,
+            required_features,
             required_limits: limits.clone(),
+            experimental_features: experimental(required_features),
             ..Default::default()
         }));
         let (device, queue) = opened.map_err(|error| Error::Open { adapter: name.clone(), reason: error.to_string() })?;
@@ -98,6 +105,18 @@ impl Driver {
         let read = mapped.map_err(|reason| self.rejected("a download", reason))?.to_vec();
         buffer.unmap();
         Ok(read)
+    }
+}
+
+/// The permission that wgpu asks for before it hands out an experimental feature.
+#[allow(unsafe_code)]
+fn experimental(features: wgpu::Features) -> wgpu::ExperimentalFeatures {
+    if features.intersects(wgpu::Features::all_experimental_mask()) {
+        // SAFETY: such a feature may hold bugs that reach undefined behaviour. The one in use, cooperative matrices, is confined to
+        // kernels that stay inside their shared memory, and to runs whose user asked for products of f16.
+        unsafe { wgpu::ExperimentalFeatures::enabled() }
+    } else {
+        wgpu::ExperimentalFeatures::disabled()
     }
 }
 

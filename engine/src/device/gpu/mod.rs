@@ -49,12 +49,13 @@ pub(crate) struct Gpu {
 impl Gpu {
     /// Opens an adapter; `words` gets what there is to say of its caches.
     pub fn open(adapter: wgpu::Adapter, config: &Config, words: &mut Vec<String>) -> Result<Gpu> {
-        let driver = Driver::open(&adapter)?;
+        let driver = Driver::open(&adapter, config.matmul_precision)?;
         let traits = Traits {
             software: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
             subgroups: adapters::subgroup_sizes(&adapter),
             workgroup_memory: driver.limits.max_compute_workgroup_storage_size,
             workgroup_invocations: driver.limits.max_compute_invocations_per_workgroup,
+            halves: adapters::halves(&adapter, &driver.device, config),
         };
         let memory = Memory::new(&driver, config.guards)?;
         let (tuner, compiled) = match &config.cache {
@@ -80,6 +81,10 @@ impl Gpu {
             tuner,
             compiled,
         })
+    }
+
+    pub fn traits(&self) -> &Traits {
+        &self.traits
     }
 
     pub fn name(&self) -> String {

@@ -1,6 +1,7 @@
 //! What the laws run matrix products on.
 
-use super::{Activation, Epilogue, linear, linear_with, matmul, matmul_accumulate, matmul_with};
+use super::parts::multiply_in_parts;
+use super::{Activation, Epilogue, Gradient, linear, linear_with, matmul, matmul_accumulate, matmul_with};
 use crate::Tensor;
 use crate::dtype::DType;
 use crate::ops::{self, cast, copy};
@@ -82,6 +83,18 @@ fn epilogues() -> Vec<Case> {
             vec![y]
         });
         cases.push(case.terms(k).composed(|x| vec![ops::add(&ops::scale(&matmul(&x[0], &x[1]), 0.5), &x[2])]));
+    }
+    for [m, k, n, parts] in [[5, 96, 7, 4], [64, 64, 8, 8], [3, 6, 2, 3]] {
+        let fixed = [Input::fixed([m, k]), Input::fixed([n, k]), Input::fixed([n]), Input::fixed([m, n])];
+        let run = move |x: &[Tensor]| {
+            let epilogue = Epilogue { scale: 0.5, bias: Some(&x[2]), activation: Some(Activation::Silu), residual: Some(&x[3]) };
+            vec![multiply_in_parts(&x[0], &x[1].transpose(), &epilogue, Gradient::None, parts)]
+        };
+        let composed = |x: &[Tensor]| {
+            let epilogue = Epilogue { scale: 0.5, bias: Some(&x[2]), activation: Some(Activation::Silu), residual: Some(&x[3]) };
+            vec![linear_with(&x[0], &x[1], &epilogue)]
+        };
+        cases.push(Case::new(format!("matmul {m}x{k}x{n} in {parts} parts"), fixed, run).terms(k).composed(composed));
     }
     let inputs = [Input::any([2, 3, 5, 7]), Input::any([3, 7, 4]), Input::any([4]), Input::any([2, 3, 5, 4])];
     let case = Case::new("matmul batched with a bias and a residual", inputs, |x| {

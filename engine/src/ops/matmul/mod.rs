@@ -3,6 +3,8 @@
 mod cases;
 mod epilogue;
 mod params;
+mod parts;
+mod peak;
 mod product;
 mod row;
 
@@ -14,14 +16,23 @@ use crate::recording::{BufferRef, Command};
 use crate::tensor::{Tensor, dispatch};
 pub use epilogue::{Activation, Epilogue};
 use epilogue::Ending;
+pub(super) use params::Gradient;
 use params::{Params, Side, two};
+use parts::{SumParts, multiply_in_parts, parts};
+use peak::{Peak, peak};
 use product::{Matmul, MatmulAccumulate};
 use row::Matvec;
 pub(crate) use row::storage;
 
 pub(crate) const OP: Op = Op {
     name: "matmul",
-    kernels: &[AnyKernel::of::<Matmul>(), AnyKernel::of::<MatmulAccumulate>(), AnyKernel::of::<Matvec>()],
+    kernels: &[
+        AnyKernel::of::<Matmul>(),
+        AnyKernel::of::<MatmulAccumulate>(),
+        AnyKernel::of::<Matvec>(),
+        AnyKernel::of::<Peak>(),
+        AnyKernel::of::<SumParts>(),
+    ],
     cases: cases::cases,
 };
 
@@ -54,16 +65,16 @@ pub fn matmul_with(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
         return residual.map_or(y.clone(), |residual| add(&y, residual));
     }
     let (saved_a, saved_b) = (a.detach(), b.detach());
-    let y = multiply(&saved_a, &saved_b, epilogue);
+    let y = multiply(&saved_a, &saved_b, epilogue, Gradient::None);
     let (absent, columns) = (saved_a.clone(), y.last_size());
     y.with_rule("matmul", [a, b, bias.unwrap_or(&absent), residual.unwrap_or(&absent)], move |g, needs| {
         let scaled = Epilogue { scale, ..Default::default() };
         [
-            needs[0].then(|| sum_to(&multiply(g, &saved_b.transpose(), &scaled), saved_a.shape())),
+            needs[0].then(|| sum_to(&multiply(g, &saved_b.transpose(), &scaled, Gradient::Left), saved_a.shape())),
             needs[1].then(|| match saved_b.is_whole() || saved_b.rank() != saved_a.rank() {
-                true => sum_to(&multiply(&saved_a.transpose(), g, &scaled), saved_b.shape()),
+                true => sum_to(&multiply(&saved_a.transpose(), g, &scaled, Gradient::Right), saved_b.shape()),
                 // A weight's transpose: its gradient lies as the weight does.
-                false => sum_to(&multiply(&g.transpose(), &saved_a, &scaled), saved_b.transpose().shape()).transpose(),
+                false => sum_to(&multiply(&g.transpose(), &saved_a, &scaled, Gradient::Left), saved_b.transpose().shape()).transpose(),
             }),
             needs[2].then(|| sum_to(g, [columns].into())),
             needs[3].then(|| g.clone()),
@@ -89,7 +100,13 @@ pub fn linear_with(x: &Tensor, weight: &Tensor, epilogue: &Epilogue) -> Tensor {
     matmul_with(&rows, &weight.transpose(), &epilogue).reshape(shape.with(shape.len() - 1, outputs))
 }
 
-/// y += scale * a b, in place: y [.., M, N] fills its buffer, and nothing of this is on the tape. For sums of gradients.
+/// The product of a gradient a and any b, off the tape.
+#[track_caller]
+pub(super) fn matmul_of_gradient(a: &Tensor, b: &Tensor) -> Tensor {
+    multiply(&a.detach(), &b.detach(), &Epilogue::default(), Gradient::Left)
+}
+
+/// y += scale * a b, in place, for a gradient a: y [.., M, N] fills its buffer, and nothing of this is on the tape.
 #[track_caller]
 pub fn matmul_accumulate(y: &Tensor, a: &Tensor, b: &Tensor, scale: f32) {
     let shape = product_shape(a, b);
@@ -97,8 +114,8 @@ pub fn matmul_accumulate(y: &Tensor, a: &Tensor, b: &Tensor, scale: f32) {
         [y, a, b].iter().all(|x| x.dtype() == DType::F32 && !x.requires_grad()) && y.is_whole() && y.shape() == shape,
         "[matmul_accumulate] expected f32 tensors off the tape and a whole {shape:?} to add to, got {a:?}, {b:?} and {y:?}"
     );
-    let (params, a, b) = arguments(a, b, &Epilogue { scale, ..Default::default() });
-    dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y]);
+    let (params, a, b, peak) = arguments(a, b, &Epilogue { scale, ..Default::default() }, Gradient::Left);
+    dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y, &peak]);
 }
 
 /// The command of a product that `residual` is added to before it is written to `sum`: what a pass makes of a product and an
@@ -116,7 +133,9 @@ pub fn with_residual(product: &Command, residual: BufferRef, sum: BufferRef) -> 
         return None;
     }
     ending.has_residual = 1;
-    Some(Command::Dispatch { kernel, params, buffers: vec![buffers[0], buffers[1], buffers[2], residual, sum] })
+    let mut buffers = buffers.clone();
+    (buffers[3], buffers[4]) = (residual, sum);
+    Some(Command::Dispatch { kernel, params, buffers })
 }
 
 #[track_caller]
@@ -136,7 +155,16 @@ fn batch(a: &Tensor, b: &Tensor) -> Shape {
 }
 
 /// The product of two tensors off the tape.
-fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
+fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> Tensor {
+    let size = [a.size(a.rank() - 2), a.last_size(), b.last_size()];
+    match parts(a.device().traits(), size) {
+        parts if parts > 1 && size[0] > 1 && a.rank() == 2 && b.rank() == 2 => multiply_in_parts(a, b, epilogue, gradient, parts),
+        _ => multiply_whole(a, b, epilogue, gradient),
+    }
+}
+
+/// The same with every sum in one piece.
+fn multiply_whole(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> Tensor {
     let y = a.device().empty(product_shape(a, b), DType::F32);
     let [bias, residual] = [epilogue.bias, epilogue.residual].map(|x| x.map(|x| x.detach().whole()));
     let (k, n) = (a.last_size(), b.last_size());
@@ -147,20 +175,37 @@ fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
         dispatch::<Matvec>(params, &[&a, b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
         return y;
     }
-    let (params, a, b) = arguments(a, b, epilogue);
-    dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
+    let (params, a, b, peak) = arguments(a, b, epilogue, gradient);
+    dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y, &peak]);
     y
 }
 
-/// A product's parameters, and its operands as those say that they lie.
-fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> (Params, Tensor, Tensor) {
+/// A product's parameters, its operands as those say that they lie, and the peak of the one that is a gradient (any buffer where
+/// nobody reads it).
+fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> (Params, Tensor, Tensor, Tensor) {
     let (m, n, k) = (a.size(a.rank() - 2), b.last_size(), a.last_size());
     let batch = batch(a, b);
     let (a, a_side) = Side::of(a, &batch);
     let (b, b_side) = Side::of(b, &batch);
     let [outer, inner] = two(&batch);
-    let ending = Ending::new(epilogue);
-    let params =
-        Params { m: m as u32, n: n as u32, k: k as u32, outer, inner, a: a_side, b: b_side, ending, dtype: storage(b.dtype()) };
-    (params, a, b)
+    let mut params = Params {
+        m: m as u32,
+        n: n as u32,
+        k: k as u32,
+        outer,
+        inner,
+        a: a_side,
+        b: b_side,
+        ending: Ending::new(epilogue),
+        dtype: storage(b.dtype()),
+        scaled: Gradient::None as u32,
+    };
+    let halves = a.device().traits().is_some_and(|traits| traits.halves.is_some()) && params.suits_halves();
+    let peak = match gradient {
+        Gradient::Left if halves => peak(&a),
+        Gradient::Right if halves => peak(&b),
+        _ => return (params, a.clone(), b, a),
+    };
+    params.scaled = gradient as u32;
+    (params, a, b, peak)
 }

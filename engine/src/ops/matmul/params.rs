@@ -21,6 +21,16 @@ pub(super) struct Params {
     pub ending: Ending,
     /// How b is stored, as `storage.wgsl` numbers it.
     pub dtype: u32,
+    /// Which operand the kernel's peak is of.
+    pub scaled: u32,
+}
+
+/// Which operand of a product is a gradient: those can be too small for f16, or too large.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::ops) enum Gradient {
+    None,
+    Left,
+    Right,
 }
 
 impl Params {
@@ -33,6 +43,11 @@ impl Params {
         let a = along(a, 4, a.column, a.row, self.k) || along(a, 4, a.row, a.column, self.m);
         let b = along(b, lanes, b.column, b.row, self.n) || along(b, lanes, b.row, b.column, self.k);
         a && b && self.m > 0 && self.n > 0 && self.k > 0
+    }
+
+    /// Whether products of f16 operands are worth their tiles.
+    pub fn suits_halves(&self) -> bool {
+        self.is_in_vectors() && self.m >= 32 && self.n >= 32
     }
 
     /// Workgroups of shaders that have a tile of so many rows and columns each.

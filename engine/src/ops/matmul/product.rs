@@ -5,10 +5,11 @@ use rayon::prelude::*;
 
 use super::params::Params;
 use crate::device::parallel;
-use crate::kernel::{Access, Constants, Cost, Data, Io, Kernel, Shader, Traits};
+use crate::kernel::{Access, Constants, Cost, Data, Halves, Io, Kernel, Shader, Traits};
 use crate::real::{Matrix, Real, Threads};
 
-/// a, b, bias, residual -> y. With `UPDATE`, y += scale * a b, and there is neither bias nor residual.
+/// a, b, bias, residual -> y, and after it the peak of one operand ([`Peak`](super::peak::Peak)), where products take f16. With
+/// `UPDATE`, y += scale * a b, and there is neither bias nor residual.
 pub(super) struct Product<const UPDATE: bool>;
 
 pub(super) type Matmul = Product<false>;
@@ -19,6 +20,12 @@ const SUBGROUP: usize = 1;
 const TILE_64: usize = 2;
 const TILE_128: usize = 3;
 const TILE_ANY: usize = 4;
+const MATRIX_16: usize = 5;
+const MATRIX_8: usize = 6;
+const MATRIX_EMULATED: usize = 7;
+
+/// The longest sums that an invocation of the emulation can loop over on llvmpipe ([`Traits::loop_fits`]).
+const LONGEST_EMULATED: u32 = 512;
 
 /// Enough workgroups of 256 for the larger GPUs.
 const MANY: u32 = 256;
@@ -26,18 +33,29 @@ const MANY: u32 = 256;
 impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     type Params = Params;
     const NAME: &'static str = if UPDATE { "matmul_accumulate" } else { "matmul" };
-    const ACCESS: &'static [Access] =
-        &[Access::Read, Access::Read, Access::Read, Access::Read, if UPDATE { Access::Update } else { Access::Write }];
+    const ACCESS: &'static [Access] = &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        if UPDATE { Access::Update } else { Access::Write },
+        Access::Read,
+    ];
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "matmul_blocked", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
         Shader { source: "matmul_subgroup", constants: constants::<UPDATE>, workgroups: |p| p.tiles(32, 256) },
         Shader { source: "matmul_tile_64", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
         Shader { source: "matmul_tile_128", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
         Shader { source: "matmul_tile_any", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
+        Shader { source: "matmul_matrix_16", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
+        Shader { source: "matmul_matrix_8", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
+        Shader { source: "matmul_matrix_emulated", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
     ];
     fn choose(p: &Params, traits: &Traits) -> usize {
         let large = || p.tiles(128, 128).iter().product::<u32>() >= MANY;
         match (traits.software, p.is_in_vectors()) {
+            _ if Self::allows(p, MATRIX_16, traits) => MATRIX_16,
+            _ if Self::allows(p, MATRIX_8, traits) => MATRIX_8,
             (true, _) if Self::allows(p, SUBGROUP, traits) => SUBGROUP,
             (true, _) => BLOCKED,
             (false, true) if large() => TILE_128,
@@ -51,7 +69,11 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             BLOCKED => true,
             SUBGROUP => whole_subgroups && p.is_in_vectors(),
             TILE_64 | TILE_128 => traits.loop_fits(p.k) && p.is_in_vectors(),
-            _ => traits.loop_fits(p.k),
+            TILE_ANY => traits.loop_fits(p.k),
+            MATRIX_16 => traits.halves == Some(Halves::Matrices16) && p.suits_halves(),
+            MATRIX_8 => traits.halves == Some(Halves::Matrices8) && p.suits_halves(),
+            MATRIX_EMULATED => traits.halves == Some(Halves::Emulated) && p.suits_halves() && p.k <= LONGEST_EMULATED,
+            _ => unreachable!("[matmul] expected one of its shaders, got {shader}"),
         }
     }
     fn cost(p: &Params) -> Cost {

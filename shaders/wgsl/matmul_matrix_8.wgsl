@@ -1,0 +1,63 @@
+// Products of 8 x 8 matrices of f16, summed in f32 by the hardware of a subgroup: tiles of 64 x 64 a workgroup.
+enable f16;
+enable wgpu_cooperative_matrix;
+#import matmul_vectors
+#import matmul_matrix
+
+const SIDE = 8u;
+// A row of a slice is 32 halves, and 8 that keep neighbouring rows in different banks.
+const STRIDE = 40u;
+
+alias Left = coop_mat8x8<f16, A>;
+alias Right = coop_mat8x8<f16, B>;
+alias Sums = coop_mat8x8<f32, C>;
+
+var<workgroup> a_slice: array<f16, 2560>;
+var<workgroup> b_slice: array<f16, 2560>;
+var<workgroup> staged: array<f32, 256>;
+
+fn put_a(row: u32, quad: u32, four: vec4<f16>) {
+    let at = row * STRIDE + 4u * quad;
+    a_slice[at] = four.x;
+    a_slice[at + 1u] = four.y;
+    a_slice[at + 2u] = four.z;
+    a_slice[at + 3u] = four.w;
+}
+
+fn put_b(column: u32, quad: u32, four: vec4<f16>) {
+    let at = column * STRIDE + 4u * quad;
+    b_slice[at] = four.x;
+    b_slice[at + 1u] = four.y;
+    b_slice[at + 2u] = four.z;
+    b_slice[at + 3u] = four.w;
+}
+
+fn left(row: u32, k: u32) -> Left {
+    let at = row * STRIDE + k;
+    return coopLoadT<Left>(&a_slice[at], STRIDE);
+}
+
+fn right(k: u32, column: u32) -> Right {
+    let at = column * STRIDE + k;
+    return coopLoad<Right>(&b_slice[at], STRIDE);
+}
+
+fn multiply_add(a: Left, b: Right, sums: Sums) -> Sums {
+    return coopMultiplyAdd(a, b, sums);
+}
+
+fn stage(sums: Sums, subgroup: u32) {
+    let at = subgroup * SIDE * SIDE;
+    coopStoreT(sums, &staged[at], SIDE);
+}
+
+@compute @workgroup_size(128)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) member: u32,
+) {
+    multiply_matrices(workgroup, workgroups, lane, subgroup, member);
+}

@@ -1,0 +1,25 @@
+// The end of a product whose sums were cut into parts: adds up the parts of each element, in order.
+#import common
+#import matmul_epilogue
+
+struct Params { elements: u32, columns: u32, parts: u32, scale: f32, has_bias: u32, has_residual: u32 }
+
+@group(0) @binding(0) var<storage, read> sums: array<f32>;
+@group(1) @binding(0) var<uniform> params: Params;
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let at = linear_workgroup(workgroup, workgroups) * 256u + lane;
+    if at >= params.elements {
+        return;
+    }
+    var sum = 0.0;
+    for (var part = 0u; part < params.parts; part++) {
+        sum += sums[part * params.elements + at];
+    }
+    store(at, at % params.columns, sum);
+}
