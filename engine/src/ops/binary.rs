@@ -180,8 +180,11 @@ impl Kernel for Binary {
         },
     ];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| p.periods.iter().all(|period| [FILLS, 0].contains(period)).then_some(p.elements as usize),
-        numbers: |p| p.periods.iter().rev().fold(0, |bits, &period| bits << 1 | u32::from(period == 0)),
+        elements: |p| {
+            let mut sides = p.periods.iter().zip(&p.views);
+            sides.all(|(&period, view)| period == FILLS || view.is_one_number()).then_some(p.elements as usize)
+        },
+        numbers: |p| p.periods.iter().rev().fold(0, |bits, &period| bits << 1 | u32::from(period != FILLS)),
         function: |p| p.operation,
         expression: |operation| format!("binary({operation}u, $0, $1)"),
         import: Some("binary_function"),

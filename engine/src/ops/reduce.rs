@@ -159,6 +159,10 @@ fn choose(p: &Params, traits: &Traits) -> usize {
     (p.inner == 1 && traits.shares_row(p.length)).into()
 }
 
+fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
+    if shader == 1 { p.inner == 1 } else { traits.iterations_fit(p.length.into()) }
+}
+
 fn cost(p: &Params) -> Cost {
     let (inputs, outputs) = (u64::from(p.outer) * u64::from(p.length) * u64::from(p.inner), u64::from(p.outer * p.inner));
     Cost { flops: inputs, bytes: 4 * (inputs + outputs) }
@@ -175,7 +179,7 @@ impl Kernel for Reduce {
         choose(p, traits)
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        p.inner == 1 && (shader == 1 || traits.loop_fits(p.length))
+        allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         cost(p)
@@ -233,7 +237,7 @@ impl Kernel for ReduceIndex {
         choose(p, traits)
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        p.inner == 1 && (shader == 1 || traits.loop_fits(p.length))
+        allows(p, shader, traits)
     }
     fn cost(p: &Params) -> Cost {
         cost(p)

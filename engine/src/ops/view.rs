@@ -43,6 +43,13 @@ impl View {
         in_order && self.offset[0] == 0
     }
 
+    /// Whether all its elements are the first of its buffer.
+    pub fn is_one_number(&self) -> bool {
+        let sizes: [u32; MAX_RANK] = self.axes(&self.sizes_outer, [self.inner[0], self.inner[1]]);
+        let strides: [u32; MAX_RANK] = self.axes(&self.strides_outer, [self.inner[2], self.inner[3]]);
+        self.offset[0] == 0 && sizes.iter().zip(strides).all(|(&size, stride)| size == 1 || stride == 0)
+    }
+
     /// `count` elements in a row, of a dense view or of one number.
     pub fn part(&self, count: usize) -> View {
         let step = u32::from(self.is_dense());

@@ -155,7 +155,15 @@ impl Gpu {
         for written in command.overwrites() {
             self.memory.prepare(&self.driver, encoding, run, &written)?;
         }
-        let shader = if let Command::Dispatch { .. } = command { self.shader(encoding, run, command, offset)? } else { 0 };
+        let mut shader = 0;
+        if let Command::Dispatch { kernel, params, .. } = command {
+            shader = self.shader(encoding, run, command, offset)?;
+            let params = bytemuck::cast_slice(params);
+            if !(kernel.allows)(params, shader, &self.traits) {
+                let reason = format!("it cannot run {} here: use --device cpu", (kernel.describe)(params));
+                return Err(self.driver.rejected(kernel.name, reason));
+            }
+        }
         let (ready, buffers) = self.pipelines.of_command(&self.driver, command, shader)?;
         let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
         let group = self.bindings.group(&self.driver, &ready, &spans);
