@@ -71,3 +71,17 @@ pub fn lane_sum<R: crate::real::Real>(row: &[R], f: impl Fn(R) -> R) -> R {
     }
     lanes.into_iter().fold(rest, |sum, lane| sum + lane)
 }
+
+/// The largest of a row and of `least`, in sixteen running maxima that vector instructions can hold. A NaN may be passed over:
+/// the exponentials that follow keep it.
+#[inline(always)]
+pub fn largest<R: crate::real::Real>(row: &[R], least: R) -> R {
+    let more = |a: R, b: R| if b > a { b } else { a };
+    let mut lanes = [least; 16];
+    let blocks = row.chunks_exact(16);
+    let rest = blocks.remainder().iter().fold(least, |most, &value| more(most, value));
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = more(*lane, value));
+    }
+    lanes.into_iter().fold(rest, more)
+}

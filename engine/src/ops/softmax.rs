@@ -74,7 +74,7 @@ impl Kernel for Softmax {
         parallel::rows(y, width, 4, |first, _, chunk| {
             for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
                 let x = &x[(first + row) * width..][..width];
-                let largest = x.iter().fold(x[0], |most, &value| most.max(value));
+                let largest = parallel::largest(x, x[0]);
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - largest).exp());
                 let scale = R::ONE / parallel::lane_sum(y, |value| value);
                 y.iter_mut().for_each(|y| *y *= scale);

@@ -174,17 +174,3 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
 pub(super) fn split(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     range.clone().step_by(size).map(move |first| first..(first + size).min(range.end))
 }
-
-/// The largest of a row and of `least`, in sixteen running maxima that vector instructions can hold. A NaN may be passed over:
-/// the exponentials that follow keep it.
-#[inline(always)]
-pub(super) fn largest<R: Real>(row: &[R], least: R) -> R {
-    let more = |a: R, b: R| if b > a { b } else { a };
-    let mut lanes = [least; 16];
-    let blocks = row.chunks_exact(16);
-    let rest = blocks.remainder().iter().fold(least, |most, &value| more(most, value));
-    for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = more(*lane, value));
-    }
-    lanes.into_iter().fold(rest, more)
-}

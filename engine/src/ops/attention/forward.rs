@@ -106,7 +106,7 @@ impl<R: Real> Partial<R> {
                 for (row, scores) in scores.chunks_exact_mut(keys.len()).enumerate() {
                     let seen = queries.seen(row, keys);
                     queries.hide_segments(row, keys, scores, hidden);
-                    let (before, most) = (self.most[row], block::largest(&scores[seen.clone()], self.most[row]));
+                    let (before, most) = (self.most[row], parallel::largest(&scores[seen.clone()], self.most[row]));
                     scores[..seen.start].fill(R::ZERO);
                     scores[seen.end..].fill(R::ZERO);
                     scores[seen].iter_mut().for_each(|score| *score = (*score - most).exp());
