@@ -6,14 +6,15 @@
 @group(0) @binding(2) var<storage, read_write> statistics: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
 ) {
+    let local = vec2(index % LANES, index / LANES);
     let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
-    let softmax = softmax_of(walk, local.xy);
+    let softmax = softmax_of(walk, local);
     // The first lane has read the target's logit: no other may overwrite it before.
     workgroupBarrier();
     let scale = select(1.0 / softmax.sum, 0.0, softmax.label == IGNORE);

@@ -10,12 +10,13 @@ struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
 @group(0) @binding(4) var<storage, read_write> dx: array<Element>;
 @group(1) @binding(0) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
 ) {
+    let local = vec2(index % LANES, index / LANES);
     let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
     let count = f32(params.width);
     // A row past the end reads the last one's statistics and writes nothing.
@@ -31,10 +32,10 @@ fn main(
         slopes += gw * (x[i] - mean);
         column += LANES;
     }
-    let slope = team_sum(total(slopes), local.xy) * rate * rate / count;
+    let slope = team_sum(total(slopes), local) * rate * rate / count;
     var shift = 0.0;
     if params.centered == 1u {
-        shift = team_sum(total(shifts), local.xy) / count;
+        shift = team_sum(total(shifts), local) / count;
     }
     column = local.x;
     for (var i = walk.first; i < walk.end; i += LANES) {

@@ -9,12 +9,13 @@ struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
 @group(0) @binding(3) var<storage, read_write> statistics: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
 ) {
+    let local = vec2(index % LANES, index / LANES);
     let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
     let count = f32(params.width);
     var mean = 0.0;
@@ -23,14 +24,14 @@ fn main(
         for (var i = walk.first; i < walk.end; i += LANES) {
             sum += x[i];
         }
-        mean = team_sum(total(sum), local.xy) / count;
+        mean = team_sum(total(sum), local) / count;
     }
     var squares = Element(0.0);
     for (var i = walk.first; i < walk.end; i += LANES) {
         let centered = x[i] - mean;
         squares += centered * centered;
     }
-    let rate = 1.0 / sqrt(team_sum(total(squares), local.xy) / count + params.eps);
+    let rate = 1.0 / sqrt(team_sum(total(squares), local) / count + params.eps);
     if local.x == 0u && walk.row < params.rows {
         statistics[2u * walk.row] = mean;
         statistics[2u * walk.row + 1u] = rate;

@@ -8,18 +8,19 @@ struct Params { rows: u32, width: u32 }
 @group(0) @binding(2) var<storage, read_write> dx: array<Element>;
 @group(1) @binding(0) var<uniform> params: Params;
 
-@compute @workgroup_size(LANES, ROWS)
+@compute @workgroup_size(LANES * ROWS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_id) local: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
 ) {
+    let local = vec2(index % LANES, index / LANES);
     let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
     var sum = Element(0.0);
     for (var i = walk.first; i < walk.end; i += LANES) {
         sum += y[i] * dy[i];
     }
-    let mean = team_sum(total(sum), local.xy);
+    let mean = team_sum(total(sum), local);
     for (var i = walk.first; i < walk.end; i += LANES) {
         dx[i] = y[i] * (dy[i] - mean);
     }

@@ -44,7 +44,7 @@ fn team_max(value: f32, local: vec2<u32>) -> f32 {
 // The vectors of a row that an invocation goes through, in steps of LANES; none if the row is past the end.
 struct Walk { row: u32, first: u32, end: u32 }
 
-fn walk_of(workgroup: vec3<u32>, workgroups: vec3<u32>, local: vec3<u32>, rows: u32, width: u32) -> Walk {
+fn walk_of(workgroup: vec3<u32>, workgroups: vec3<u32>, local: vec2<u32>, rows: u32, width: u32) -> Walk {
     let row = linear_workgroup(workgroup, workgroups) * ROWS + local.y;
     let start = row * (width / WIDTH);
     return Walk(row, start + local.x, select(start, start + width / WIDTH, row < rows));
