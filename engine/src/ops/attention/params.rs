@@ -141,7 +141,8 @@ impl Params {
             // Blocks of 32 columns: products in steps of 16 dimensions, then sums.
             (variant::TILES, _) => traits.iterations_fit(columns.div_ceil(32) * dim.div_ceil(16) * 80),
             // Blocks of four columns a lane: two products in steps of eight dimensions, and two sums in steps of a lane.
-            (_, Some((lanes @ 4.., 4..=16))) => {
+            // Adapters of four lanes gain little, and SwiftShader, one of them, compiles this for minutes.
+            (_, Some((lanes @ 8.., ..=16))) => {
                 let lanes = u64::from(lanes);
                 // A workgroup's four blocks of rows, each in parts of the dimensions, over the subgroups of 32 invocations.
                 let items = (4 * dim.div_ceil(16 * lanes) * lanes).div_ceil(32);
