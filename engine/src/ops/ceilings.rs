@@ -6,12 +6,16 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Halves, Io, Kernel, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
 
-pub(crate) const OP: Op = Op { name: "ceilings", kernels: &[AnyKernel::of::<Stream>(), AnyKernel::of::<MultiplyAdds>()], cases };
+pub(crate) const OP: Op = Op {
+    name: "ceilings",
+    kernels: &[AnyKernel::of::<Stream>(), AnyKernel::of::<MultiplyAdds>(), AnyKernel::of::<MatrixProducts>()],
+    cases,
+};
 
 /// A copy of an f32 tensor that fills its buffer in whole vectors of four, read and written in order: memory at its fastest.
 /// No gradient flows.
@@ -32,6 +36,21 @@ pub fn multiply_adds(x: &Tensor, rounds: u32) -> Tensor {
     let y = x.device().empty(x.shape(), DType::F32);
     let params = MultiplyAddsParams { elements: x.elements() as u32, rounds, factor: 0.5, term: 0.5 };
     dispatch::<MultiplyAdds>(params, &[x, &y]);
+    y
+}
+
+/// `rounds` (a b_1 + ... + a b_8), each sum `rounds` products long and none waiting for another, for a and b_1 to b_8 of x [9, S, S];
+/// the same in each of y [matrices, S, S]. S is 8 or 16, `matrices` a multiple of 4. On matrix units for S x S, where products may
+/// take f16 (which must hold x), this is those units at their fastest. No gradient flows.
+#[track_caller]
+pub fn matrix_products(x: &Tensor, matrices: usize, rounds: u32) -> Tensor {
+    let side = x.last_size();
+    let fits = x.dtype() == DType::F32 && x.is_whole() && *x.shape() == [9, side, side] && (side == 8 || side == 16);
+    assert!(fits, "[matrix_products] expected a whole f32 tensor [9, S, S] with S of 8 or 16, got {x:?}");
+    assert!(matrices.is_multiple_of(4), "[matrix_products] expected a multiple of 4 matrices, got {matrices}");
+    let y = x.device().empty([matrices, side, side], DType::F32);
+    let params = MatrixProductsParams { matrices: matrices as u32, rounds, side: side as u32, unused: 0 };
+    dispatch::<MatrixProducts>(params, &[x, &y]);
     y
 }
 
@@ -131,6 +150,59 @@ impl<R: Real, const N: usize> pulp::WithSimd for Advance<'_, R, N> {
     }
 }
 
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct MatrixProductsParams {
+    matrices: u32,
+    rounds: u32,
+    side: u32,
+    unused: u32,
+}
+
+struct MatrixProducts;
+
+impl Kernel for MatrixProducts {
+    type Params = MatrixProductsParams;
+    const NAME: &'static str = "matrix_products";
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<MatrixProductsParams>] = &[
+        Shader {
+            source: "matrix_products_any",
+            constants: |_| vec![],
+            workgroups: |p| grid((p.matrices * p.side * p.side) as usize, 256),
+        },
+        Shader { source: "matrix_products_16", constants: |_| vec![], workgroups: |p| grid(p.matrices as usize, 4) },
+        Shader { source: "matrix_products_8", constants: |_| vec![], workgroups: |p| grid(p.matrices as usize, 4) },
+    ];
+    fn choose(p: &MatrixProductsParams, traits: &Traits) -> usize {
+        [1, 2].into_iter().find(|&shader| Self::allows(p, shader, traits)).unwrap_or(0)
+    }
+    fn allows(p: &MatrixProductsParams, shader: usize, traits: &Traits) -> bool {
+        // A folded grid would end past the last matrix.
+        let units = |halves, side| traits.halves == Some(halves) && p.side == side && (1..=4 * 65_535).contains(&p.matrices);
+        match shader {
+            0 => true,
+            1 => units(Halves::Matrices16, 16),
+            _ => units(Halves::Matrices8, 8),
+        }
+    }
+    fn cost(p: &MatrixProductsParams) -> Cost {
+        let [matrices, rounds, side] = [p.matrices, p.rounds, p.side].map(u64::from);
+        Cost { flops: 2 * 8 * matrices * rounds * side.pow(3), bytes: 4 * (9 + matrices) * side * side }
+    }
+    fn run<R: Real>(p: &MatrixProductsParams, io: &mut Io<R>) {
+        let (x, y, side) = (io.real(0), io.real_mut(1), p.side as usize);
+        let (a, b) = x.split_at(side * side);
+        let element = |at: usize| {
+            let (row, column) = (at / side, at % side);
+            let terms = (0..8 * side).map(|k| a[row * side + k % side] * b[k * side + column]);
+            R::from_f64(p.rounds.into()) * terms.fold(R::ZERO, |sum, term| sum + term)
+        };
+        let sums: Vec<R> = (0..side * side).map(element).collect();
+        y.chunks_mut(side * side).for_each(|y| y.copy_from_slice(&sums));
+    }
+}
+
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for size in [0, 4, 252, 256, 260, 4096, 4100] {
@@ -139,6 +211,11 @@ fn cases() -> Vec<Case> {
     for (size, rounds) in [(0, 1), (1, 0), (1, 3), (7, 1), (255, 2), (257, 5), (70_000, 1)] {
         let name = format!("multiply_adds {size}, {rounds} rounds");
         cases.push(Case::new(name, [Input::fixed([size])], move |x| vec![multiply_adds(&x[0], rounds)]).terms(CHAINS));
+    }
+    for (side, matrices, rounds) in [(8, 4, 1), (8, 68, 3), (16, 0, 1), (16, 4, 0), (16, 36, 2)] {
+        let name = format!("matrix_products {matrices} of {side} x {side}, {rounds} rounds");
+        let run = move |x: &[Tensor]| vec![matrix_products(&x[0], matrices, rounds)];
+        cases.push(Case::new(name, [Input::fixed([9, side, side])], run).terms(8 * side));
     }
     cases
 }

@@ -2,26 +2,28 @@
 
 use std::time::{Duration, Instant};
 
+use wgtune_engine::device::{Config, MatmulPrecision};
+use wgtune_engine::random::Philox;
 use wgtune_engine::{Device, Result, Tensor, ops};
 
 use super::measure::repeat;
 use super::results::{Ceilings, DeviceUnderTest};
 use super::workload::normal;
-use wgtune_engine::random::Philox;
+use crate::common::Compute;
 
 /// Dispatches whose cost is taken together.
 const DISPATCHES: usize = 1000;
 
-/// Measures them. Each is the best of several tries: nothing but the device itself should limit them.
+/// Measures them on a device that was opened as `compute` says. Each is the best of several tries: nothing but the device itself should limit them.
 ///
 /// # Errors
 /// What the device met.
-pub fn measure(device: &Device, about: &DeviceUnderTest, budget: Duration) -> Result<Ceilings> {
+pub fn measure(device: &Device, compute: &Compute, about: &DeviceUnderTest, budget: Duration) -> Result<Ceilings> {
     let (dispatch_seconds, encode_seconds) = dispatch_cost(device, budget)?;
     Ok(Ceilings {
         copy_gigabytes_per_second: copy_bandwidth(device, about, budget)? / 1e9,
         fma_tflops: fma_rate(device, budget)? / 1e12,
-        matrix_tflops: matrix_rate(device, budget)?.map(|rate| rate / 1e12),
+        matrix_tflops: matrix_rate(device, compute, budget)?.map(|rate| rate / 1e12),
         dispatch_seconds,
         encode_seconds: Some(encode_seconds).filter(|_| !device.is_cpu()),
     })
@@ -39,28 +41,44 @@ fn copy_bandwidth(device: &Device, about: &DeviceUnderTest, budget: Duration) ->
 /// Operations a second of chains of multiply-adds.
 fn fma_rate(device: &Device, budget: Duration) -> Result<f64> {
     let x = ops::full(device, 1.0, [1 << 18]);
+    Ok(rate(device, budget, |rounds| ops::multiply_adds(&x, rounds))?.0)
+}
+
+/// Operations a second of products of matrices: a library's on the CPU, matrix units' on a GPU that has them.
+fn matrix_rate(device: &Device, compute: &Compute, budget: Duration) -> Result<Option<f64>> {
+    if device.is_cpu() {
+        let side = 1024;
+        let x = device.tensor(&normal(Philox::new(0), side * side), [side, side]);
+        let flops = 2.0 * (side * side * side) as f64;
+        return Ok(Some(flops / fastest(device, budget, || ops::matmul(&x, &x))?));
+    }
+    // Whatever this run allows: the units are there.
+    let config = Config { matmul_precision: MatmulPrecision::High, ..compute.config() };
+    let device = Device::open_with(&compute.device, &config)?;
+    let has_units = device.matmul_precision() == MatmulPrecision::High;
+    for side in [16, 8].into_iter().filter(|_| has_units) {
+        let x = device.tensor(&normal(Philox::new(0), 9 * side * side), [9, side, side]);
+        let (rate, shader) = rate(&device, budget, |rounds| ops::matrix_products(&x, 1 << 15, rounds))?;
+        if shader == format!("matrix_products_{side}") {
+            return Ok(Some(rate));
+        }
+    }
+    Ok(None)
+}
+
+/// Operations a second of `work` with as many rounds as make it so long that starting it does not count, and its shader.
+fn rate(device: &Device, budget: Duration, work: impl Fn(u32) -> Tensor) -> Result<(f64, &'static str)> {
     let mut rounds = 1;
     loop {
-        let (_held, spans) = device.profile(|| ops::multiply_adds(&x, rounds))?;
+        let (_held, spans) = device.profile(|| work(rounds))?;
         let seconds: f64 = spans.iter().map(|span| span.seconds).sum();
-        // Long enough that starting it does not count.
         if seconds > 0.1 * budget.as_secs_f64() || rounds >= 4096 {
             let flops: u64 = spans.iter().map(|span| span.cost.flops).sum();
-            return Ok(flops as f64 / fastest(device, budget, || ops::multiply_adds(&x, rounds))?);
+            let shader = spans.last().map_or("", |span| span.shader);
+            return Ok((flops as f64 / fastest(device, budget, || work(rounds))?, shader));
         }
         rounds *= 4;
     }
-}
-
-/// Operations a second of products of matrices: on the CPU, where they are a library's.
-fn matrix_rate(device: &Device, budget: Duration) -> Result<Option<f64>> {
-    if !device.is_cpu() {
-        return Ok(None);
-    }
-    let side = 1024;
-    let x = device.tensor(&normal(Philox::new(0), side * side), [side, side]);
-    let flops = 2.0 * (side * side * side) as f64;
-    Ok(Some(flops / fastest(device, budget, || ops::matmul(&x, &x))?))
 }
 
 /// Seconds of the fastest of several runs, by its kernels alone.

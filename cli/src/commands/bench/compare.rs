@@ -44,6 +44,11 @@ impl Comparison {
             let message = format!("{}: measured on {}; expected the same device, {}", file.display(), was.name, is.name);
             return Err(Error::Data { message });
         }
+        if was.matmul_precision != is.matmul_precision {
+            let [was, is] = [was, is].map(|device| format!("{:?}", device.matmul_precision).to_lowercase());
+            let message = format!("{}: measured with --matmul-precision {was}; expected the same, {is}", file.display());
+            return Err(Error::Data { message });
+        }
         let mut left_out = Vec::new();
         if was.driver != is.driver {
             let reason = format!("{} then, {} now: ratios are of both changes together", was.driver, is.driver);

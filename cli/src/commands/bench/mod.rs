@@ -149,7 +149,7 @@ impl Arguments {
         }
         let budget = Duration::from_secs_f64(self.seconds);
         note(format!("{} on {}", plan.count(), about.name));
-        let ceilings = ceilings::measure(&device, &about, budget)?;
+        let ceilings = ceilings::measure(&device, &self.compute, &about, budget)?;
         let mut results = Results {
             wgtune: env!("CARGO_PKG_VERSION").into(),
             device: about,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use wgtune_engine::device::{AdapterInfo, adapters};
-use wgtune_engine::{Device, device::Span};
+use wgtune_engine::Device;
+use wgtune_engine::device::{AdapterInfo, MatmulPrecision, Span, adapters};
 use wgtune_models::error::{Error, Result};
 use wgtune_models::formats::files::read_text;
 
@@ -30,6 +30,8 @@ pub struct DeviceUnderTest {
     pub driver: String,
     /// Whose clock timed the ops: `device` or `host`.
     pub clock: String,
+    /// What products of matrices round their operands to: `highest` is f32, `high` f16.
+    pub matmul_precision: MatmulPrecision,
 }
 
 /// The most that the device did in kernels that do nothing else.
@@ -143,6 +145,7 @@ impl DeviceUnderTest {
             name: device.name().to_string(),
             kind: adapter.as_ref().map_or("cpu", |adapter| adapter.device_type).to_string(),
             driver: adapter.map_or(String::new(), |adapter| format!("{} {}", adapter.driver, adapter.driver_info).trim().into()),
+            matmul_precision: device.matmul_precision(),
             clock: if has_timestamps { "device" } else { "host" }.to_string(),
         }
     }
@@ -156,7 +159,7 @@ impl DeviceUnderTest {
 impl Ceilings {
     /// Operations a second of f32 arithmetic, as fast as it gets.
     fn flops_per_second(&self, shader: &str) -> f64 {
-        let on_matrices = shader.contains("cooperative") || shader == "twin";
+        let on_matrices = shader == "twin" || shader.contains("matrix_16") || shader.contains("matrix_8");
         let matrix = self.matrix_tflops.filter(|_| on_matrices).unwrap_or(0.0);
         1e12 * self.fma_tflops.max(matrix)
     }

@@ -5,6 +5,8 @@ mod tables;
 
 use std::fmt::Write;
 
+use wgtune_engine::device::MatmulPrecision;
+
 use super::compare::Comparison;
 use super::results::{Direction, Measurement, Results};
 use super::table::ceilings;
@@ -18,11 +20,15 @@ pub fn page(results: &Results, comparison: Option<&Comparison>) -> String {
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>wgtune bench: {name}</title>\n<style>\n{style}</style>\n<main>\n\
          <h1>How fast wgtune is on {name}</h1>\n\
-         <p class=\"about\">{kind}{driver}; wgtune {version}</p>\n",
+         <p class=\"about\">{kind}{driver}; wgtune {version}, products of matrices {precision}</p>\n",
         name = escape(&device.name),
         style = include_str!("style.css"),
         kind = escape(kind(&device.kind)),
         version = escape(&results.wgtune),
+        precision = match device.matmul_precision {
+            MatmulPrecision::Highest => "in f32",
+            MatmulPrecision::High => "of f16, summed in f32",
+        },
     );
     page.push_str(INTRODUCTION);
     section(&mut page, "What this device can do", CEILINGS, &tiles(results));
