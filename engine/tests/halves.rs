@@ -7,7 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
 /// The shader of products that emulates matrix units.
-const EMULATED: usize = 7;
+const EMULATED: usize = 8;
 
 fn main() {
     let arguments = Arguments::from_args();

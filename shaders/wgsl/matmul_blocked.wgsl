@@ -62,17 +62,9 @@ fn main(
             b_at += params.b_row;
         }
         for (var r = 0u; r < ROWS; r++) {
-            if row + r < params.m {
-                let first = (batch * params.m + row + r) * params.n;
-                for (var c = 0u; c < 4u; c++) {
-                    if columns[c] < params.n {
-                        store(first + columns[c], columns[c], block.low[r][c]);
-                    }
-                    if columns[c] + 4u * INVOCATIONS < params.n {
-                        let high = columns[c] + 4u * INVOCATIONS;
-                        store(first + high, high, block.high[r][c]);
-                    }
-                }
+            for (var c = 0u; c < 4u; c++) {
+                store_one(batch, row + r, columns[c], block.low[r][c]);
+                store_one(batch, row + r, columns[c] + 4u * INVOCATIONS, block.high[r][c]);
             }
         }
     }

@@ -1,7 +1,7 @@
 // What becomes of a product's sums on their way out: y = activation(scale * sum + bias) + residual, or y += scale * sum.
 #import unary_functions
 
-// Not read where `params` says that there is none.
+// Any buffer, and not read, where there is none.
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
 @group(0) @binding(3) var<storage, read> residual: array<f32>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
@@ -9,6 +9,8 @@
 // Of the unary family; past its end, none.
 override OPERATION: u32 = 255u;
 override ACCUMULATE: bool = false;
+override HAS_BIAS: bool = false;
+override HAS_RESIDUAL: bool = false;
 
 // Writes element `at` of y, in this column.
 fn store(at: u32, column: u32, sum: f32) {
@@ -17,11 +19,11 @@ fn store(at: u32, column: u32, sum: f32) {
         y[at] += value;
         return;
     }
-    if params.has_bias == 1u {
+    if HAS_BIAS {
         value += bias[column];
     }
     value = unary(OPERATION, value);
-    if params.has_residual == 1u {
+    if HAS_RESIDUAL {
         value += residual[at];
     }
     y[at] = value;

@@ -10,6 +10,9 @@ struct Params {
 
 @group(1) @binding(0) var<uniform> params: Params;
 
+// The operands have changed places: y is written as [batch, n, m], and a bias is of those columns.
+override TURNED: bool = false;
+
 // Where the matrices of one batch begin.
 fn a_start(batch: u32) -> u32 {
     return params.a_offset + batch / params.inner * params.a_outer + batch % params.inner * params.a_inner;
@@ -19,22 +22,22 @@ fn b_start(batch: u32) -> u32 {
     return params.b_offset + batch / params.inner * params.b_outer + batch % params.inner * params.b_inner;
 }
 
+// Writes one element of y, if it is inside.
+fn store_one(batch: u32, row: u32, column: u32, sum: f32) {
+    if row < params.m && column < params.n {
+        let matrix = batch * params.m * params.n;
+        if TURNED {
+            store(matrix + column * params.m + row, row, sum);
+        } else {
+            store(matrix + row * params.n + column, column, sum);
+        }
+    }
+}
+
 // Writes four neighbours of a row of y, those that are inside.
 fn store_four(batch: u32, row: u32, column: u32, sums: vec4<f32>) {
-    if row >= params.m {
-        return;
-    }
-    let at = (batch * params.m + row) * params.n + column;
-    if column < params.n {
-        store(at, column, sums.x);
-    }
-    if column + 1u < params.n {
-        store(at + 1u, column + 1u, sums.y);
-    }
-    if column + 2u < params.n {
-        store(at + 2u, column + 2u, sums.z);
-    }
-    if column + 3u < params.n {
-        store(at + 3u, column + 3u, sums.w);
-    }
+    store_one(batch, row, column, sums.x);
+    store_one(batch, row, column + 1u, sums.y);
+    store_one(batch, row, column + 2u, sums.z);
+    store_one(batch, row, column + 3u, sums.w);
 }

@@ -88,7 +88,12 @@ impl Ending {
 
     /// What shaders are specialised for.
     pub fn constants(&self, accumulate: bool) -> Constants {
-        vec![("OPERATION", self.operation.into()), ("ACCUMULATE", accumulate.into())]
+        vec![
+            ("OPERATION", self.operation.into()),
+            ("ACCUMULATE", accumulate.into()),
+            ("HAS_BIAS", self.has_bias.into()),
+            ("HAS_RESIDUAL", self.has_residual.into()),
+        ]
     }
 
     /// How many numbers it reads for a result of these rows and columns.

@@ -199,8 +199,13 @@ fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) ->
         ending: Ending::new(epilogue),
         dtype: storage(b.dtype()),
         scaled: Gradient::None as u32,
+        turned: 0,
     };
-    let halves = a.device().traits().is_some_and(|traits| traits.halves.is_some()) && params.suits_halves();
+    let traits = a.device().traits();
+    if traits.is_some_and(|traits| traits.software) && params.dtype == 0 && params.is_narrow() {
+        return (params.turn(), b, a.clone(), a);
+    }
+    let halves = traits.is_some_and(|traits| traits.halves.is_some()) && params.suits_halves();
     let peak = match gradient {
         Gradient::Left if halves => peak(&a),
         Gradient::Right if halves => peak(&b),

@@ -23,6 +23,8 @@ pub(super) struct Params {
     pub dtype: u32,
     /// Which operand the kernel's peak is of.
     pub scaled: u32,
+    /// Whether the operands have changed places, b^T a^T: y and its epilogue are of the turned result.
+    pub turned: u32,
 }
 
 /// Which operand of a product is a gradient: those can be too small for f16, or too large.
@@ -43,6 +45,17 @@ impl Params {
         let a = along(a, 4, a.column, a.row, self.k) || along(a, 4, a.row, a.column, self.m);
         let b = along(b, lanes, b.column, b.row, self.n) || along(b, lanes, b.row, b.column, self.k);
         a && b && self.m > 0 && self.n > 0 && self.k > 0
+    }
+
+    /// Whether shaders whose neighbours vary along n would have few of them, and many along m.
+    pub fn is_narrow(&self) -> bool {
+        self.n <= 32 && self.n < self.m
+    }
+
+    /// The transposed product of transposed operands, which change places.
+    pub fn turn(self) -> Params {
+        let side = |side: Side| Side { row: side.column, column: side.row, ..side };
+        Params { m: self.n, n: self.m, a: side(self.b), b: side(self.a), turned: 1 - self.turned, ..self }
     }
 
     /// Whether products of f16 operands are worth their tiles.

@@ -17,12 +17,13 @@ pub(super) type MatmulAccumulate = Product<true>;
 
 const BLOCKED: usize = 0;
 const SUBGROUP: usize = 1;
-const TILE_64: usize = 2;
-const TILE_128: usize = 3;
-const TILE_ANY: usize = 4;
-const MATRIX_16: usize = 5;
-const MATRIX_8: usize = 6;
-const MATRIX_EMULATED: usize = 7;
+const SUBGROUP_8: usize = 2;
+const TILE_64: usize = 3;
+const TILE_128: usize = 4;
+const TILE_ANY: usize = 5;
+const MATRIX_16: usize = 6;
+const MATRIX_8: usize = 7;
+const MATRIX_EMULATED: usize = 8;
 
 /// The longest sums that an invocation of the emulation can loop over on llvmpipe ([`Traits::loop_fits`]).
 const LONGEST_EMULATED: u32 = 512;
@@ -44,6 +45,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "matmul_blocked", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
         Shader { source: "matmul_subgroup", constants: constants::<UPDATE>, workgroups: |p| p.tiles(32, 256) },
+        Shader { source: "matmul_subgroup_8", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
         Shader { source: "matmul_tile_64", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
         Shader { source: "matmul_tile_128", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
         Shader { source: "matmul_tile_any", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
@@ -56,6 +58,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         match (traits.software, p.is_in_vectors()) {
             _ if Self::allows(p, MATRIX_16, traits) => MATRIX_16,
             _ if Self::allows(p, MATRIX_8, traits) => MATRIX_8,
+            (true, _) if Self::allows(p, SUBGROUP, traits) && p.m <= 16 => SUBGROUP_8,
             (true, _) if Self::allows(p, SUBGROUP, traits) => SUBGROUP,
             (true, _) => BLOCKED,
             (false, true) if large() => TILE_128,
@@ -67,7 +70,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         let whole_subgroups = traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 64);
         match shader {
             BLOCKED => true,
-            SUBGROUP => whole_subgroups && p.is_in_vectors(),
+            SUBGROUP | SUBGROUP_8 => whole_subgroups && p.is_in_vectors(),
             TILE_64 | TILE_128 => traits.loop_fits(p.k) && p.is_in_vectors(),
             TILE_ANY => traits.loop_fits(p.k),
             MATRIX_16 => traits.halves == Some(Halves::Matrices16) && p.suits_halves(),
@@ -84,7 +87,11 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         Cost { flops: 2 * batches * m * n * k, bytes }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        let (a, b, bias, residual, y) = (io.real(0), io.data(1), io.real(2), io.real(3), io.real_mut(4));
+        let (p, a, b) = match p.turned {
+            0 => (p, io.real(0), io.data(1)),
+            _ => (&p.turn(), io.real(1), io.data(0)),
+        };
+        let (bias, residual, y) = (io.real(2), io.real(3), io.real_mut(4));
         let [m, n, k] = [p.m, p.n, p.k].map(|size| size as usize);
         if y.is_empty() {
             return;
@@ -172,6 +179,6 @@ fn widen_line<R: Real, H: Copy + Default>(half: &[H], step: usize, line: &mut [R
 /// Which of a shader's forms suits: what it ends with, how b is stored, and the axes along which the operands are dense.
 fn constants<const UPDATE: bool>(p: &Params) -> Constants {
     let operands =
-        [("DTYPE", p.dtype.into()), ("A_ALONG_K", (p.a.column == 1).into()), ("B_ALONG_N", (p.b.column == 1).into())];
+        [("DTYPE", p.dtype.into()), ("A_ALONG_K", (p.a.column == 1).into()), ("B_ALONG_N", (p.b.column == 1).into()), ("TURNED", p.turned.into())];
     p.ending.constants(UPDATE).into_iter().chain(operands).collect()
 }
