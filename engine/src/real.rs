@@ -174,17 +174,15 @@ impl Real for f32 {
     /// become vector instructions; within 2 units in the last place.
     #[inline(always)]
     fn exp(self) -> Self {
-        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+        const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, which the lowest bits of the sum then hold
         let x = self.clamp(-104.0, 89.0);
-        let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+        let rounded = x * std::f32::consts::LOG2_E + ROUND;
+        let n = rounded - ROUND;
         let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
-        let mut p = 1.987_569_1e-4;
-        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
-            p = p * r + c;
-        }
-        let e = p * r * r + r + 1.0;
+        let e =
+            polynomial(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]) * r * r + r + 1.0;
         // 2^n in two factors, since n reaches past both ends of the exponent's range.
-        let n = n as i32;
+        let n = rounded.to_bits() as i32 - ROUND.to_bits() as i32;
         let half = n >> 1;
         e * power_of_two(half) * power_of_two(n - half)
     }
@@ -200,18 +198,24 @@ impl Real for f32 {
     #[inline(always)]
     fn tanh(self) -> Self {
         let z = self * self;
-        let mut p = -5.704_988_7e-3;
-        for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
-            p = p * z + c;
-        }
-        let near = p * z * self + self;
+        let near =
+            polynomial(z, [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]) * z * self + self;
         let small = Real::exp(-2.0 * self.abs());
         let far = ((1.0 - small) / (1.0 + small)).copysign(self);
         if self.abs() < 0.625 { near } else { far }
     }
+    /// A quotient of polynomials (the one of Eigen and XLA): within a few units in the last place. Branch-free.
     #[inline(always)]
     fn erf(self) -> Self {
-        libm::erff(self)
+        const LAST: f32 = 3.919_206; // erf is 1 from here on
+        let x = self.clamp(-LAST, LAST);
+        let z = x * x;
+        let over = polynomial(
+            z,
+            [-2.726_142_3e-10, 2.770_681_5e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906_4e-4, -2.954_599_9e-3, -1.609_603_3e-2],
+        );
+        let under = polynomial(z, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
+        if self.abs() < LAST { x * over / under } else { x / LAST }
     }
     #[inline(always)]
     fn sin(self) -> Self {
@@ -239,6 +243,16 @@ impl Real for f32 {
     ) {
         gemm_f32(size, scales, c, a, b, threads);
     }
+}
+
+/// By Horner's rule, the highest power's coefficient first.
+#[inline(always)]
+fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
+    let mut sum = coefficients[0];
+    for &coefficient in &coefficients[1..] {
+        sum = sum * x + coefficient;
+    }
+    sum
 }
 
 #[inline(always)]
@@ -306,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_and_tanh_stay_within_a_few_units_in_the_last_place_over_the_whole_range() {
+    fn exp_tanh_and_erf_stay_within_a_few_units_in_the_last_place_over_the_whole_range() {
         for step in -200_000..=200_000 {
             let x = step as f32 * 5e-4;
             let (exact, got) = ((x as f64).exp(), Real::exp(x) as f64);
@@ -315,9 +329,12 @@ mod tests {
             }
             let (exact, got) = ((x as f64).tanh(), Real::tanh(x) as f64);
             assert!((got - exact).abs() <= 4.0 * f32::EPSILON as f64 * exact.abs(), "tanh({x}) gave {got}, not {exact}");
+            let (exact, got) = (libm::erf(x as f64), Real::erf(x) as f64);
+            assert!((got - exact).abs() <= 4.0 * f32::EPSILON as f64 * exact.abs(), "erf({x}) gave {got}, not {exact}");
         }
         assert_eq!(Real::exp(-1e30f32), 0.0);
         assert!(Real::exp(1e4f32).is_infinite());
-        assert!(Real::exp(f32::NAN).is_nan());
+        assert_eq!(Real::erf(-1e30f32), -1.0);
+        assert!(Real::exp(f32::NAN).is_nan() && Real::erf(f32::NAN).is_nan());
     }
 }

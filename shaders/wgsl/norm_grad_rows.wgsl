@@ -1,7 +1,7 @@
 // dx = rate (g w - mean(g w) - n mean(g w n)), n = (x - mean) rate, row by row; mean(g w) only if `centered`.
 #import team
 
-struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
+struct Params { rows: u32, width: u32, centered: u32, biased: u32, eps: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> weight: array<Element>;

@@ -1,12 +1,13 @@
-// y = (x - mean) rate weight, row by row; mean is 0 unless `centered`.
+// y = (x - mean) rate weight + bias, row by row; mean is 0 unless `centered`, bias is not read unless `biased`.
 #import team
 
-struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
+struct Params { rows: u32, width: u32, centered: u32, biased: u32, eps: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> weight: array<Element>;
-@group(0) @binding(2) var<storage, read_write> y: array<Element>;
-@group(0) @binding(3) var<storage, read_write> statistics: array<f32>;
+@group(0) @binding(2) var<storage, read> bias: array<Element>;
+@group(0) @binding(3) var<storage, read_write> y: array<Element>;
+@group(0) @binding(4) var<storage, read_write> statistics: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(LANES * ROWS)
@@ -38,7 +39,11 @@ fn main(
     }
     var column = local.x;
     for (var i = walk.first; i < walk.end; i += LANES) {
-        y[i] = (x[i] - mean) * rate * weight[column];
+        var value = (x[i] - mean) * rate * weight[column];
+        if params.biased == 1u {
+            value += bias[column];
+        }
+        y[i] = value;
         column += LANES;
     }
 }

@@ -1,7 +1,7 @@
 // parts [rows / PART, width]: g (x - mean) rate summed over each PART of the rows.
 #import common
 
-struct Params { rows: u32, width: u32, centered: u32, eps: f32 }
+struct Params { rows: u32, width: u32, centered: u32, biased: u32, eps: f32 }
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> g: array<Element>;

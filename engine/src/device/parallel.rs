@@ -1,7 +1,10 @@
 //! Loops of CPU twins: shared out over the cores in an order that does not depend on their number, and compiled for the widest
-//! vector instructions that the machine has.
+//! vector instructions that the machine has. The closures that these functions take are `#[inline(always)]`: where the compiler
+//! does not inline one, it compiles it for the oldest machine instead.
 
 use rayon::prelude::*;
+
+use crate::real::Real;
 
 /// Elements that are worth a task of their own: some ten microseconds of work.
 const GRAIN: usize = 16 * 1024;
@@ -18,7 +21,13 @@ pub fn vectorized<T>(work: impl FnOnce() -> T) -> T {
 
 /// Calls `work(first, chunk)` for consecutive chunks of `out`; `first` is the index of the chunk's first element.
 pub fn elements<T: Send>(out: &mut [T], work: impl Fn(usize, &mut [T]) + Sync) {
-    rows(out, 1, 1, |first, _, chunk| work(first, chunk));
+    rows(
+        out,
+        1,
+        1,
+        #[inline(always)]
+        |first, _, chunk| work(first, chunk),
+    );
 }
 
 /// Calls `work(first, rows, chunk)` for consecutive chunks of whole rows of `out`, `width` elements a row. `effort` says how
@@ -28,7 +37,12 @@ pub fn rows<T: Send>(out: &mut [T], width: usize, effort: usize, work: impl Fn(u
         return;
     }
     let rows_a_task = (GRAIN / (width * effort).max(1)).max(1);
-    let run = |(task, chunk): (usize, &mut [T])| vectorized(|| work(task * rows_a_task, chunk.len() / width, chunk));
+    let run = |(task, chunk): (usize, &mut [T])| {
+        vectorized(
+            #[inline(always)]
+            || work(task * rows_a_task, chunk.len() / width, chunk),
+        )
+    };
     if out.len() <= rows_a_task * width {
         run((0, out));
     } else {
@@ -48,40 +62,100 @@ pub fn rows_of_two<A: Send, B: Send>(
     }
     let rows_a_task = (GRAIN / (a_width.max(b_width) * effort).max(1)).max(1);
     let tasks = a.par_chunks_mut(rows_a_task * a_width).zip(b.par_chunks_mut(rows_a_task * b_width));
-    tasks.enumerate().for_each(|(task, (a, b))| vectorized(|| work(task * rows_a_task, a.len() / a_width, a, b)));
+    tasks.enumerate().for_each(|(task, (a, b))| {
+        vectorized(
+            #[inline(always)]
+            || work(task * rows_a_task, a.len() / a_width, a, b),
+        )
+    });
 }
 
 /// The sum of `part(range)` over consecutive ranges of `0..count`, always cut at the same places and added in order.
 pub fn sum(count: usize, part: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
     let parts: Vec<f64> = (0..count.div_ceil(GRAIN))
         .into_par_iter()
-        .map(|task| vectorized(|| part(task * GRAIN..((task + 1) * GRAIN).min(count))))
+        .map(|task| {
+            vectorized(
+                #[inline(always)]
+                || part(task * GRAIN..((task + 1) * GRAIN).min(count)),
+            )
+        })
         .collect();
     parts.iter().sum()
 }
 
-/// The sum of `f` over a row, in sixteen running sums that vector instructions can hold, added up in order.
+/// Running sums of a row: as many as the widest vector instruction holds.
+const LANES: usize = 16;
+
+/// The sum of `f` over a row, in running sums that are added up in a fixed order.
 #[inline(always)]
-pub fn lane_sum<R: crate::real::Real>(row: &[R], f: impl Fn(R) -> R) -> R {
-    let mut lanes = [R::ZERO; 16];
-    let blocks = row.chunks_exact(16);
-    let rest = blocks.remainder().iter().fold(R::ZERO, |sum, &value| sum + f(value));
+pub fn lane_sum<R: Real>(row: &[R], f: impl Fn(R) -> R) -> R {
+    let (blocks, rest) = row.as_chunks();
+    let mut sums = [R::ZERO; LANES];
     for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane += f(value));
+        sums = each(sums, *block, |sum, value| sum + f(value));
     }
-    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
+    rest.iter().fold(halved(sums, |a, b| a + b), |sum, &value| sum + f(value))
 }
 
-/// The largest of a row and of `least`, in sixteen running maxima that vector instructions can hold. A NaN may be passed over:
-/// the exponentials that follow keep it.
+/// The sum of `f` over two rows, as [`lane_sum`].
 #[inline(always)]
-pub fn largest<R: crate::real::Real>(row: &[R], least: R) -> R {
-    let more = |a: R, b: R| if b > a { b } else { a };
-    let mut lanes = [least; 16];
-    let blocks = row.chunks_exact(16);
-    let rest = blocks.remainder().iter().fold(least, |most, &value| more(most, value));
-    for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = more(*lane, value));
+pub fn lane_dot<R: Real>(a: &[R], b: &[R], f: impl Fn(R, R) -> R) -> R {
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [R::ZERO; LANES];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += f(a[lane], b[lane]);
+        }
     }
-    lanes.into_iter().fold(rest, more)
+    a_rest.iter().zip(b_rest).fold(halved(sums, |a, b| a + b), |sum, (&a, &b)| sum + f(a, b))
+}
+
+/// Writes `f` of every element of a row, and gives their sum, as [`lane_sum`].
+#[inline(always)]
+pub fn lane_map<R: Real>(out: &mut [R], row: &[R], f: impl Fn(R) -> R) -> R {
+    let ((out_blocks, out_rest), (blocks, rest)) = (out.as_chunks_mut(), row.as_chunks());
+    let mut sums = [R::ZERO; LANES];
+    for (out, block) in out_blocks.iter_mut().zip(blocks) {
+        *out = each(*block, *block, |value, _| f(value));
+        sums = each(sums, *out, |sum, value| sum + value);
+    }
+    let mut sum = halved(sums, |a, b| a + b);
+    for (out, &value) in out_rest.iter_mut().zip(rest) {
+        *out = f(value);
+        sum += *out;
+    }
+    sum
+}
+
+/// The largest of a row and of `least`, in running maxima. A NaN may be passed over: the exponentials that follow keep it.
+#[inline(always)]
+pub fn largest<R: Real>(row: &[R], least: R) -> R {
+    let more = |a: R, b: R| if b > a { b } else { a };
+    let (blocks, rest) = row.as_chunks();
+    let mut most = [least; LANES];
+    for block in blocks {
+        most = each(most, *block, more);
+    }
+    rest.iter().fold(halved(most, more), |most, &value| more(most, value))
+}
+
+/// `f` lane by lane.
+#[inline(always)]
+fn each<R: Real>(mut a: [R; LANES], b: [R; LANES], f: impl Fn(R, R) -> R) -> [R; LANES] {
+    for lane in 0..LANES {
+        a[lane] = f(a[lane], b[lane]);
+    }
+    a
+}
+
+/// One value of all lanes: one half with the other, again and again.
+#[inline(always)]
+fn halved<R: Real>(mut lanes: [R; LANES], f: impl Fn(R, R) -> R) -> R {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] = f(lanes[lane], lanes[lane + half]);
+        }
+    }
+    lanes[0]
 }

@@ -103,7 +103,7 @@ impl Kernel for AdamW {
         const CHUNK: usize = 16 * 1024;
         let chunks = parameter.par_chunks_mut(CHUNK).zip(mean.par_chunks_mut(CHUNK)).zip(square.par_chunks_mut(CHUNK));
         chunks.zip(gradient.par_chunks(CHUNK)).for_each(|(((parameter, mean), square), gradient)| {
-            parallel::vectorized(|| {
+            parallel::vectorized(#[inline(always)] || {
                 for (((x, m), v), &g) in parameter.iter_mut().zip(mean).zip(square).zip(gradient) {
                     let g = scale * g;
                     *m = beta1 * *m + rest1 * g;

@@ -218,14 +218,14 @@ impl Kernel for Binary {
 
 fn zip<R: Real>(p: &Params, a: &[R], b: &[R], y: &mut [R], f: impl Fn(R, R) -> R + Sync) {
     if p.periods == [FILLS; 2] {
-        return parallel::elements(y, |first, y| {
+        return parallel::elements(y, #[inline(always)] |first, y| {
             let (a, b) = (&a[first..first + y.len()], &b[first..first + y.len()]);
             y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b));
         });
     }
     let [view_a, view_b] = &p.views;
     let width = view_a.row();
-    parallel::rows(y, width, 1, |first, _, chunk| {
+    parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
         for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
             let (a, b) = (&a[view_a.row_start(first + row)..], &b[view_b.row_start(first + row)..]);
             match (view_a.step(), view_b.step()) {

@@ -64,7 +64,7 @@ impl Kernel for Cast {
 }
 
 fn convert<A: Copy + Sync, B: Send>(x: &[A], y: &mut [B], f: impl Fn(A) -> B + Sync) {
-    parallel::elements(y, |first, y| y.iter_mut().zip(&x[first..]).for_each(|(y, &x)| *y = f(x)));
+    parallel::elements(y, #[inline(always)] |first, y| y.iter_mut().zip(&x[first..]).for_each(|(y, &x)| *y = f(x)));
 }
 
 fn cases() -> Vec<Case> {

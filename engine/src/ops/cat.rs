@@ -87,10 +87,10 @@ impl Kernel for Place {
         let range = p.start as usize..p.start as usize + part;
         // One outer row is shared out over the cores by its own rows, many are shared out whole.
         if y.len() == p.whole as usize {
-            parallel::rows(&mut y[range], width, 1, |first, _, chunk| place(first, chunk));
+            parallel::rows(&mut y[range], width, 1, #[inline(always)] |first, _, chunk| place(first, chunk));
         } else {
             let rows_a_part = part / width;
-            parallel::rows(y, p.whole as usize, 1, |first, _, chunk| {
+            parallel::rows(y, p.whole as usize, 1, #[inline(always)] |first, _, chunk| {
                 for (outer, y) in chunk.chunks_exact_mut(p.whole as usize).enumerate() {
                     place((first + outer) * rows_a_part, &mut y[range.clone()]);
                 }

@@ -74,7 +74,7 @@ impl Kernel for Stream {
     }
     fn run<R: Real>(_: &StreamParams, io: &mut Io<R>) {
         let x = io.real(0);
-        parallel::elements(io.real_mut(1), |first, y| y.copy_from_slice(&x[first..first + y.len()]));
+        parallel::elements(io.real_mut(1), #[inline(always)] |first, y| y.copy_from_slice(&x[first..first + y.len()]));
     }
 }
 
@@ -106,7 +106,7 @@ impl Kernel for MultiplyAdds {
     }
     fn run<R: Real>(p: &MultiplyAddsParams, io: &mut Io<R>) {
         let (x, y) = (io.real(0), io.real_mut(1));
-        parallel::rows(y, 1, STEPS * p.rounds as usize, |first, _, y| {
+        parallel::rows(y, 1, STEPS * p.rounds as usize, #[inline(always)] |first, _, y| {
             for (block, y) in y.chunks_mut(ELEMENTS).enumerate() {
                 let x = &x[first + block * ELEMENTS..][..y.len()];
                 let mut chains = [[R::ZERO; LANES]; ELEMENTS * CHAINS / LANES];

@@ -74,7 +74,7 @@ impl Kernel for SquareSums {
     fn run<R: Real>(p: &SumsParams, io: &mut Io<R>) {
         let (x, sums) = (io.real(0), io.real_mut(1));
         let parts = x.len().div_ceil(PART);
-        parallel::rows(&mut sums[p.start as usize..][..parts], 1, PART, |first, _, sums| {
+        parallel::rows(&mut sums[p.start as usize..][..parts], 1, PART, #[inline(always)] |first, _, sums| {
             for (part, sum) in sums.iter_mut().enumerate() {
                 let start = (first + part) * PART;
                 *sum = parallel::lane_sum(&x[start..(start + PART).min(x.len())], |x| x * x);

@@ -69,7 +69,7 @@ impl Kernel for Copy {
 
 fn gather_rows<T: std::marker::Copy + Send + Sync>(from: &View, x: &[T], y: &mut [T]) {
     let (width, step) = (from.row(), from.step());
-    parallel::rows(y, width, 1, |first, _, chunk| {
+    parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
         for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
             let x = &x[from.row_start(first + row)..];
             match step {
@@ -106,7 +106,7 @@ impl Kernel for Pad {
         let (x, y) = (io.real(0), io.real_mut(1));
         let (start, part, inner) = (p.start as usize, p.part as usize, p.inner as usize);
         let whole = p.whole as usize * inner;
-        parallel::rows(y, whole, 1, |first, _, chunk| {
+        parallel::rows(y, whole, 1, #[inline(always)] |first, _, chunk| {
             for (row, y) in chunk.chunks_exact_mut(whole).enumerate() {
                 let from = (first + row) * part * inner;
                 y[..start * inner].fill(R::ZERO);

@@ -141,7 +141,7 @@ impl Kernel for Statistics {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (logits, targets, statistics, width) = (io.real(0), io.u32(1), io.real_mut(2), p.width as usize);
-        parallel::rows(statistics, 3, width, |first, _, chunk| {
+        parallel::rows(statistics, 3, width, #[inline(always)] |first, _, chunk| {
             for (row, y) in chunk.chunks_exact_mut(3).enumerate() {
                 let Some(target) = p.target(targets, first + row) else {
                     y.fill(R::ZERO);
@@ -177,7 +177,7 @@ impl Kernel for StatisticsAndGradient {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (logits, targets, statistics, width) = (io.real_mut(0), io.u32(1), io.real_mut(2), p.width as usize);
-        parallel::rows_of_two((logits, width), (statistics, 3), 4, |first, _, logits, statistics| {
+        parallel::rows_of_two((logits, width), (statistics, 3), 4, #[inline(always)] |first, _, logits, statistics| {
             for (row, (x, y)) in logits.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(3)).enumerate() {
                 let Some(target) = p.target(targets, first + row) else {
                     x.fill(R::ZERO);

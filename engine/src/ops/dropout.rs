@@ -76,7 +76,7 @@ impl Kernel for Dropout {
         /// Blocks of four numbers that are drawn at once, to fill vector instructions.
         const BLOCKS: usize = 16;
         let (x, y, random, scale) = (io.real(0), io.real_mut(1), Philox::with_key(p.key), R::from_f32(p.scale));
-        parallel::rows(y, 1, 4, |first, _, y| {
+        parallel::rows(y, 1, 4, #[inline(always)] |first, _, y| {
             // Chunks are whole numbers of blocks, all but the last.
             for (at, (y, x)) in y.chunks_mut(4 * BLOCKS).zip(x[first..].chunks(4 * BLOCKS)).enumerate() {
                 let words = random.blocks::<BLOCKS>(p.first_block + (first / 4 + at * BLOCKS) as u32);

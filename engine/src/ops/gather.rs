@@ -102,7 +102,7 @@ impl Kernel for Gather {
 
 fn copy_rows<R: Real, T: Copy + Sync>(p: &Params, table: &[T], indices: &[u32], y: &mut [R], widen: impl Fn(T) -> R + Sync) {
     let width = p.width as usize;
-    parallel::rows(y, width, 1, |first, _, chunk| {
+    parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
         for (y, &index) in chunk.chunks_exact_mut(width).zip(&indices[first..]) {
             assert!(index < p.table_rows, "[gather] expected indices below {}, got {index}", p.table_rows);
             y.iter_mut().zip(&table[index as usize * width..]).for_each(|(y, &x)| *y = widen(x));
@@ -152,7 +152,7 @@ impl Kernel for ScatterAdd {
         let index = |row: u32| indices[row as usize] as usize;
         let out_of_range = order.last().is_some_and(|&row| indices[row as usize] >= p.table_rows);
         assert!(!out_of_range, "[scatter_add] expected indices below {}, got {}", p.table_rows, index(order[order.len() - 1]));
-        parallel::rows(table, width, 1, |first, count, chunk| {
+        parallel::rows(table, width, 1, #[inline(always)] |first, count, chunk| {
             let from = order.partition_point(|&row| index(row) < first);
             for &row in order[from..].iter().take_while(|&&row| index(row) < first + count) {
                 let sum = &mut chunk[(index(row) - first) * width..][..width];

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::team::{self, Rows};
-use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis};
+use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
@@ -23,7 +23,7 @@ pub(crate) const OP: Op = Op {
 /// the rows.
 #[track_caller]
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
-    norm("rms_norm", false, x, weight, eps)
+    norm("rms_norm", false, x, weight, None, eps)
 }
 
 /// y = (x - mean x) / sqrt(variance x + eps) * weight + bias over the last axis, x [.., H], weight and bias [H] (Ba et al. 2016,
@@ -33,23 +33,25 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
 /// dx = r (g w - mean(g w) - n mean(g w n)), dw = sum g n and db = sum g over the rows.
 #[track_caller]
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Tensor {
-    add(&norm("layer_norm", true, x, weight, eps), bias)
+    norm("layer_norm", true, x, weight, Some(bias), eps)
 }
 
 #[track_caller]
-fn norm(name: &'static str, centered: bool, x: &Tensor, weight: &Tensor, eps: f32) -> Tensor {
+fn norm(name: &'static str, centered: bool, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f32) -> Tensor {
     let width = x.last_size();
+    let is_row = |row: &Tensor| row.dtype() == DType::F32 && *row.shape() == [width];
     assert!(
-        x.dtype() == DType::F32 && x.rank() > 0 && weight.dtype() == DType::F32 && *weight.shape() == [width],
-        "[{name}] expected f32 [.., H] and a weight [H], got {x:?} and {weight:?}"
+        x.dtype() == DType::F32 && x.rank() > 0 && is_row(weight) && bias.is_none_or(is_row),
+        "[{name}] expected f32 [.., H], a weight [H] and a bias [H], got {x:?}, {weight:?} and {bias:?}"
     );
     let rows = x.elements() / width.max(1);
-    let params = Params { rows: rows as u32, width: width as u32, centered: centered.into(), eps };
+    let params = Params { rows: rows as u32, width: width as u32, centered: centered.into(), biased: bias.is_some().into(), eps };
     let (input, scale) = (x.detach().whole(), weight.detach().whole());
+    let offset = bias.map_or_else(|| scale.clone(), |bias| bias.detach().whole());
     let y = x.device().empty(x.shape(), DType::F32);
     let statistics = x.device().empty([rows, 2], DType::F32);
-    dispatch::<Norm>(params, &[&input, &scale, &y, &statistics]);
-    y.with_rule(name, [x, weight], move |g, [for_x, for_weight]| {
+    dispatch::<Norm>(params, &[&input, &scale, &offset, &y, &statistics]);
+    y.with_rule(name, [x, weight, bias.unwrap_or(&offset)], move |g, [for_x, for_weight, for_bias]| {
         let g = g.whole();
         let dx = for_x.then(|| {
             let dx = g.device().empty(g.shape(), DType::F32);
@@ -61,7 +63,8 @@ fn norm(name: &'static str, centered: bool, x: &Tensor, weight: &Tensor, eps: f3
             dispatch::<NormWeightGrad>(params, &[&input, &g, &statistics, &parts]);
             sum_axis(&parts, 0)
         });
-        [dx, dw]
+        let db = for_bias.then(|| sum_to(&g, [width].into()));
+        [dx, dw, db]
     })
 }
 
@@ -83,6 +86,7 @@ struct Params {
     rows: u32,
     width: u32,
     centered: u32,
+    biased: u32,
     eps: f32,
 }
 
@@ -101,7 +105,8 @@ struct Norm;
 impl Kernel for Norm {
     type Params = Params;
     const NAME: &'static str = "norm";
-    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write, Access::Write];
+    // The bias is any buffer, and not read, where there is none.
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_scalars", "norm_vectors");
     fn choose(p: &Params, traits: &Traits) -> usize {
         team::choose(p, traits)
@@ -113,16 +118,23 @@ impl Kernel for Norm {
         Cost { flops: 4 * elements(p), bytes: 8 * (elements(p) + u64::from(p.rows)) + 4 * u64::from(p.width) }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        let (x, weight, y, statistics, width) = (io.real(0), io.real(1), io.real_mut(2), io.real_mut(3), p.width as usize);
+        let (x, weight, bias, y, statistics) = (io.real(0), io.real(1), io.real(2), io.real_mut(3), io.real_mut(4));
+        let width = p.width as usize;
         let share = R::ONE / R::from_f64(f64::from(p.width));
-        parallel::rows_of_two((y, width), (statistics, 2), 2, |first, _, y, statistics| {
+        parallel::rows_of_two((y, width), (statistics, 2), 2, #[inline(always)] |first, _, y, statistics| {
             for (row, (y, statistics)) in y.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(2)).enumerate() {
                 let x = &x[(first + row) * width..][..width];
                 let mean = if p.centered == 1 { parallel::lane_sum(x, |x| x) * share } else { R::ZERO };
                 let variance = parallel::lane_sum(x, |x| (x - mean) * (x - mean)) * share;
                 let rate = R::ONE / (variance + R::from_f32(p.eps)).sqrt();
                 statistics.copy_from_slice(&[mean, rate]);
-                y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = (x - mean) * rate * w);
+                match p.biased {
+                    0 => y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = (x - mean) * rate * w),
+                    _ => {
+                        let rows = y.iter_mut().zip(x).zip(weight.iter().zip(bias));
+                        rows.for_each(|((y, &x), (&w, &b))| *y = (x - mean) * rate * w + b);
+                    }
+                }
             }
         });
     }
@@ -148,30 +160,18 @@ impl Kernel for NormGrad {
         let (x, weight, g, statistics, dx) = (io.real(0), io.real(1), io.real(2), io.real(3), io.real_mut(4));
         let width = p.width as usize;
         let share = R::ONE / R::from_f64(f64::from(p.width));
-        parallel::rows(dx, width, 2, |first, _, chunk| {
+        parallel::rows(dx, width, 2, #[inline(always)] |first, _, chunk| {
             for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
                 let at = (first + row) * width;
                 let (x, g) = (&x[at..at + width], &g[at..at + width]);
                 let [mean, rate] = [statistics[2 * (first + row)], statistics[2 * (first + row) + 1]];
                 dx.iter_mut().zip(g).zip(weight).for_each(|((dx, &g), &w)| *dx = g * w);
                 let shift = if p.centered == 1 { parallel::lane_sum(dx, |gw| gw) * share } else { R::ZERO };
-                let slope = lane_dot(dx, x, |gw, x| gw * (x - mean) * rate) * share;
+                let slope = parallel::lane_dot(dx, x, |gw, x| gw * (x - mean) * rate) * share;
                 dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - shift - (x - mean) * rate * slope));
             }
         });
     }
-}
-
-/// The sum of `f` over two rows, in sixteen running sums.
-#[inline(always)]
-fn lane_dot<R: Real>(a: &[R], b: &[R], f: impl Fn(R, R) -> R) -> R {
-    let mut lanes = [R::ZERO; 16];
-    let (blocks, b_blocks) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest = blocks.remainder().iter().zip(b_blocks.remainder()).fold(R::ZERO, |sum, (&a, &b)| sum + f(a, b));
-    for (a, b) in blocks.zip(b_blocks) {
-        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, &a), &b)| *lane += f(a, b));
-    }
-    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
 }
 
 /// parts [rows / PART, width]: g n summed over each part of the rows.
@@ -204,7 +204,7 @@ impl Kernel for NormWeightGrad {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, g, statistics, parts, width) = (io.real(0), io.real(1), io.real(2), io.real_mut(3), p.width as usize);
-        parallel::rows(parts, width, PART, |first, _, chunk| {
+        parallel::rows(parts, width, PART, #[inline(always)] |first, _, chunk| {
             for (part, sum) in chunk.chunks_exact_mut(width).enumerate() {
                 sum.fill(R::ZERO);
                 let start = (first + part) * PART;

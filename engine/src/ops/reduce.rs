@@ -198,7 +198,7 @@ impl Kernel for Reduce {
 fn fold<R: Real>(p: &Params, x: &[R], y: &mut [R], start: R, combine: impl Fn(R, R) -> R + Sync) {
     let (length, inner) = (p.length as usize, p.inner as usize);
     if inner == 1 {
-        return parallel::rows(y, 1, length, |first, _, y| {
+        return parallel::rows(y, 1, length, #[inline(always)] |first, _, y| {
             for (row, y) in y.iter_mut().enumerate() {
                 let x = &x[(first + row) * length..][..length];
                 let mut lanes = [start; 16];
@@ -213,7 +213,7 @@ fn fold<R: Real>(p: &Params, x: &[R], y: &mut [R], start: R, combine: impl Fn(R,
     }
     // Few outer rows must still occupy all cores, so each row of outputs is cut too.
     let width = if inner % 64 == 0 && p.outer == 1 { 64 } else { inner };
-    parallel::rows(y, width, length, |first, _, chunk| {
+    parallel::rows(y, width, length, #[inline(always)] |first, _, chunk| {
         for (part, y) in chunk.chunks_exact_mut(width).enumerate() {
             let start_at = (first + part) * width;
             let (outer, column) = (start_at / inner, start_at % inner);
@@ -245,7 +245,7 @@ impl Kernel for ReduceIndex {
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, y) = (io.real(0), io.u32_mut(1));
         let (length, inner) = (p.length as usize, p.inner as usize);
-        parallel::rows(y, 1, length, |first, _, y| {
+        parallel::rows(y, 1, length, #[inline(always)] |first, _, y| {
             for (i, y) in y.iter_mut().enumerate() {
                 let at = |k: usize| x[((first + i) / inner * length + k) * inner + (first + i) % inner];
                 *y = (1..length).fold(0, |best, k| if at(k) > at(best) { k } else { best }) as u32;

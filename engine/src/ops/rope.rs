@@ -98,7 +98,7 @@ impl Kernel for Rope {
         let (x, cos, sin, positions, y) = (io.real(0), io.real(1), io.real(2), io.u32(3), io.real_mut(4));
         let (heads, half, step) = (p.heads as usize, p.half as usize, p.view.step());
         let direction = R::from_f32(p.direction);
-        parallel::rows(y, heads * 2 * half, 1, |first, _, chunk| {
+        parallel::rows(y, heads * 2 * half, 1, #[inline(always)] |first, _, chunk| {
             for (token, y) in chunk.chunks_exact_mut(heads * 2 * half).enumerate() {
                 let position = positions[first + token] as usize;
                 assert!(position < p.table_rows as usize, "[rope] expected positions below {}, got {position}", p.table_rows);

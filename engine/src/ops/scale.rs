@@ -52,7 +52,7 @@ impl Kernel for Scale {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, factor) = (io.real(0), R::from_f32(p.factor));
-        parallel::elements(io.real_mut(1), |first, y| {
+        parallel::elements(io.real_mut(1), #[inline(always)] |first, y| {
             let x = &x[first..first + y.len()];
             y.iter_mut().zip(x).for_each(|(y, &x)| *y = factor * x);
         });

@@ -73,7 +73,7 @@ impl Kernel for Sgd {
             return;
         }
         let [rate, momentum, decay] = [p.learning_rate, p.momentum, p.weight_decay].map(R::from_f32);
-        parallel::rows_of_two((parameter, 1), (velocity, 1), 1, |first, _, parameter, velocity| {
+        parallel::rows_of_two((parameter, 1), (velocity, 1), 1, #[inline(always)] |first, _, parameter, velocity| {
             for ((x, u), &g) in parameter.iter_mut().zip(velocity).zip(&gradient[first..]) {
                 *u = momentum * *u + scale * g + decay * *x;
                 *x -= rate * *u;

@@ -71,12 +71,11 @@ impl Kernel for Softmax {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, y, width) = (io.real(0), io.real_mut(1), p.width as usize);
-        parallel::rows(y, width, 4, |first, _, chunk| {
+        parallel::rows(y, width, 4, #[inline(always)] |first, _, chunk| {
             for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
                 let x = &x[(first + row) * width..][..width];
                 let largest = parallel::largest(x, x[0]);
-                y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - largest).exp());
-                let scale = R::ONE / parallel::lane_sum(y, |value| value);
+                let scale = R::ONE / parallel::lane_map(y, x, |x| (x - largest).exp());
                 y.iter_mut().for_each(|y| *y *= scale);
             }
         });
@@ -102,12 +101,11 @@ impl Kernel for SoftmaxGrad {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (y, dy, dx, width) = (io.real(0), io.real(1), io.real_mut(2), p.width as usize);
-        parallel::rows(dx, width, 2, |first, _, chunk| {
+        parallel::rows(dx, width, 2, #[inline(always)] |first, _, chunk| {
             for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
                 let at = (first + row) * width;
                 let (y, dy) = (&y[at..at + width], &dy[at..at + width]);
-                dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), &dy)| *dx = y * dy);
-                let mean = parallel::lane_sum(dx, |value| value);
+                let mean = parallel::lane_dot(y, dy, |y, dy| y * dy);
                 dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), &dy)| *dx = y * (dy - mean));
             }
         });

@@ -60,7 +60,7 @@ impl Kernel for Swiglu {
     }
     fn run<R: Real>(_: &Params, io: &mut Io<R>) {
         let (gate, up) = (io.real(0), io.real(1));
-        parallel::elements(io.real_mut(2), |first, y| {
+        parallel::elements(io.real_mut(2), #[inline(always)] |first, y| {
             let (gate, up) = (&gate[first..first + y.len()], &up[first..first + y.len()]);
             y.iter_mut().zip(gate).zip(up).for_each(|((y, &gate), &up)| *y = gate * gate.sigmoid() * up);
         });
@@ -79,7 +79,7 @@ impl Kernel for SwigluGrad {
     }
     fn run<R: Real>(_: &Params, io: &mut Io<R>) {
         let (gate, up, g) = (io.real(0), io.real(1), io.real(2));
-        parallel::rows_of_two((io.real_mut(3), 1), (io.real_mut(4), 1), 1, |first, count, dgate, dup| {
+        parallel::rows_of_two((io.real_mut(3), 1), (io.real_mut(4), 1), 1, #[inline(always)] |first, count, dgate, dup| {
             let range = first..first + count;
             let inputs = gate[range.clone()].iter().zip(&up[range.clone()]).zip(&g[range]);
             for (((&gate, &up), &g), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {

@@ -23,9 +23,11 @@ macro_rules! unary_family {
 
         fn run_function<R: Real>(operation: u32, x: &[R], y: &mut [R]) {
             match operation {
-                $($number => parallel::elements(y, |first, y| {
+                $($number => parallel::elements(y, #[inline(always)] |first, y| {
                     let x = &x[first..first + y.len()];
-                    y.iter_mut().zip(x).for_each(|(y, &$x)| *y = $function);
+                    for (y, &$x) in y.iter_mut().zip(x) {
+                        *y = $function;
+                    }
                 }),)*
                 _ => unreachable!("[unary] expected a number of the table, got {operation}"),
             }
@@ -34,20 +36,22 @@ macro_rules! unary_family {
         /// f of every element, in place: an activation at the end of another kernel's twin.
         pub(super) fn run_in_place<R: Real>(operation: u32, y: &mut [R]) {
             match operation {
-                $($number => parallel::elements(y, |_, y| y.iter_mut().for_each(|y| {
+                $($number => parallel::elements(y, #[inline(always)] |_, y| for y in y {
                     let $x = *y;
                     *y = $function;
-                })),)*
+                }),)*
                 _ => unreachable!("[unary] expected a number of the table, got {operation}"),
             }
         }
 
         fn run_derivative<R: Real>(operation: u32, x: &[R], dy: &[R], dx: &mut [R]) {
             match operation {
-                $($number => parallel::elements(dx, |first, dx| {
+                $($number => parallel::elements(dx, #[inline(always)] |first, dx| {
                     let (x, dy) = (&x[first..first + dx.len()], &dy[first..first + dx.len()]);
                     #[allow(unused_variables)] // the derivative of a linear function is a constant
-                    dx.iter_mut().zip(x).zip(dy).for_each(|((dx, &$x), &dy)| *dx = $derivative * dy);
+                    for ((dx, &$x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                        *dx = $derivative * dy;
+                    }
                 }),)*
                 _ => unreachable!("[unary] expected a number of the table, got {operation}"),
             }
@@ -64,15 +68,18 @@ macro_rules! unary_family {
     };
 }
 
+#[inline(always)]
 fn real<R: Real>(value: f64) -> R {
     R::from_f64(value)
 }
 
+#[inline(always)]
 fn cubic<R: Real>(x: R) -> R {
     real::<R>(SQRT_2_OVER_PI) * (x + real::<R>(0.044715) * x * x * x)
 }
 
 /// Beyond this GELU is 0 or the identity to the last bit, and its cubic would overflow.
+#[inline(always)]
 fn within<R: Real>(x: R) -> R {
     x.max(real(-20.0)).min(real(20.0))
 }
@@ -113,6 +120,7 @@ unary_family! {
         Input::any;
 }
 
+#[inline(always)]
 fn sign<R: Real>(x: R) -> R {
     if x > R::ZERO {
         R::ONE
@@ -123,6 +131,7 @@ fn sign<R: Real>(x: R) -> R {
     }
 }
 
+#[inline(always)]
 fn step<R: Real>(x: R) -> R {
     if x > R::ZERO { R::ONE } else { R::ZERO }
 }

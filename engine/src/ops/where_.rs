@@ -76,7 +76,7 @@ impl Kernel for Where {
 fn choose<R: Real, M: Copy + PartialEq + Sync>(p: &Params, mask: &[M], zero: M, a: &[R], b: &[R], y: &mut [R]) {
     let width = p.views[0].row();
     let steps = p.views.map(|view| view.step());
-    parallel::rows(y, width, 2, |first, _, chunk| {
+    parallel::rows(y, width, 2, #[inline(always)] |first, _, chunk| {
         for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
             let starts = p.views.map(|view| view.row_start(first + row));
             let (mask, a, b) = (&mask[starts[0]..], &a[starts[1]..], &b[starts[2]..]);

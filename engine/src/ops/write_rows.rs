@@ -55,7 +55,7 @@ impl Kernel for WriteRows {
         let (x, target) = (io.real(0), io.real_mut(1));
         let (part, start) = (p.part as usize, p.start as usize);
         if part > 0 {
-            parallel::rows(target, p.whole as usize, 1, |first, _, chunk| {
+            parallel::rows(target, p.whole as usize, 1, #[inline(always)] |first, _, chunk| {
                 for (batch, target) in chunk.chunks_exact_mut(p.whole as usize).enumerate() {
                     target[start..start + part].copy_from_slice(&x[(first + batch) * part..][..part]);
                 }

@@ -106,13 +106,13 @@ impl Ending {
         let added_first = self.has_residual == 1 && self.operation == IDENTITY;
         match (self.has_bias == 1, added_first) {
             (false, false) => return false,
-            (false, true) => parallel::rows(y, width, 1, |first, rows, y| {
+            (false, true) => parallel::rows(y, width, 1, #[inline(always)] |first, rows, y| {
                 y.copy_from_slice(&residual[first * width..][..rows * width]);
             }),
-            (true, false) => parallel::rows(y, width, 1, |_, _, y| {
+            (true, false) => parallel::rows(y, width, 1, #[inline(always)] |_, _, y| {
                 y.chunks_exact_mut(width).for_each(|y| y.copy_from_slice(bias));
             }),
-            (true, true) => parallel::rows(y, width, 1, |first, rows, y| {
+            (true, true) => parallel::rows(y, width, 1, #[inline(always)] |first, rows, y| {
                 let residual = residual[first * width..][..rows * width].chunks_exact(width);
                 for (y, residual) in y.chunks_exact_mut(width).zip(residual) {
                     y.iter_mut().zip(residual).zip(bias).for_each(|((y, &residual), &bias)| *y = bias + residual);
@@ -129,7 +129,7 @@ impl Ending {
         }
         unary::run_in_place(self.operation, y);
         if self.has_residual == 1 {
-            parallel::elements(y, |first, y| y.iter_mut().zip(&residual[first..]).for_each(|(y, &residual)| *y += residual));
+            parallel::elements(y, #[inline(always)] |first, y| y.iter_mut().zip(&residual[first..]).for_each(|(y, &residual)| *y += residual));
         }
     }
 }

@@ -70,7 +70,7 @@ impl Kernel for SumParts {
             y.fill(R::ZERO);
         }
         let scale = R::from_f32(p.ending.scale);
-        parallel::elements(y, |first, y| {
+        parallel::elements(y, #[inline(always)] |first, y| {
             for (at, y) in y.iter_mut().enumerate() {
                 let parts = (0..p.parts as usize).map(|part| sums[part * p.elements as usize + first + at]);
                 *y += scale * parts.fold(R::ZERO, |sum, part| sum + part);

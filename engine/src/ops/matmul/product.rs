@@ -147,7 +147,7 @@ fn gemm_widened<R: Real, H: Copy + Default + Sync>(
         let columns = width.min(n - first);
         let block = &mut block[..columns * k];
         let line = if along_n { columns } else { k };
-        parallel::rows(block, line, 1, |start, _, lines| {
+        parallel::rows(block, line, 1, #[inline(always)] |start, _, lines| {
             for (at, line) in lines.chunks_exact_mut(line).enumerate() {
                 match along_n {
                     true => widen_line(&b[(start + at) * strides[0] + first..], 1, line, &widen),
