@@ -100,15 +100,22 @@ pub fn lane_sum<R: Real>(row: &[R], f: impl Fn(R) -> R) -> R {
 
 /// The sum of `f` over two rows, as [`lane_sum`].
 #[inline(always)]
-pub fn lane_dot<R: Real>(a: &[R], b: &[R], f: impl Fn(R, R) -> R) -> R {
-    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut sums = [R::ZERO; LANES];
+pub fn lane_dot<R: Real, A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> R) -> R {
+    // Four vectors of sums hide the latency of an addition.
+    const BLOCK: usize = 4 * LANES;
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<BLOCK>(), b.as_chunks::<BLOCK>());
+    let mut sums = [[R::ZERO; LANES]; 4];
     for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..LANES {
-            sums[lane] += f(a[lane], b[lane]);
+        for (part, sums) in sums.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                sums[lane] += f(a[part * LANES + lane], b[part * LANES + lane]);
+            }
         }
     }
-    a_rest.iter().zip(b_rest).fold(halved(sums, |a, b| a + b), |sum, (&a, &b)| sum + f(a, b))
+    let add = |a, b| a + b;
+    let [s0, s1, s2, s3] = sums;
+    let sum = halved(each(each(s0, s1, add), each(s2, s3, add), add), add);
+    a_rest.iter().zip(b_rest).fold(sum, |sum, (&a, &b)| sum + f(a, b))
 }
 
 /// Writes `f` of every element of a row, and gives their sum, as [`lane_sum`].

@@ -150,8 +150,12 @@ impl Kernel for Statistics {
                 let x = &logits[(first + row) * width..][..width];
                 let mut partition = Partition::new(x, target);
                 let (blocks, rest) = x.as_chunks::<16>();
-                blocks.iter().for_each(|block| partition.take(&mut block.clone()));
-                rest.iter().for_each(|&x| partition.take(&mut [x]));
+                for block in blocks {
+                    partition.take(&mut block.clone());
+                }
+                for &x in rest {
+                    partition.take(&mut [x]);
+                }
                 y.copy_from_slice(&partition.statistics());
             }
         });
@@ -186,7 +190,9 @@ impl Kernel for StatisticsAndGradient {
                 };
                 let mut partition = Partition::new(x, target);
                 let (blocks, rest) = x.as_chunks_mut::<16>();
-                blocks.iter_mut().for_each(|block| partition.take(block));
+                for block in blocks {
+                    partition.take(block);
+                }
                 partition.take(rest);
                 y.copy_from_slice(&partition.statistics());
                 let scale = R::ONE / partition.sum();
@@ -212,12 +218,7 @@ struct Partition<R> {
 impl<R: Real> Partition<R> {
     #[inline(always)]
     fn new(x: &[R], target: usize) -> Self {
-        let mut lanes = [x[0]; 16];
-        let (blocks, rest) = x.as_chunks::<16>();
-        for block in blocks {
-            lanes.iter_mut().zip(block).for_each(|(lane, &x)| *lane = lane.max(x));
-        }
-        let largest = lanes.iter().chain(rest).fold(x[0], |most, &x| most.max(x));
+        let largest = parallel::largest(x, x[0]);
         let correct = x[target] == largest && !x[..target].contains(&largest);
         Partition {
             largest,

@@ -62,7 +62,9 @@ impl Kernel for Swiglu {
         let (gate, up) = (io.real(0), io.real(1));
         parallel::elements(io.real_mut(2), #[inline(always)] |first, y| {
             let (gate, up) = (&gate[first..first + y.len()], &up[first..first + y.len()]);
-            y.iter_mut().zip(gate).zip(up).for_each(|((y, &gate), &up)| *y = gate * gate.sigmoid() * up);
+            for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+                    *y = gate * gate.sigmoid() * up;
+                }
         });
     }
 }

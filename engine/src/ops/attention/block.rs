@@ -127,7 +127,9 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
                     let (seen, log_sum) = (self.seen(row, keys), log_sums[row]);
                     p[..seen.start].fill(R::ZERO);
                     p[seen.end..].fill(R::ZERO);
-                    p[seen].iter_mut().for_each(|score| *score = (*score - log_sum).exp());
+                    for score in &mut p[seen] {
+                        *score = (*score - log_sum).exp();
+                    }
                     self.hide_segments(row, keys, p, R::ZERO);
                 }
             },
@@ -141,7 +143,9 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
             #[inline(always)]
             || {
                 for ((z, p), &dot) in z.chunks_exact_mut(keys.len()).zip(p.chunks_exact(keys.len())).zip(dots) {
-                    z.iter_mut().zip(p).for_each(|(z, &p)| *z = p * (*z - dot));
+                    for (z, &p) in z.iter_mut().zip(p) {
+                        *z = p * (*z - dot);
+                    }
                 }
             },
         );

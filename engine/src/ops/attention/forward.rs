@@ -109,13 +109,17 @@ impl<R: Real> Partial<R> {
                     let (before, most) = (self.most[row], parallel::largest(&scores[seen.clone()], self.most[row]));
                     scores[..seen.start].fill(R::ZERO);
                     scores[seen.end..].fill(R::ZERO);
-                    scores[seen].iter_mut().for_each(|score| *score = (*score - most).exp());
+                    for score in &mut scores[seen] {
+                        *score = (*score - most).exp();
+                    }
                     queries.hide_segments(row, keys, scores, R::ZERO);
                     let kept = (before - most).exp();
                     self.most[row] = most;
                     self.sums[row] = self.sums[row] * kept + parallel::lane_sum(scores, |weight| weight);
                     if most > before {
-                        self.values[row * dim..][..dim].iter_mut().for_each(|value| *value *= kept);
+                        for value in &mut self.values[row * dim..][..dim] {
+                        *value *= kept;
+                    }
                     }
                 }
             },

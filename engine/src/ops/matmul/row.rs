@@ -44,9 +44,9 @@ impl Kernel for Matvec {
         }
         let scale = R::from_f32(p.ending.scale);
         match io.data(1) {
-            Data::Real(w) => dot_rows(x, &w[first..], scale, y, |w| w),
-            Data::F16(w) => dot_rows(x, &w[first..], scale, y, |w| R::from_f32(w.to_f32())),
-            Data::BF16(w) => dot_rows(x, &w[first..], scale, y, |w| R::from_f32(w.to_f32())),
+            Data::Real(w) => dot_rows(x, &w[first..], scale, y, #[inline(always)] |w| w),
+            Data::F16(w) => dot_rows(x, &w[first..], scale, y, #[inline(always)] |w| R::from_f32(w.to_f32())),
+            Data::BF16(w) => dot_rows(x, &w[first..], scale, y, #[inline(always)] |w| R::from_f32(w.to_f32())),
             Data::U32(_) => unreachable!("[matvec] expected a floating-point weight"),
         }
         p.ending.end(y, residual);
@@ -76,23 +76,9 @@ fn dot_rows<R: Real, W: Copy + Sync>(x: &[R], weight: &[W], scale: R, y: &mut [R
         #[inline(always)]
         |first, _, y| {
             for (row, y) in y.iter_mut().enumerate() {
-                *y += scale * dot(x, &weight[(first + row) * x.len()..][..x.len()], &widen);
+                let weight = &weight[(first + row) * x.len()..][..x.len()];
+                *y += scale * parallel::lane_dot(weight, x, #[inline(always)] |w, x| widen(w) * x);
             }
         },
     );
-}
-
-#[inline(always)]
-fn dot<R: Real, W: Copy>(x: &[R], weight: &[W], widen: impl Fn(W) -> R) -> R {
-    // 64 running sums are four vectors of sixteen: enough to hide the latency of an addition.
-    let mut lanes = [R::ZERO; 64];
-    let (blocks, x_blocks) = (weight.chunks_exact(64), x.chunks_exact(64));
-    let rest = blocks.remainder().iter().zip(x_blocks.remainder());
-    let rest = rest.fold(R::ZERO, |sum, (&w, &x)| sum + widen(w) * x);
-    for (weight, x) in blocks.zip(x_blocks) {
-        for lane in 0..64 {
-            lanes[lane] += widen(weight[lane]) * x[lane];
-        }
-    }
-    lanes.into_iter().fold(rest, |sum, lane| sum + lane)
 }
