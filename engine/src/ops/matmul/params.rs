@@ -68,6 +68,12 @@ impl Params {
         // Every device takes 65,535 in a dimension; a workgroup goes on to further batches.
         [self.n.div_ceil(columns).max(1), self.m.div_ceil(rows).max(1), (self.outer * self.inner).clamp(1, 65_535)]
     }
+
+    /// [`tiles`](Self::tiles), of which neighbours have the same columns: what they read of b stays in a CPU's cache.
+    pub fn columns_of_tiles(&self, rows: u32, columns: u32) -> [u32; 3] {
+        let [x, y, z] = self.tiles(rows, columns);
+        [y, x, z]
+    }
 }
 
 /// How one operand lies: strides and offset in elements.

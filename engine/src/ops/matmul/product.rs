@@ -44,8 +44,8 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     ];
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "matmul_blocked", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
-        Shader { source: "matmul_subgroup", constants: constants::<UPDATE>, workgroups: |p| p.tiles(32, 256) },
-        Shader { source: "matmul_subgroup_8", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
+        Shader { source: "matmul_subgroup", constants: constants::<UPDATE>, workgroups: |p| p.columns_of_tiles(32, 64) },
+        Shader { source: "matmul_subgroup_8", constants: constants::<UPDATE>, workgroups: |p| p.columns_of_tiles(8, 64) },
         Shader { source: "matmul_tile_64", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
         Shader { source: "matmul_tile_128", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
         Shader { source: "matmul_tile_any", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
@@ -67,7 +67,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         }
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        let whole_subgroups = traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 64);
+        let whole_subgroups = traits.subgroups.is_some_and(|(least, _)| least >= 8);
         match shader {
             BLOCKED => true,
             SUBGROUP | SUBGROUP_8 => whole_subgroups && p.is_in_vectors(),
