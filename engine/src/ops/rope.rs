@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Op, add, cat, gather, mul, neg};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -81,14 +81,29 @@ struct Params {
     unused: [u32; 3],
 }
 
+impl Params {
+    /// Whether four pairs are two vectors of x.
+    fn is_in_vectors(&self) -> bool {
+        self.half.is_multiple_of(4) && self.view.is_in_vectors()
+    }
+}
+
 struct Rope;
 
 impl Kernel for Rope {
     type Params = Params;
     const NAME: &'static str = "rope";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "rope", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 256) }];
+    const SHADERS: &'static [Shader<Params>] = &[
+        Shader { source: "rope_scalars", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 64) },
+        Shader { source: "rope_vectors", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 256) },
+    ];
+    fn choose(p: &Params, _: &Traits) -> usize {
+        p.is_in_vectors().into()
+    }
+    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
+        shader == 0 || p.is_in_vectors()
+    }
     fn cost(p: &Params) -> Cost {
         // Both tables' rows, and a position, are read once a token.
         let (pairs, tokens) = (u64::from(p.pairs), u64::from(p.pairs) / u64::from((p.heads * p.half).max(1)));

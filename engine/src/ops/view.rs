@@ -43,6 +43,12 @@ impl View {
         in_order && self.offset[0] == 0
     }
 
+    /// Whether rows of the last axis are of neighbours, and start at whole vectors of four.
+    pub fn is_in_vectors(&self) -> bool {
+        let starts = self.strides_outer.iter().chain([&self.inner[2], &self.offset[0]]);
+        self.inner[3] == 1 && starts.into_iter().all(|start| start.is_multiple_of(4))
+    }
+
     /// Whether all its elements are the first of its buffer.
     pub fn is_one_number(&self) -> bool {
         let sizes: [u32; MAX_RANK] = self.axes(&self.sizes_outer, [self.inner[0], self.inner[1]]);

@@ -1,0 +1,3 @@
+// rope_pairs, pair by pair.
+#import scalars
+#import rope_pairs
