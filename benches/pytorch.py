@@ -2,17 +2,18 @@
 
     pip install torch transformers peft
     python benches/pytorch.py --threads 2 [--only lora|decode|prefill] [--json]
+    python benches/pytorch.py --only lora --batch-size 4 --length 1024 --gradient-checkpointing
     python benches/pytorch.py --write-model DIR
 
 The model has SmolLM2-135M's shape and seeded random weights, in f32 on the CPU. Every figure is a median after
 warm-up:
 
-- lora: one training step (forward, backward, AdamW) of rank 8 on q_proj and v_proj, batch 1 x 256 tokens, and the
-  process's peak resident memory up to the end of it;
+- lora: one training step (forward, backward, AdamW) of rank 8 on q_proj and v_proj, batch 1 x 256 tokens unless told
+  otherwise, and the process's peak resident memory up to the end of it;
 - decode: one greedy token with the KV cache, over 64 tokens after a prompt of 8;
 - prefill: one forward pass of 256 tokens that fills the cache and yields the last position's logits.
 
-`--write-model` writes the same weights as a Hugging Face directory, with the training batch beside them as a row of
+`--write-model` writes the same weights as a Hugging Face directory, with four rows of 1024 tokens beside them, as
 `input_ids` and `labels` in batch.jsonl, and measures nothing.
 """
 
@@ -52,9 +53,9 @@ def model():
     return LlamaForCausalLM(config)
 
 
-def random_ids(length):
-    """[1, length], the same in every part."""
-    return torch.randint(0, 49152, (1, length), generator=torch.Generator().manual_seed(SEED))
+def random_ids(length, rows=1):
+    """[rows, length], the same in every part."""
+    return torch.randint(0, 49152, (rows, length), generator=torch.Generator().manual_seed(SEED))
 
 
 def seconds(work, warm_up, steps):
@@ -72,23 +73,27 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def lora(warm_up, steps):
+def lora(arguments):
     config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    tuned = peft.get_peft_model(model(), config).train()
+    base = model()
+    if arguments.gradient_checkpointing:
+        base.gradient_checkpointing_enable()
+        base.enable_input_require_grads()
+    tuned = peft.get_peft_model(base, config).train()
     optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-4)
-    ids = random_ids(LENGTH)
+    ids = random_ids(arguments.length, arguments.batch_size)
 
     def step():
         optimizer.zero_grad()
         tuned(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
 
-    times = seconds(step, warm_up, steps)
+    times = seconds(step, arguments.warm_up, arguments.steps)
     return {"seconds_per_step": statistics.median(times), "fastest": min(times), "peak_memory_bytes": peak_memory()}
 
 
 @torch.inference_mode()
-def decode(warm_up, _steps):
+def decode(arguments):
     plain = model().eval()
     state = plain(input_ids=random_ids(PROMPT), use_cache=True, logits_to_keep=1)
 
@@ -97,15 +102,15 @@ def decode(warm_up, _steps):
         token = state.logits[:, -1].argmax(-1, keepdim=True)
         state = plain(input_ids=token, past_key_values=state.past_key_values, use_cache=True)
 
-    times = seconds(next_token, warm_up, NEW_TOKENS)
+    times = seconds(next_token, arguments.warm_up, NEW_TOKENS)
     return {"tokens_per_second": 1 / statistics.median(times), "new_tokens": NEW_TOKENS}
 
 
 @torch.inference_mode()
-def prefill(warm_up, steps):
+def prefill(arguments):
     plain = model().eval()
     ids = random_ids(LENGTH)
-    times = seconds(lambda: plain(input_ids=ids, use_cache=True, logits_to_keep=1), warm_up, steps)
+    times = seconds(lambda: plain(input_ids=ids, use_cache=True, logits_to_keep=1), arguments.warm_up, arguments.steps)
     return {"tokens_per_second": LENGTH / statistics.median(times), "seconds": statistics.median(times)}
 
 
@@ -114,8 +119,9 @@ PARTS = {"lora": lora, "decode": decode, "prefill": prefill}  # lora first: its 
 
 def write_model(directory):
     model().save_pretrained(directory)
-    ids = random_ids(LENGTH)[0].tolist()
-    (directory / "batch.jsonl").write_text(json.dumps({"input_ids": ids, "labels": ids}) + "\n")
+    rows = random_ids(1024, 4).tolist()
+    lines = [json.dumps({"input_ids": row, "labels": row}) for row in rows]
+    (directory / "batch.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def main():
@@ -123,6 +129,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads that PyTorch may use (2)")
     parser.add_argument("--steps", type=int, default=10, help="measured steps of lora and prefill (10)")
     parser.add_argument("--warm-up", type=int, default=2, help="unmeasured steps or tokens before them (2)")
+    parser.add_argument("--batch-size", type=int, default=1, help="rows of a training batch (1)")
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens of a row of it (256)")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="recompute blocks in the backward pass of lora")
     parser.add_argument("--only", choices=PARTS, help="measure one part, in a process of its own")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write-model", type=Path, metavar="DIR", help="write the model and the batch, then stop")
@@ -136,7 +145,7 @@ def main():
     report = {
         "versions": {module.__name__: module.__version__.split("+")[0] for module in [torch, transformers, peft]},
         "threads": arguments.threads,
-    } | {part: PARTS[part](arguments.warm_up, arguments.steps) for part in chosen}
+    } | {part: PARTS[part](arguments) for part in chosen}
     if arguments.json:
         print(json.dumps(report))
         return

@@ -148,7 +148,7 @@ impl Context<'_> {
                     self.device.tensor_u32(&lengths, [lengths.len()])
                 });
                 let (causal, start) = (attribute("causal") == &Value::Bool(true), number("start").unwrap_or(0));
-                let mask = ops::Mask { causal, start, window: number("window"), lengths, segments: None };
+                let mask = ops::Mask { causal, start, window: number("window"), lengths, ..ops::Mask::default() };
                 ops::attention(&x[0], &x[1], &x[2], &mask)
             }
             "matmul" => match attribute("layout").as_str() {

@@ -1,9 +1,10 @@
-// What the attention kernels share: query [B, T, H, D], key and value [B, S, KV, D], and which keys a query sees.
+// What the attention kernels share: query [B, T, H, D], key and value [B, S, KV, D], and which keys a query sees. The forward
+// kernel may take the keys in parts, each as a batch row of its own: `batch` counts B * parts rows.
 
 struct Params {
     batch: u32, queries: u32, keys: u32, heads: u32, key_heads: u32, head_dim: u32,
-    start: u32, window: u32, causal: u32, has_lengths: u32, has_segments: u32,
-    scale: f32,
+    start: u32, window: u32, prefix: u32, causal: u32, has_lengths: u32, has_segments: u32,
+    parts: u32, scale: f32,
     // How the inputs lie: the strides of batch, position and head, then the offset.
     query: vec4<u32>, key: vec4<u32>, value: vec4<u32>,
 }
@@ -18,7 +19,7 @@ const UNLIMITED = 0xffffffffu;
 
 // Where a row of D elements starts.
 fn row_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
-    return lie.w + batch * lie.x + position * lie.y + head * lie.z;
+    return lie.w + batch / params.parts * lie.x + position * lie.y + head * lie.z;
 }
 
 // The index of a row in a tensor [B, T, H, ..] without gaps.
@@ -34,24 +35,36 @@ fn group() -> u32 {
 // How many keys of a batch row may be seen at all.
 fn length(batch: u32) -> u32 {
     if params.has_lengths == 1u {
-        return min(params.keys, lengths[batch]);
+        return min(params.keys, lengths[batch / params.parts]);
     }
     return params.keys;
+}
+
+// The keys x <= key < y of a batch row's part.
+fn part_of(batch: u32) -> vec2<u32> {
+    let size = (params.keys + params.parts - 1u) / params.parts;
+    let first = batch % params.parts * size;
+    return vec2(first, first + size);
 }
 
 // The keys x <= key < y that a query may see, apart from segments.
 fn seen_by(batch: u32, position: u32) -> vec2<u32> {
     let next = params.start + position + 1u;
-    let end = select(length(batch), min(length(batch), next), params.causal == 1u);
-    return vec2(min(next - min(next, params.window), end), end);
+    let causal_end = max(next, params.prefix);
+    let end = select(length(batch), min(length(batch), causal_end), params.causal == 1u);
+    let first = next - min(next, params.window);
+    let part = part_of(batch);
+    let part_end = min(end, part.y);
+    return vec2(min(max(first, part.x), part_end), part_end);
 }
 
 // The queries x <= position < y that may see a key, apart from segments.
 fn seeing(batch: u32, at: u32) -> vec2<u32> {
-    if at >= length(batch) {
+    let part = part_of(batch);
+    if at >= length(batch) || at < part.x || at >= part.y {
         return vec2(0u);
     }
-    let first = select(0u, at - min(at, params.start), params.causal == 1u);
+    let first = select(0u, at - min(at, params.start), params.causal == 1u && at >= params.prefix);
     var end = params.queries;
     if params.window != UNLIMITED {
         let past = at + params.window;

@@ -77,6 +77,7 @@ impl Attention {
             window: self.window,
             lengths: at.lengths.clone(),
             segments: at.segments.clone(),
+            ..ops::Mask::default()
         };
         let y = ops::attention(&query, &key, &value, &mask);
         self.output.forward(&y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]), tuning)

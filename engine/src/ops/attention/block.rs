@@ -72,6 +72,11 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
         self.seen.len() * self.inputs.params.group()
     }
 
+    /// The batch row of the inputs.
+    fn row(&self) -> usize {
+        self.batch / self.inputs.params.parts as usize
+    }
+
     /// The keys that any of the rows may see.
     pub fn reach(&self) -> Range<usize> {
         self.inputs.reach(self.batch, self.positions.clone())
@@ -87,7 +92,7 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
         let mut rows = Vec::with_capacity(self.count() * width);
         for position in self.positions.clone() {
             for head in self.head * group..(self.head + 1) * group {
-                rows.extend_from_slice(&x[lie.at(self.batch, position, head)..][..width]);
+                rows.extend_from_slice(&x[lie.at(self.row(), position, head)..][..width]);
             }
         }
         rows
@@ -162,13 +167,13 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
     }
 
     fn times_transposed(&self, x: &[R], from: &[R], lie: &Rows, keys: &Range<usize>, out: &mut [R]) {
-        let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.batch, keys.start, self.head)..]);
+        let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.row(), keys.start, self.head)..]);
         let size = [self.count(), keys.len(), dim];
         R::gemm(size, [R::ZERO, R::ONE], (out, [keys.len(), 1]), (x, [dim, 1]), (from, [1, lie.position as usize]), Threads::One);
     }
 
     fn add_rows(&self, x: &[R], from: &[R], lie: &Rows, keys: &Range<usize>, sum: &mut [R]) {
-        let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.batch, keys.start, self.head)..]);
+        let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.row(), keys.start, self.head)..]);
         let size = [self.count(), dim, keys.len()];
         R::gemm(size, [R::ONE; 2], (sum, [dim, 1]), (x, [keys.len(), 1]), (from, [lie.position as usize, 1]), Threads::One);
     }

@@ -1,6 +1,6 @@
 //! What the laws run attention on, and the same by primitives.
 
-use super::{Mask, attention, attention_scaled};
+use super::{Mask, attention, attention_scaled, in_parts};
 use crate::ops::{add, matmul, mul, scale, softmax};
 use crate::tensor::Tensor;
 use crate::testing::{Case, EDGES, Input};
@@ -21,9 +21,12 @@ struct Sizes {
 struct Plan {
     causal: bool,
     start: usize,
+    prefix: usize,
     window: Option<usize>,
     lengths: Option<Vec<u32>>,
     segments: Option<Vec<u32>>,
+    /// How many parts of the keys, where it is not the device that chooses.
+    parts: Option<u32>,
 }
 
 impl Plan {
@@ -33,14 +36,14 @@ impl Plan {
             part.as_ref().map(|values| at.device().tensor_u32(values, shape))
         };
         let (lengths, segments) = (tensor(&self.lengths, 1), tensor(&self.segments, 2));
-        Mask { causal: self.causal, start: self.start, window: self.window, lengths, segments }
+        Mask { causal: self.causal, start: self.start, prefix: self.prefix, window: self.window, lengths, segments }
     }
 
     /// Read off the documentation of [`Mask`], one pair at a time.
     fn shows(&self, sizes: &Sizes, batch: usize, query: usize, key: usize) -> bool {
         let position = self.start + query;
         let segment = |segments: &Vec<u32>| segments[batch * sizes.queries + query] == segments[batch * sizes.queries + key];
-        (!self.causal || key <= position)
+        (!self.causal || key <= position || key < self.prefix)
             && self.window.is_none_or(|window| key + window > position)
             && self.lengths.as_ref().is_none_or(|lengths| key < lengths[batch] as usize)
             && self.segments.as_ref().is_none_or(segment)
@@ -68,6 +71,18 @@ pub(super) fn cases() -> Vec<Case> {
         ("of grouped heads", grouped, causal.clone()),
         ("of one query over a long cache", Sizes { queries: 1, keys: 2500, ..grouped }, Plan { start: 2400, ..causal.clone() }),
         ("from an offset into a cache that is not full", Sizes { queries: 9, keys: 150, ..grouped }, Plan { start: 100, ..causal.clone() }),
+        ("with a prefix", grouped, Plan { prefix: 33, ..causal.clone() }),
+        ("with a prefix and a window", grouped, Plan { prefix: 20, window: Some(24), ..causal.clone() }),
+        ("with a prefix past the length", grouped, Plan { prefix: 30, lengths: Some(vec![12, 70]), ..causal.clone() }),
+        ("in parts", grouped, Plan { parts: Some(3), ..causal.clone() }),
+        ("in parts of one key, of one query", Sizes { queries: 1, keys: 7, ..grouped }, Plan { start: 4, parts: Some(9), ..causal.clone() }),
+        ("in parts with lengths and a window", Sizes { queries: 5, keys: 150, dim: 64, ..grouped }, Plan {
+            start: 100,
+            window: Some(60),
+            lengths: Some(vec![103, 0]),
+            parts: Some(4),
+            ..causal.clone()
+        }),
         ("with a window", grouped, Plan { window: Some(5), ..causal.clone() }),
         ("with a window both ways", grouped, Plan { window: Some(3), ..full.clone() }),
         ("with a window past the keys", Sizes { queries: 6, keys: 20, ..grouped }, Plan { start: 20, window: Some(4), ..full.clone() }),
@@ -91,7 +106,13 @@ fn case(name: String, sizes: Sizes, plan: &Plan) -> Case {
     // A lone key has weight 1 whatever the query: the gradients of both are rounding errors around 0, relative to nothing.
     let scored = move |x: &Tensor| if keys == 1 { x.detach() } else { x.clone() };
     let (fused, by_parts) = (plan.clone(), plan.clone());
-    let run = move |x: &[Tensor]| vec![attention(&scored(&x[0]), &scored(&x[1]), &x[2], &fused.mask(&x[0]))];
+    let run = move |x: &[Tensor]| {
+        let (query, key, mask) = (scored(&x[0]), scored(&x[1]), fused.mask(&x[0]));
+        match fused.parts {
+            Some(parts) => vec![in_parts(&query, &key, &x[2], &mask, 1.0 / (dim as f32).sqrt(), parts)],
+            None => vec![attention(&query, &key, &x[2], &mask)],
+        }
+    };
     // A key's gradient sums over the queries of its group, each from a sum over keys and one over D.
     let case = Case::new(format!("attention {name}"), inputs, run).terms(queries * heads / key_heads + keys + dim);
     match queries * keys {

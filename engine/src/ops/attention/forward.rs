@@ -11,7 +11,7 @@ use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
 use crate::real::Real;
 
 /// Below every score, and finite: what WGSL lets a shader count on.
-const HIDDEN: f64 = -1e30;
+pub(super) const HIDDEN: f64 = -1e30;
 
 /// Keys that one task goes through alone. A single query over a long cache is shared out in pieces of this many.
 const PIECE: usize = 1024;

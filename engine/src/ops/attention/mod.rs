@@ -5,6 +5,7 @@ mod backward;
 mod block;
 mod cases;
 mod forward;
+mod join;
 mod params;
 
 use super::Op;
@@ -13,11 +14,12 @@ use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
 use backward::{KeyValueGrad, QueryGrad};
 use forward::Forward;
+use join::Join;
 use params::Params;
 
 pub(crate) const OP: Op = Op {
     name: "attention",
-    kernels: &[AnyKernel::of::<Forward>(), AnyKernel::of::<QueryGrad>(), AnyKernel::of::<KeyValueGrad>()],
+    kernels: &[AnyKernel::of::<Forward>(), AnyKernel::of::<Join>(), AnyKernel::of::<QueryGrad>(), AnyKernel::of::<KeyValueGrad>()],
     cases: cases::cases,
 };
 
@@ -29,6 +31,9 @@ pub struct Mask {
     pub causal: bool,
     /// The position of query 0: how many keys a cache held before.
     pub start: usize,
+    /// Though causal, these many first keys are seen by all queries: a prefix that is read both ways (Raffel et al. 2020,
+    /// arXiv:1910.10683).
+    pub prefix: usize,
     /// Only keys less than this many positions before the query (and those after it, unless causal).
     pub window: Option<usize>,
     /// u32 [B]: in each row of the batch only this many first keys.
@@ -54,14 +59,40 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) -> T
 /// [`attention`] with another factor on the scores than 1/sqrt(D).
 #[track_caller]
 pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Tensor {
+    let ([q, k], traits) = ([query.shape(), key.shape()], query.device().traits());
+    let parts = match (q.len(), k.len(), &mask.segments) {
+        (4, 4, None) => join::parts([q[0], q[1], q[2]].map(|size| size as u32), k[1] as u32, traits),
+        _ => 1,
+    };
+    in_parts(query, key, value, mask, scale, parts)
+}
+
+/// [`attention_scaled`] over so many parts of the keys, which are then joined; one part where there are segments.
+#[track_caller]
+fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: u32) -> Tensor {
     check(query, key, value, mask);
     let [q, k, v] = [query, key, value].map(dense_rows);
-    let params = Params::new(&q, &k, &v, mask, scale);
     // A part that the mask lacks is bound to the query, and never read.
     let [lengths, segments] = [&mask.lengths, &mask.segments].map(|part| part.as_ref().map_or(q.clone(), |part| part.detach().whole()));
-    let output = q.device().empty(q.shape(), DType::F32);
-    let log_sums = q.device().empty([q.size(0), q.size(1), q.size(2)], DType::F32);
-    dispatch::<Forward>(params, &[&q, &k, &v, &lengths, &segments, &output, &log_sums]);
+    let forward = |params: Params| {
+        let rows = [params.batch as usize, q.size(1), q.size(2)];
+        let output = q.device().empty([rows[0], rows[1], rows[2], q.size(3)], DType::F32);
+        let log_sums = q.device().empty(rows, DType::F32);
+        dispatch::<Forward>(params, &[&q, &k, &v, &lengths, &segments, &output, &log_sums]);
+        (output, log_sums)
+    };
+    let params = Params::new(&q, &k, &v, mask, scale, 1);
+    let (output, log_sums) = match parts {
+        1 => forward(params),
+        _ => {
+            let in_parts = Params::new(&q, &k, &v, mask, scale, parts);
+            let (outputs, part_log_sums) = forward(in_parts);
+            let output = q.device().empty(q.shape(), DType::F32);
+            let log_sums = q.device().empty([q.size(0), q.size(1), q.size(2)], DType::F32);
+            dispatch::<Join>(join::Params::new(&in_parts), &[&outputs, &part_log_sums, &output, &log_sums]);
+            (output, log_sums)
+        }
+    };
     let saved = output.clone();
     output.with_rule("attention", [query, key, value], move |grad, needs| {
         let (grad, device) = (grad.whole(), grad.device());

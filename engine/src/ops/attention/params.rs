@@ -15,6 +15,7 @@ const UNLIMITED: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Params {
+    /// Batch rows times parts.
     pub batch: u32,
     pub queries: u32,
     pub keys: u32,
@@ -23,10 +24,14 @@ pub(super) struct Params {
     pub head_dim: u32,
     pub start: u32,
     pub window: u32,
+    pub prefix: u32,
     pub causal: u32,
     pub has_lengths: u32,
     pub has_segments: u32,
+    /// Parts that the keys are cut into, all but the last of one size.
+    pub parts: u32,
     pub scale: f32,
+    unused: [u32; 2],
     pub query: Rows,
     pub key: Rows,
     pub value: Rows,
@@ -43,10 +48,10 @@ pub(super) struct Rows {
 }
 
 impl Params {
-    pub fn new(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Params {
+    pub fn new(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: u32) -> Params {
         let [q, k] = [query.shape(), key.shape()].map(|shape| [shape[0], shape[1], shape[2], shape[3]].map(|size| size as u32));
         Params {
-            batch: q[0],
+            batch: q[0] * parts,
             queries: q[1],
             keys: k[1],
             heads: q[2],
@@ -54,10 +59,13 @@ impl Params {
             head_dim: q[3],
             start: mask.start as u32,
             window: mask.window.map_or(UNLIMITED, |window| window as u32),
+            prefix: mask.prefix as u32,
             causal: mask.causal.into(),
             has_lengths: mask.lengths.is_some().into(),
             has_segments: mask.segments.is_some().into(),
+            parts,
             scale,
+            unused: [0; 2],
             query: Rows::new(query),
             key: Rows::new(key),
             value: Rows::new(value),
@@ -71,11 +79,11 @@ impl Params {
 
     /// The work of `products` passes over the scores, each a product over D, and of reading and writing `elements`.
     pub fn cost(&self, products: u64, elements: u64) -> Cost {
-        let rows = u64::from(self.batch) * u64::from(self.heads);
+        let rows = u64::from(self.batch / self.parts) * u64::from(self.heads);
         let (queries, keys, start) = (u64::from(self.queries), u64::from(self.keys), u64::from(self.start));
         let pairs = match self.causal {
             0 => queries * keys,
-            _ => (start..start + queries).map(|position| keys.min(position + 1)).sum(),
+            _ => (start..start + queries).map(|position| keys.min((position + 1).max(self.prefix.into()))).sum(),
         };
         Cost { flops: 2 * products * rows * pairs * u64::from(self.head_dim), bytes: 4 * elements }
     }
@@ -107,7 +115,7 @@ impl Params {
 
     /// Elements of the query, and of the key.
     pub fn elements(&self) -> [u64; 2] {
-        let a_position = u64::from(self.batch) * u64::from(self.head_dim);
+        let a_position = u64::from(self.batch / self.parts) * u64::from(self.head_dim);
         [(self.queries, self.heads), (self.keys, self.key_heads)].map(|(n, heads)| a_position * u64::from(n) * u64::from(heads))
     }
 }
@@ -206,14 +214,16 @@ impl<'a, R: Real> Inputs<'a, R> {
     pub fn seen(&self, batch: usize, query: usize) -> Range<usize> {
         let p = self.params;
         let next = p.start as usize + query + 1;
-        let mut end = p.keys as usize;
+        let size = p.keys.div_ceil(p.parts);
+        let part = batch as u32 % p.parts * size;
+        let mut end = (part + size).min(p.keys) as usize;
         if p.causal == 1 {
-            end = end.min(next);
+            end = end.min(next.max(p.prefix as usize));
         }
         if let Some(lengths) = self.lengths {
-            end = end.min(lengths[batch] as usize);
+            end = end.min(lengths[batch / p.parts as usize] as usize);
         }
-        next.saturating_sub(p.window as usize).min(end)..end
+        next.saturating_sub(p.window as usize).max(part as usize).min(end)..end
     }
 
     /// The keys that any of these queries may see.
