@@ -20,6 +20,11 @@ pub fn lines(results: &Results, comparison: Option<&Comparison>) -> Vec<String> 
         let head = ["step", "shape", "median", "p10 to p90", "tokens/s", "peak memory", "dispatches", "rate", "share"];
         lines.extend(columns(head, steps.into_iter().map(step_row)));
     }
+    // Ceilings are of operands in memory.
+    if results.results.iter().any(|one| one.share > 1.0) {
+        lines.push(String::new());
+        lines.push("a share above 100 %: the operands stayed in a cache, those of the copy do not".to_string());
+    }
     if !results.left_out.is_empty() {
         lines.push(String::new());
         lines.extend(results.left_out.iter().map(|one| format!("left out: {}: {}", one.name, one.reason)));
