@@ -8,7 +8,7 @@ use crate::commands::bench::units::{byte_rate, digits, duration, flops_rate, per
 
 /// Size of the drawing, and its margins: left, right, top, bottom.
 const SIZE: [f64; 2] = [760.0, 480.0];
-const MARGINS: [f64; 4] = [84.0, 24.0, 52.0, 74.0];
+const MARGINS: [f64; 4] = [84.0, 48.0, 52.0, 86.0];
 
 /// The drawing and its legend.
 pub fn figure(ceilings: &Ceilings, measured: &[&Measurement]) -> String {
@@ -72,7 +72,7 @@ impl Axes {
             let ([at, low], [_, high]) = (self.at(10f64.powi(power), y[0]), self.at(10f64.powi(power), y[1]));
             let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {low:.1}V{high:.1}\"/>");
             let label = if power < 0 { format!("1/{}", 10f64.powi(-power)) } else { format!("{}", 10f64.powi(power)) };
-            let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>", low + 26.0);
+            let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>", low + 34.0);
         }
         for power in self.y[0]..=self.y[1] {
             let ([low, at], [high, _]) = (self.at(x[0], 10f64.powi(power)), self.at(x[1], 10f64.powi(power)));
