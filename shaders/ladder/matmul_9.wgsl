@@ -2,10 +2,8 @@
 //
 // In rung 8 every invocation of a subgroup loads the same elements of a, and a CPU's vector unit does that load once for each.
 // Here four invocations load one vector each, of four different rows, and hand them round with `subgroupBroadcast`, a move
-// between registers. Now elements of a are the cheap ones, so the block has 32 rows and 4 columns.
-//
-// A subgroup has at least 4 invocations. This is the kernel that the project uses on software adapters: `matmul_subgroup`,
-// which adds operands that lie any way, batches and an epilogue.
+// between registers. Now elements of a are the cheap ones, so the block has 32 rows and 4 columns. A subgroup has at least 4
+// invocations.
 
 struct Params { m: u32, n: u32, k: u32 }
 

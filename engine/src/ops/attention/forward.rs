@@ -118,8 +118,8 @@ impl<R: Real> Partial<R> {
                     self.sums[row] = self.sums[row] * kept + parallel::lane_sum(scores, |weight| weight);
                     if most > before {
                         for value in &mut self.values[row * dim..][..dim] {
-                        *value *= kept;
-                    }
+                            *value *= kept;
+                        }
                     }
                 }
             },

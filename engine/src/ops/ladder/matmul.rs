@@ -56,6 +56,7 @@ impl Kernel for LadderMatmul {
         Shader { source: "ladder/matmul_7", constants: |_| vec![], workgroups: |p| tiles(p, 128, 128) },
         Shader { source: "ladder/matmul_8", constants: |_| vec![], workgroups: |p| tiles(p, 16, 256) },
         Shader { source: "ladder/matmul_9", constants: |_| vec![], workgroups: |p| tiles(p, 32, 256) },
+        Shader { source: "ladder/matmul_10", constants: |_| vec![], workgroups: |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1] },
     ];
     fn choose(_: &Params, _: &Traits) -> usize {
         1

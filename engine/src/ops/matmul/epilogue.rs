@@ -129,7 +129,15 @@ impl Ending {
         }
         unary::run_in_place(self.operation, y);
         if self.has_residual == 1 {
-            parallel::elements(y, #[inline(always)] |first, y| y.iter_mut().zip(&residual[first..]).for_each(|(y, &residual)| *y += residual));
+            parallel::elements(
+                y,
+                #[inline(always)]
+                |first, y| {
+                    for (y, &residual) in y.iter_mut().zip(&residual[first..]) {
+                        *y += residual;
+                    }
+                },
+            );
         }
     }
 }

@@ -178,7 +178,11 @@ fn widen_line<R: Real, H: Copy + Default>(half: &[H], step: usize, line: &mut [R
 
 /// Which of a shader's forms suits: what it ends with, how b is stored, and the axes along which the operands are dense.
 fn constants<const UPDATE: bool>(p: &Params) -> Constants {
-    let operands =
-        [("DTYPE", p.dtype.into()), ("A_ALONG_K", (p.a.column == 1).into()), ("B_ALONG_N", (p.b.column == 1).into()), ("TURNED", p.turned.into())];
+    let operands = [
+        ("DTYPE", p.dtype.into()),
+        ("A_ALONG_K", (p.a.column == 1).into()),
+        ("B_ALONG_N", (p.b.column == 1).into()),
+        ("TURNED", p.turned.into()),
+    ];
     p.ending.constants(UPDATE).into_iter().chain(operands).collect()
 }
