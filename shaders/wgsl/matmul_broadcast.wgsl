@@ -14,7 +14,7 @@ fn load_a(start: u32, row: u32, k: u32, eighth: u32) -> vec4<f32> {
     return a_column(start + min(row + eighth / 4u * 4u, params.m - 4u), k + eighth % 4u);
 }
 
-// Four rows of the sums, with what the subgroup holds of a. Called with constants, so that the sums stay in registers.
+// Eight rows of the sums, with what the subgroup holds of a. Called with constants, so that the sums stay in registers.
 fn accumulate(sums: ptr<function, array<vec4<f32>, ROWS>>, r: u32, held: vec4<f32>, b_rows: mat4x4<f32>) {
     if A_ALONG_K {
         (*sums)[r] += b_rows * subgroupBroadcast(held, 0u);
@@ -26,8 +26,20 @@ fn accumulate(sums: ptr<function, array<vec4<f32>, ROWS>>, r: u32, held: vec4<f3
         (*sums)[r + 6u] += b_rows * subgroupBroadcast(held, 6u);
         (*sums)[r + 7u] += b_rows * subgroupBroadcast(held, 7u);
     } else {
-        four_rows(sums, r, mat4x4(subgroupBroadcast(held, 0u), subgroupBroadcast(held, 1u), subgroupBroadcast(held, 2u), subgroupBroadcast(held, 3u)), b_rows);
-        four_rows(sums, r + 4u, mat4x4(subgroupBroadcast(held, 4u), subgroupBroadcast(held, 5u), subgroupBroadcast(held, 6u), subgroupBroadcast(held, 7u)), b_rows);
+        let low_rows = mat4x4(
+            subgroupBroadcast(held, 0u),
+            subgroupBroadcast(held, 1u),
+            subgroupBroadcast(held, 2u),
+            subgroupBroadcast(held, 3u),
+        );
+        let high_rows = mat4x4(
+            subgroupBroadcast(held, 4u),
+            subgroupBroadcast(held, 5u),
+            subgroupBroadcast(held, 6u),
+            subgroupBroadcast(held, 7u),
+        );
+        four_rows(sums, r, low_rows, b_rows);
+        four_rows(sums, r + 4u, high_rows, b_rows);
     }
 }
 
@@ -50,10 +62,8 @@ fn multiply_broadcast(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, me
         for (var k = 0u; k < params.k; k += 4u) {
             let b_rows = b_block(columns, k);
             accumulate(&sums, 0u, load_a(a_at, row, k, eighth), b_rows);
-            if ROWS >= 16u {
-                accumulate(&sums, 8u, load_a(a_at, row + 8u, k, eighth), b_rows);
-            }
             if ROWS == 32u {
+                accumulate(&sums, 8u, load_a(a_at, row + 8u, k, eighth), b_rows);
                 accumulate(&sums, 16u, load_a(a_at, row + 16u, k, eighth), b_rows);
                 accumulate(&sums, 24u, load_a(a_at, row + 24u, k, eighth), b_rows);
             }

@@ -49,9 +49,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wanted = |name: &str| arguments.engines.is_empty() || arguments.engines.iter().any(|part| name.contains(part));
     let engines: Vec<Box<dyn Engine>> = engines(&arguments.device)?.into_iter().filter(|engine| wanted(engine.name())).collect();
     if engines.is_empty() {
-        return Err("no engine of that name".into());
+        return Err("no engine of that name: expected a part of wgtune CPU, wgtune GPU, burn CPU, burn GPU or candle CPU".into());
     }
-    let works = Work::ALL.into_iter().filter(|work| arguments.filter.as_ref().is_none_or(|part| work.name().contains(part)));
+    let wanted = |work: &Work| arguments.filter.as_ref().is_none_or(|part| work.name().contains(part));
+    let works: Vec<Work> = Work::ALL.into_iter().filter(wanted).collect();
+    if works.is_empty() {
+        return Err(format!("no work of that name: expected a part of one of {}", Work::ALL.map(Work::name).join("; ")).into());
+    }
     let mut table = Table::new(arguments.rounds);
     for work in works {
         eprintln!("{}", work.name());
@@ -80,7 +84,7 @@ fn engines(device: &str) -> Result<Vec<Box<dyn Engine>>, Box<dyn Error>> {
 struct Contender<'a> {
     engine: &'a dyn Engine,
     job: Job,
-    gap: Option<f64>,
+    gap: f64,
     repetitions: u32,
     seconds: Vec<f64>,
 }
@@ -93,7 +97,7 @@ fn measure(work: Work, engines: &[Box<dyn Engine>], rounds: u32) -> Result<Vec<F
     let mut contenders = Vec::new();
     for engine in engines {
         let mut job = engine.job(work)?;
-        let gap = Some(relative_gap(&expected, &job(Then::Read)?)?);
+        let gap = relative_gap(&expected, &job(Then::Read)?)?;
         // Kernels are compiled, tuned and cached in the first calls.
         job(Then::Wait)?;
         let once = seconds(&mut job, 1)?;
@@ -118,12 +122,15 @@ fn seconds(job: &mut Job, repetitions: u32) -> Result<f64, Box<dyn Error>> {
     Ok(begun.elapsed().as_secs_f64() / f64::from(repetitions))
 }
 
-/// The largest difference, relative to the largest number expected.
+/// The largest difference, relative to the largest number expected; NaN if any result is.
 fn relative_gap(expected: &[f32], got: &[f32]) -> Result<f64, Box<dyn Error>> {
     if expected.len() != got.len() {
         return Err(format!("expected {} results, got {}", expected.len(), got.len()).into());
     }
     let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
-    let gap = expected.iter().zip(got).fold(0.0f32, |most, (e, g)| most.max((e - g).abs()));
+    let gap = match got.iter().find(|value| value.is_nan()) {
+        Some(&nan) => nan,
+        None => expected.iter().zip(got).fold(0.0f32, |most, (e, g)| most.max((e - g).abs())),
+    };
     Ok(f64::from(gap / largest))
 }

@@ -16,12 +16,12 @@ pub struct Figure {
     fastest: f64,
     slowest: f64,
     /// The largest difference from wgtune's CPU backend, relative to the largest result.
-    relative_gap: Option<f64>,
+    relative_gap: f64,
 }
 
 impl Figure {
     /// Of the seconds that each round took.
-    pub fn new(engine: &str, mut seconds: Vec<f64>, relative_gap: Option<f64>) -> Figure {
+    pub fn new(engine: &str, mut seconds: Vec<f64>, relative_gap: f64) -> Figure {
         seconds.sort_by(f64::total_cmp);
         let middle = seconds.len() / 2;
         let median = if seconds.len() % 2 == 1 { seconds[middle] } else { (seconds[middle - 1] + seconds[middle]) / 2.0 };
@@ -66,7 +66,7 @@ impl Table {
                 let optional = |value: Option<String>| value.unwrap_or_default();
                 let rate = optional(work.flops().map(|flops| format!("{:.0}", flops / figure.seconds / 1e9)));
                 let ratio = optional(ratio(figure, figures).map(|ratio| format!("{ratio:.2}x")));
-                let gap = optional(figure.relative_gap.map(|gap| format!("{gap:.0e}")));
+                let gap = format!("{:.0e}", figure.relative_gap);
                 let [median, fastest, slowest] =
                     [figure.seconds, figure.fastest, figure.slowest].map(|s| format!("{:.3}", s * 1e3));
                 println!("  {:<12} {median:>10} {fastest:>10} {slowest:>10} {rate:>9} {ratio:>8} {gap:>9}", figure.engine);

@@ -5,6 +5,7 @@ mod gpu;
 pub mod parallel;
 mod profile;
 mod tune;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ use crate::recording::{BufferRef, Command, Payload, Recording};
 pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 pub(crate) use profile::Profile;
 pub use profile::Span;
+pub use watch::NonFinite;
+use watch::Watch;
 
 /// Bytes of uploads that may wait on the host before they are sent.
 const PENDING_UPLOADS: usize = 64 << 20;
@@ -104,33 +107,6 @@ pub struct Memory {
     pub peak_live: u64,
     /// Taken from the system, to be used again.
     pub reserved: u64,
-}
-
-/// The first result that was not finite.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NonFinite {
-    /// The kernel that wrote it.
-    pub kernel: &'static str,
-    /// Which element of its output.
-    pub index: usize,
-    /// NaN or an infinity.
-    pub value: f32,
-}
-
-/// Looks at every result as it is written.
-#[derive(Default)]
-pub(crate) struct Watch {
-    found: Option<NonFinite>,
-}
-
-impl Watch {
-    pub(crate) fn look<'a>(&mut self, kernel: &'static str, results: impl Iterator<Item = f32> + 'a) {
-        if self.found.is_none()
-            && let Some((index, value)) = results.enumerate().find(|(_, value)| !value.is_finite())
-        {
-            self.found = Some(NonFinite { kernel, index, value });
-        }
-    }
 }
 
 /// Elements that came back from a device.

@@ -90,12 +90,12 @@ const LANES: usize = 16;
 /// The sum of `f` over a row, in running sums that are added up in a fixed order.
 #[inline(always)]
 pub fn lane_sum<R: Real>(row: &[R], f: impl Fn(R) -> R) -> R {
-    let (blocks, rest) = row.as_chunks();
-    let mut sums = [R::ZERO; LANES];
-    for block in blocks {
-        sums = each(sums, *block, |sum, value| sum + f(value));
-    }
-    rest.iter().fold(halved(sums, |a, b| a + b), |sum, &value| sum + f(value))
+    lane_dot(
+        row,
+        row,
+        #[inline(always)]
+        |value, _| f(value),
+    )
 }
 
 /// The sum of `f` over two rows, as [`lane_sum`].

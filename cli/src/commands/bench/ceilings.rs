@@ -14,7 +14,8 @@ use crate::common::Compute;
 /// Dispatches whose cost is taken together.
 const DISPATCHES: usize = 1000;
 
-/// Measures them on a device that was opened as `compute` says. Each is the best of several tries: nothing but the device itself should limit them.
+/// Measures them on a device that was opened as `compute` says. Each is the best of several tries: nothing but the device itself
+/// should limit them.
 ///
 /// # Errors
 /// What the device met.

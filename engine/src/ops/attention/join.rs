@@ -6,20 +6,20 @@ use bytemuck::{Pod, Zeroable};
 use super::forward::HIDDEN;
 use super::params;
 use crate::device::parallel;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
+use crate::tensor::Tensor;
 
 /// Keys that a part has at least.
-const KEYS: u32 = 256;
+const KEYS: usize = 256;
 /// Workgroups that occupy a GPU.
-const WORKGROUPS: u32 = 128;
+const WORKGROUPS: usize = 128;
 
 /// Into how many parts to cut the keys, where a kernel of tiles would have too few workgroups for the device.
-pub(super) fn parts(query: [u32; 3], keys: u32, traits: Option<&Traits>) -> u32 {
-    let [batch, positions, heads] = query;
-    let workgroups = batch * positions.div_ceil(64) * heads;
-    match traits {
-        Some(traits) if !traits.software && workgroups > 0 => (WORKGROUPS / workgroups).min(keys / KEYS).max(1),
+pub(super) fn parts(query: &Tensor, key: &Tensor) -> u32 {
+    let workgroups = query.size(0) * query.size(1).div_ceil(64) * query.size(2);
+    match query.device().traits() {
+        Some(traits) if !traits.software && workgroups > 0 => (WORKGROUPS / workgroups).min(key.size(1) / KEYS).max(1) as u32,
         _ => 1,
     }
 }

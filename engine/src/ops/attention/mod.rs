@@ -59,18 +59,13 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) -> T
 /// [`attention`] with another factor on the scores than 1/sqrt(D).
 #[track_caller]
 pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Tensor {
-    let ([q, k], traits) = ([query.shape(), key.shape()], query.device().traits());
-    let parts = match (q.len(), k.len(), &mask.segments) {
-        (4, 4, None) => join::parts([q[0], q[1], q[2]].map(|size| size as u32), k[1] as u32, traits),
-        _ => 1,
-    };
+    check(query, key, value, mask);
+    let parts = if mask.segments.is_some() { 1 } else { join::parts(query, key) };
     in_parts(query, key, value, mask, scale, parts)
 }
 
 /// [`attention_scaled`] over so many parts of the keys, which are then joined; one part where there are segments.
-#[track_caller]
 fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: u32) -> Tensor {
-    check(query, key, value, mask);
     let [q, k, v] = [query, key, value].map(dense_rows);
     // A part that the mask lacks is bound to the query, and never read.
     let [lengths, segments] = [&mask.lengths, &mask.segments].map(|part| part.as_ref().map_or(q.clone(), |part| part.detach().whole()));
@@ -81,11 +76,11 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
         dispatch::<Forward>(params, &[&q, &k, &v, &lengths, &segments, &output, &log_sums]);
         (output, log_sums)
     };
-    let params = Params::new(&q, &k, &v, mask, scale, 1);
+    let params = Params::new(&q, &k, &v, mask, scale);
     let (output, log_sums) = match parts {
         1 => forward(params),
         _ => {
-            let in_parts = Params::new(&q, &k, &v, mask, scale, parts);
+            let in_parts = params.in_parts(parts);
             let (outputs, part_log_sums) = forward(in_parts);
             let output = q.device().empty(q.shape(), DType::F32);
             let log_sums = q.device().empty([q.size(0), q.size(1), q.size(2)], DType::F32);

@@ -48,10 +48,10 @@ pub(super) struct Rows {
 }
 
 impl Params {
-    pub fn new(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: u32) -> Params {
+    pub fn new(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Params {
         let [q, k] = [query.shape(), key.shape()].map(|shape| [shape[0], shape[1], shape[2], shape[3]].map(|size| size as u32));
         Params {
-            batch: q[0] * parts,
+            batch: q[0],
             queries: q[1],
             keys: k[1],
             heads: q[2],
@@ -63,13 +63,18 @@ impl Params {
             causal: mask.causal.into(),
             has_lengths: mask.lengths.is_some().into(),
             has_segments: mask.segments.is_some().into(),
-            parts,
+            parts: 1,
             scale,
             unused: [0; 2],
             query: Rows::new(query),
             key: Rows::new(key),
             value: Rows::new(value),
         }
+    }
+
+    /// The same with the keys cut into so many parts, each a batch row.
+    pub fn in_parts(self, parts: u32) -> Params {
+        Params { batch: self.batch * parts, parts, ..self }
     }
 
     /// How many query heads share a key head.
