@@ -1,6 +1,7 @@
 //! Optimisers: what turns gradients into steps.
 //!
-//! They update parameters in place, one kernel a parameter, and keep their state as tensors, to be saved and restored.
+//! They update parameters in place and keep their state as tensors, to be saved and restored. Parameters move into a few larger
+//! buffers, and gradients and state with them, so that a step takes as many dispatches for any number of parameters.
 //!
 //! ```
 //! use wgtune_engine::optim::{AdamW, AdamWConfig};
@@ -18,8 +19,9 @@
 //! assert!(x.to_vec().unwrap().iter().all(|value| value.abs() < 1e-2));
 //! ```
 
+use crate::dtype::DType;
 use crate::ops::{self, AdamWStep, SgdStep};
-use crate::tensor::Tensor;
+use crate::tensor::{Run, Tensor};
 
 /// What stays the same over all steps of [`AdamW`].
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -58,13 +60,11 @@ pub struct Moments {
 impl AdamW {
     /// For these parameters, each with its weight decay (0 for none), before the first step.
     pub fn new(config: AdamWConfig, parameters: &[(&Tensor, f64)]) -> AdamW {
-        let zeros = |parameter: &Tensor| parameter.device().zeros(parameter.shape());
-        AdamW {
-            config,
-            steps: 0,
-            weight_decays: parameters.iter().map(|(_, weight_decay)| *weight_decay).collect(),
-            moments: parameters.iter().map(|(x, _)| Moments { mean: zeros(x), square: zeros(x) }).collect(),
-        }
+        let (parameters, weight_decays): (Vec<&Tensor>, Vec<f64>) = parameters.iter().copied().unzip();
+        gather(&parameters, &weight_decays);
+        let (means, squares) = (zeros_like(&parameters), zeros_like(&parameters));
+        let moments = means.into_iter().zip(squares).map(|(mean, square)| Moments { mean, square }).collect();
+        AdamW { config, steps: 0, weight_decays, moments }
     }
 
     /// Updates the parameters, given in the order of [`new`](Self::new), by their gradients times `scale` (one element, as of
@@ -76,10 +76,14 @@ impl AdamW {
         self.steps += 1;
         let scale = scale.cloned().unwrap_or_else(|| ops::full(first.device(), 1.0, [1]));
         let AdamWConfig { beta1, beta2, eps } = self.config;
-        for (at, moments) in self.moments.iter().enumerate() {
-            let weight_decay = self.weight_decays[at];
-            let step = AdamWStep { number: self.steps, learning_rate, beta1, beta2, eps, weight_decay };
-            ops::adamw_(parameters[at], &moments.mean, &moments.square, gradients[at], &scale, &step);
+        let (means, squares): (Vec<&Tensor>, Vec<&Tensor>) = self.moments.iter().map(|x| (&x.mean, &x.square)).unzip();
+        let decays = &self.weight_decays;
+        for Run { members, joined } in
+            Tensor::runs([parameters, gradients, &means, &squares], |before, at| decays[before] == decays[at])
+        {
+            let [parameter, gradient, mean, square] = joined;
+            let step = AdamWStep { number: self.steps, learning_rate, beta1, beta2, eps, weight_decay: decays[members[0]] };
+            ops::adamw_(&parameter, &mean, &square, &gradient, &scale, &step);
         }
     }
 
@@ -93,7 +97,7 @@ impl AdamW {
         &self.moments
     }
 
-    /// Continues from a state that was saved. It becomes the optimiser's own, and will be overwritten.
+    /// Continues from a state that was saved.
     #[track_caller]
     pub fn restore(&mut self, steps: u64, moments: Vec<Moments>) {
         let same = |(old, new): (&Moments, &Moments)| [&new.mean, &new.square].iter().all(|x| x.shape() == old.mean.shape());
@@ -101,9 +105,55 @@ impl AdamW {
             moments.len() == self.moments.len() && self.moments.iter().zip(&moments).all(same),
             "[restore] expected moments of the parameters' shapes, got {moments:?}"
         );
-        let whole = |x: &Tensor| x.detach().whole();
         self.steps = steps;
-        self.moments = moments.iter().map(|x| Moments { mean: whole(&x.mean), square: whole(&x.square) }).collect();
+        for (own, saved) in self.moments.iter().zip(&moments) {
+            ops::copy_into(&saved.mean.detach(), &own.mean);
+            ops::copy_into(&saved.square.detach(), &own.square);
+        }
+    }
+}
+
+/// Moves parameters into a few larger buffers, those with equal weight decays together.
+fn gather(parameters: &[&Tensor], weight_decays: &[f64]) {
+    // A backward pass takes a whole buffer for gradients as soon as it has one of them, so a buffer is a share of all.
+    const SHARE: usize = 8;
+    const LEAST: usize = 4 << 20;
+    let mut order: Vec<usize> = (0..parameters.len()).filter(|&at| parameters[at].can_move()).collect();
+    order.sort_by(|&a, &b| weight_decays[a].total_cmp(&weight_decays[b]));
+    let all: usize = order.iter().map(|&at| parameters[at].elements()).sum();
+    let most = (all / SHARE).max(LEAST);
+    let mut rest = &order[..];
+    while let Some(&first) = rest.first() {
+        let most = most.min(parameters[first].device().largest_tensor());
+        let mut elements = 0;
+        let fits = |at: &&usize| {
+            elements += parameters[**at].elements();
+            elements <= most
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        let (together, behind) = rest.split_at(count);
+        move_together(&together.iter().map(|&at| parameters[at]).collect::<Vec<_>>());
+        rest = behind;
+    }
+}
+
+/// Zeros of the parameters' shapes, which lie together where those do.
+fn zeros_like(parameters: &[&Tensor]) -> Vec<Tensor> {
+    let zeros: Vec<Tensor> = parameters.iter().map(|x| x.device().zeros(x.shape())).collect();
+    for run in Tensor::runs([parameters], |_, _| true) {
+        move_together(&run.members.iter().map(|&at| &zeros[at]).collect::<Vec<_>>());
+    }
+    zeros
+}
+
+/// Moves tensors into one buffer, in this order. One alone stays where it is.
+fn move_together(tensors: &[&Tensor]) {
+    let [first, _, ..] = tensors else { return };
+    let larger = first.device().empty([tensors.iter().map(|tensor| tensor.elements()).sum()], DType::F32);
+    let mut start = 0;
+    for tensor in tensors {
+        tensor.move_into(&larger, start);
+        start += tensor.elements();
     }
 }
 
@@ -125,7 +175,8 @@ pub struct Sgd {
 impl Sgd {
     /// For these parameters, before the first step.
     pub fn new(config: SgdConfig, parameters: &[&Tensor]) -> Sgd {
-        Sgd { config, velocities: parameters.iter().map(|x| x.device().zeros(x.shape())).collect() }
+        gather(parameters, &vec![0.0; parameters.len()]);
+        Sgd { config, velocities: zeros_like(parameters) }
     }
 
     /// Updates the parameters, given in the order of [`new`](Self::new), by their gradients times `scale`, as
@@ -136,8 +187,10 @@ impl Sgd {
         let Some(first) = parameters.first() else { return };
         let scale = scale.cloned().unwrap_or_else(|| ops::full(first.device(), 1.0, [1]));
         let step = SgdStep { learning_rate, momentum: self.config.momentum, weight_decay: self.config.weight_decay };
-        for ((parameter, gradient), velocity) in parameters.iter().zip(gradients).zip(&self.velocities) {
-            ops::sgd_(parameter, velocity, gradient, &scale, &step);
+        let velocities: Vec<&Tensor> = self.velocities.iter().collect();
+        for run in Tensor::runs([parameters, gradients, &velocities], |_, _| true) {
+            let [parameter, gradient, velocity] = run.joined;
+            ops::sgd_(&parameter, &velocity, &gradient, &scale, &step);
         }
     }
 
@@ -161,6 +214,8 @@ fn check_counts(expected: usize, parameters: &[&Tensor], gradients: &[&Tensor]) 
 mod tests {
     use super::*;
     use crate::Device;
+    use crate::passes::settle;
+    use crate::testing::device_names;
 
     fn after(steps: std::ops::Range<u32>, optimizer: &mut AdamW, x: &Tensor) -> Vec<f32> {
         for step in steps {
@@ -186,6 +241,69 @@ mod tests {
         let tensor = |values: &[f32]| device.tensor(values, [2]);
         resumed.restore(steps, saved.iter().map(|[m, v]| Moments { mean: tensor(m), square: tensor(v) }).collect());
         assert_eq!(after(3..6, &mut resumed, &y), expected);
+    }
+
+    /// Gradients of a product of all the parameters' sums.
+    fn loss(parameters: &[Tensor]) -> Tensor {
+        parameters.iter().map(|x| ops::mean(&ops::square(x))).reduce(|a, b| ops::mul(&a, &b)).unwrap()
+    }
+
+    fn parameters(device: &Device, count: usize, size: usize) -> Vec<Tensor> {
+        let values = |at: usize| (0..size).map(|i| 1.0 + (i + at) as f32 * 1e-3).collect::<Vec<_>>();
+        (0..count).map(|at| device.tensor(&values(at), [size]).requiring_grad()).collect()
+    }
+
+    #[test]
+    fn norm_and_step_take_as_many_dispatches_for_any_number_of_parameters() {
+        let device = Device::cpu();
+        let dispatches = |count: usize| {
+            let parameters = parameters(&device, count, 128);
+            let all: Vec<&Tensor> = parameters.iter().collect();
+            let decayed: Vec<(&Tensor, f64)> = all.iter().enumerate().map(|(at, x)| (*x, (at % 2) as f64)).collect();
+            let mut optimizer = AdamW::new(AdamWConfig::default(), &decayed);
+            let loss = loss(&parameters);
+            device.flush().unwrap();
+            let gradients = loss.backward();
+            let recorded = device.recorded();
+            let settled = settle(recorded.clone(), |_| true).dispatches();
+            assert_eq!(settled, recorded.dispatches() - count, "gradients are written where they stay");
+            device.flush().unwrap();
+            let gradients: Vec<&Tensor> = all.iter().map(|x| gradients.get(x).unwrap()).collect();
+            let scale = ops::clip_scale(&ops::gradient_norm(&gradients), 1.0);
+            optimizer.step(&all, &gradients, 0.1, Some(&scale));
+            device.recorded().dispatches()
+        };
+        assert_eq!(dispatches(4), dispatches(40));
+    }
+
+    #[test]
+    fn gathered_parameters_get_the_bits_that_each_would_get_alone() {
+        for device in device_names().map(|name| Device::open(name).unwrap()) {
+            // Sizes that are parts of a larger buffer and one that is not, gradients of two batches, and of one leaf twice.
+            for size in [64, 192, 67] {
+                let (gathered, alone) = (parameters(&device, 5, size), parameters(&device, 5, size));
+                let tied = |x: &[Tensor]| ops::mul(&loss(x), &ops::mean(&x[2]));
+                let mut optimizer = AdamW::new(AdamWConfig::default(), &gathered.iter().map(|x| (x, 0.1)).collect::<Vec<_>>());
+                let state = || alone.iter().map(|x| device.zeros(x.shape())).collect::<Vec<_>>();
+                let (means, squares) = (state(), state());
+                for number in 1..4 {
+                    let [ours, theirs] = [&gathered, &alone].map(|x| {
+                        let mut gradients = tied(x).backward();
+                        gradients.accumulate(loss(x).backward());
+                        gradients
+                    });
+                    let all: Vec<&Tensor> = gathered.iter().collect();
+                    optimizer.step(&all, &all.iter().map(|x| ours.get(x).unwrap()).collect::<Vec<_>>(), 0.1, None);
+                    let AdamWConfig { beta1, beta2, eps } = AdamWConfig::default();
+                    let step = AdamWStep { number, learning_rate: 0.1, beta1, beta2, eps, weight_decay: 0.1 };
+                    for ((x, mean), square) in alone.iter().zip(&means).zip(&squares) {
+                        ops::adamw_(x, mean, square, theirs.get(x).unwrap(), &ops::full(&device, 1.0, [1]), &step);
+                    }
+                }
+                let values = |x: &[Tensor]| x.iter().map(|x| x.to_vec().unwrap()).collect::<Vec<_>>();
+                assert_eq!(values(&gathered), values(&alone), "{size} on {device:?}");
+            }
+        }
     }
 
     #[test]

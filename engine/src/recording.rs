@@ -6,15 +6,39 @@ use std::sync::Arc;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, AnyPointwise};
 
-/// A buffer by name. Where it lies is decided when the recording is placed.
+/// A buffer by name, or a part of one. Where it lies is decided when the recording is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BufferRef {
     /// Never used twice on one device.
     pub id: u64,
     /// The type of its elements.
     pub dtype: DType,
-    /// How many elements it holds.
+    /// How many elements are meant.
     pub elements: usize,
+    /// The first of them.
+    pub start: usize,
+    /// How many elements the whole buffer holds.
+    pub whole: usize,
+}
+
+impl BufferRef {
+    /// Parts start and end at multiples of so many elements: what every device can bind.
+    pub const PART: usize = 64;
+
+    /// All of a new buffer.
+    pub fn new(id: u64, dtype: DType, elements: usize) -> BufferRef {
+        BufferRef { id, dtype, elements, start: 0, whole: elements }
+    }
+
+    /// Whether it is less than its buffer.
+    pub fn is_part(&self) -> bool {
+        self.elements != self.whole
+    }
+
+    /// Whether two have memory in common.
+    pub fn overlaps(&self, other: &BufferRef) -> bool {
+        self.id == other.id && self.start < other.start + other.elements && other.start < self.start + self.elements
+    }
 }
 
 /// Bytes on their way to a device; they may still lie in a mapped file.
@@ -100,9 +124,19 @@ impl Command {
         self.accesses().filter(|(access, _)| *access != Access::Read).map(|(_, buffer)| buffer)
     }
 
-    /// Those that it writes whole, whatever was there.
+    /// Those of which it writes every element, whatever was there.
     pub fn overwrites(&self) -> impl Iterator<Item = BufferRef> + '_ {
         self.accesses().filter(|(access, _)| *access == Access::Write).map(|(_, buffer)| buffer)
+    }
+
+    /// Its buffers, to be replaced by others.
+    pub(crate) fn buffers_mut(&mut self) -> &mut [BufferRef] {
+        match self {
+            Command::Upload { to: buffer, .. } | Command::Download { from: buffer } | Command::Free { buffer } => {
+                std::slice::from_mut(buffer)
+            }
+            Command::Dispatch { buffers, .. } | Command::Fused { buffers, .. } => buffers,
+        }
     }
 
     /// What profiles and errors call it.
@@ -146,7 +180,10 @@ pub(crate) fn fused_access(reads: usize, writes: usize) -> &'static [Access] {
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |buffer: &BufferRef| format!("%{}:{}[{}]", buffer.id, buffer.dtype, buffer.elements);
+        let name = |buffer: &BufferRef| match buffer.is_part() {
+            false => format!("%{}:{}[{}]", buffer.id, buffer.dtype, buffer.elements),
+            true => format!("%{}:{}[{}..{}]", buffer.id, buffer.dtype, buffer.start, buffer.start + buffer.elements),
+        };
         match self {
             Command::Upload { to, .. } => write!(f, "upload {}", name(to)),
             Command::Download { from } => write!(f, "download {}", name(from)),

@@ -5,13 +5,14 @@
 //! reverse order of recording, which is an order in which every node comes after all that use it. A rule calls ordinary ops, so
 //! a gradient is more recorded commands; each rule is dropped once applied, and with it the tensors it kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::device::Device;
+use crate::dtype::DType;
 use crate::ops;
 use crate::shape::Shape;
-use crate::tensor::Tensor;
+use crate::tensor::{Run, Tensor};
 
 type Rule = Box<dyn FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send>;
 
@@ -21,7 +22,8 @@ pub struct Node {
     id: u64,
     /// `None` for a leaf, and for a node whose rule has been applied.
     history: Mutex<Option<History>>,
-    leaf: bool,
+    /// The tensor that a leaf stands for.
+    leaf: Option<Tensor>,
 }
 
 struct History {
@@ -32,12 +34,12 @@ struct History {
 }
 
 impl Node {
-    pub(crate) fn leaf(device: &Device) -> Arc<Node> {
-        Arc::new(Node { id: device.next_id(), history: Mutex::new(None), leaf: true })
+    pub(crate) fn leaf(tensor: &Tensor) -> Arc<Node> {
+        Arc::new(Node { id: tensor.device().next_id(), history: Mutex::new(None), leaf: Some(tensor.detach()) })
     }
 
     pub(crate) fn new(device: &Device, op: &'static str, shape: Shape, inputs: Vec<Option<Arc<Node>>>, rule: Rule) -> Arc<Node> {
-        Arc::new(Node { id: device.next_id(), history: Mutex::new(Some(History { op, shape, inputs, rule })), leaf: false })
+        Arc::new(Node { id: device.next_id(), history: Mutex::new(Some(History { op, shape, inputs, rule })), leaf: None })
     }
 
     fn take_history(&self) -> Option<History> {
@@ -57,19 +59,37 @@ impl Gradients {
         self.by_leaf.get(&leaf.node()?.id)
     }
 
-    /// Adds another pass's gradients to these, leaf by leaf.
+    /// Adds another pass's gradients to these, leaf by leaf, and those that lie together at once.
     pub fn accumulate(&mut self, other: Gradients) {
-        for (leaf, grad) in other.by_leaf {
-            self.add(leaf, grad);
+        let (both, new): (Vec<_>, Vec<_>) = other.by_leaf.into_iter().partition(|(leaf, _)| self.by_leaf.contains_key(leaf));
+        self.by_leaf.extend(new);
+        let (leaves, grads): (Vec<u64>, Vec<Tensor>) = both.into_iter().unzip();
+        let before: Vec<Tensor> = leaves.iter().filter_map(|leaf| self.by_leaf.remove(leaf)).collect();
+        let [before, grads] = [&before, &grads].map(|tensors| tensors.iter().collect::<Vec<_>>());
+        for Run { members, joined: [before, new] } in Tensor::runs([&before, &grads], |_, _| true) {
+            let sum = ops::add(&before, &new);
+            let mut start = 0;
+            for at in members {
+                self.by_leaf.insert(leaves[at], sum.cut(start, grads[at].shape()));
+                start += grads[at].elements();
+            }
         }
     }
+}
 
-    fn add(&mut self, leaf: u64, grad: Tensor) {
-        let sum = match self.by_leaf.remove(&leaf) {
-            Some(before) => ops::add(&before, &grad),
-            None => grad,
-        };
-        self.by_leaf.insert(leaf, sum);
+/// Where the gradients of leaves that lie in a larger buffer are gathered: in one that is laid out as theirs.
+#[derive(Default)]
+struct Gathered(HashMap<u64, Tensor>);
+
+impl Gathered {
+    /// Moves a leaf's gradient there, if the leaf lies so.
+    fn take(&mut self, leaf: &Tensor, grad: Tensor) -> Tensor {
+        let Some(home) = leaf.home() else { return grad };
+        let larger = self.0.entry(home.buffer).or_insert_with(|| leaf.device().empty([home.elements], DType::F32));
+        // One that two leaves share moves once; the other leaf gets a copy.
+        let grad = if grad.home().is_some() { ops::copy(&grad) } else { grad.whole() };
+        grad.move_into(larger, home.start);
+        grad
     }
 }
 
@@ -87,25 +107,38 @@ impl Tensor {
     /// [`backward`](Self::backward) of `sum(self * grad)`: for an output of any shape whose gradient is known.
     #[track_caller]
     pub fn backward_from(&self, grad: &Tensor) -> Gradients {
+        let mut gathered = Gathered::default();
+        self.walk_back(grad, |leaf, grad| gathered.take(leaf, grad))
+    }
+
+    /// `done` gets every leaf whose gradient is complete, and returns the gradient.
+    #[track_caller]
+    fn walk_back(&self, grad: &Tensor, mut done: impl FnMut(&Tensor, Tensor) -> Tensor) -> Gradients {
         let Some(root) = self.node() else { panic!("[backward] expected a tensor that requires a gradient, got {self:?}") };
         assert!(grad.shape() == self.shape(), "[backward] expected a gradient of {:?}, got {:?}", self.shape(), grad.shape());
         let mut gradients = Gradients::default();
-        let mut waiting = BTreeMap::from([(root.id, (root.clone(), grad.detach()))]);
-        while let Some((id, (node, grad))) = waiting.pop_last() {
-            if node.leaf {
-                gradients.add(id, grad);
-                continue;
-            }
-            let Some(history) = node.take_history() else { panic!("[backward] expected a tape that was not yet walked") };
-            for (input, grad) in history.apply(&grad) {
-                let sum = match waiting.remove(&input.id) {
+        let mut uses = Uses::of(root);
+        let mut waiting = BTreeMap::new();
+        let mut arrived = vec![(root.clone(), grad.detach())];
+        loop {
+            for (node, grad) in arrived {
+                let sum = match waiting.remove(&node.id) {
                     Some((_, before)) => ops::add(&before, &grad),
                     None => grad,
                 };
-                waiting.insert(input.id, (input, sum));
+                match &node.leaf {
+                    Some(leaf) if uses.was_last(&node) => {
+                        gradients.by_leaf.insert(node.id, done(leaf, sum));
+                    }
+                    _ => {
+                        waiting.insert(node.id, (node, sum));
+                    }
+                }
             }
+            let Some((_, (node, grad))) = waiting.pop_last() else { return gradients };
+            let Some(history) = node.take_history() else { panic!("[backward] expected a tape that was not yet walked") };
+            arrived = history.apply(&grad);
         }
-        gradients
     }
 }
 
@@ -136,13 +169,14 @@ pub fn checkpoint(x: &Tensor, block: impl Fn(&Tensor) -> Tensor + Send + 'static
     // The outer tape sees one node whose inputs are x and the leaves that the block used. Dropping `first`'s own node here
     // frees what the block kept.
     let entry = inside.node().map(|node| node.id);
-    let leaves: Vec<Arc<Node>> = leaves_behind(root).into_iter().filter(|leaf| Some(leaf.id) != entry).collect();
+    let leaves: Vec<Arc<Node>> = Uses::of(root).leaves.into_values().map(|(leaf, _)| leaf).collect();
+    let leaves: Vec<Arc<Node>> = leaves.into_iter().filter(|leaf| Some(leaf.id) != entry).collect();
     let output = first.detach();
     let (x_detached, wanted) = (x.detach(), x.requires_grad());
     let inputs = std::iter::once(x.node().cloned()).chain(leaves.iter().cloned().map(Some)).collect();
     let rule: Rule = Box::new(move |grad| {
         let inside = if wanted { x_detached.requiring_grad() } else { x_detached };
-        let mut gradients = block(&inside).backward_from(grad);
+        let mut gradients = block(&inside).walk_back(grad, |_, grad| grad);
         let for_x = inside.node().and_then(|node| gradients.by_leaf.remove(&node.id));
         std::iter::once(for_x).chain(leaves.iter().map(|leaf| gradients.by_leaf.remove(&leaf.id))).collect()
     });
@@ -150,20 +184,41 @@ pub fn checkpoint(x: &Tensor, block: impl Fn(&Tensor) -> Tensor + Send + 'static
     output.on_node(node)
 }
 
-/// The leaves that a node was computed from, in the order in which they were made.
-fn leaves_behind(root: &Arc<Node>) -> Vec<Arc<Node>> {
-    let mut seen = BTreeMap::from([(root.id, root.clone())]);
-    let mut stack = vec![root.clone()];
-    while let Some(node) = stack.pop() {
-        if let Some(history) = &*node.history.lock().expect("no rule panics while it is taken") {
-            for input in history.inputs.iter().flatten() {
-                if seen.insert(input.id, input.clone()).is_none() {
-                    stack.push(input.clone());
+/// The leaves that a node was computed from, in the order in which they were made, and how many gradients each is still to get.
+struct Uses {
+    leaves: BTreeMap<u64, (Arc<Node>, usize)>,
+}
+
+impl Uses {
+    fn of(root: &Arc<Node>) -> Uses {
+        let mut uses = Uses { leaves: BTreeMap::new() };
+        uses.count(root);
+        let (mut seen, mut stack) = (HashSet::from([root.id]), vec![root.clone()]);
+        while let Some(node) = stack.pop() {
+            if let Some(history) = &*node.history.lock().expect("no rule panics while it is taken") {
+                for input in history.inputs.iter().flatten() {
+                    uses.count(input);
+                    if seen.insert(input.id) {
+                        stack.push(input.clone());
+                    }
                 }
             }
         }
+        uses
     }
-    seen.into_values().filter(|node| node.leaf).collect()
+
+    fn count(&mut self, node: &Arc<Node>) {
+        if node.leaf.is_some() {
+            self.leaves.entry(node.id).or_insert_with(|| (node.clone(), 0)).1 += 1;
+        }
+    }
+
+    /// Whether the gradient that a leaf has just got was its last.
+    fn was_last(&mut self, leaf: &Node) -> bool {
+        let (_, left) = self.leaves.get_mut(&leaf.id).expect("every leaf behind the root was counted");
+        *left -= 1;
+        *left == 0
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::device::{Device, HostBuffer};
 use crate::dtype::DType;
@@ -25,11 +25,31 @@ pub struct Tensor {
 struct Buffer {
     reference: BufferRef,
     device: Device,
+    /// The buffer that it is a part of.
+    whole: Option<Arc<Buffer>>,
+    /// The part of another buffer that its elements were moved to.
+    moved: OnceLock<Arc<Buffer>>,
+}
+
+impl Buffer {
+    fn new(device: &Device, dtype: DType, elements: usize) -> Arc<Buffer> {
+        let reference = BufferRef::new(device.next_id(), dtype, elements);
+        Arc::new(Buffer { reference, device: device.clone(), whole: None, moved: OnceLock::new() })
+    }
+
+    /// Part of this, which stays as long as the part does.
+    fn part(self: &Arc<Buffer>, start: usize, elements: usize) -> Arc<Buffer> {
+        let whole = self.whole.as_ref().unwrap_or(self);
+        let reference = BufferRef { start, elements, ..whole.reference };
+        Arc::new(Buffer { reference, device: self.device.clone(), whole: Some(whole.clone()), moved: OnceLock::new() })
+    }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.device.record_free(self.reference);
+        if self.whole.is_none() && self.moved.get().is_none() {
+            self.device.record_free(self.reference);
+        }
     }
 }
 
@@ -61,7 +81,7 @@ impl Device {
             shape.elements()
         );
         let tensor = self.empty(shape, dtype);
-        self.record_upload(tensor.buffer.reference, bytes);
+        self.record_upload(tensor.reference(), bytes);
         tensor
     }
 
@@ -73,9 +93,95 @@ impl Device {
     /// A tensor that a kernel is about to write.
     pub(crate) fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
         let layout = Layout::contiguous(shape.into());
-        let reference = BufferRef { id: self.next_id(), dtype, elements: layout.shape.elements() };
-        Tensor { buffer: Arc::new(Buffer { reference, device: self.clone() }), layout, node: None }
+        Tensor { buffer: Buffer::new(self, dtype, layout.shape.elements()), layout, node: None }
     }
+}
+
+/// Tensors in parts of larger buffers, so that one dispatch can do for many what it does for one.
+impl Tensor {
+    /// Moves the elements of a tensor that fills its buffer to a part of a larger one's, from `start` on. All handles on them
+    /// follow.
+    pub(crate) fn move_into(&self, larger: &Tensor, start: usize) {
+        let fits = self.can_move() && start.is_multiple_of(BufferRef::PART);
+        assert!(fits, "[move_into] expected f32 that fills a buffer in whole parts, got {self:?}, to {start}");
+        let part = Tensor { buffer: larger.buffer.part(start, self.elements()), layout: self.layout, node: None };
+        ops::copy_into(self, &part);
+        self.device().record_free(self.reference());
+        self.buffer.moved.set(part.buffer).unwrap_or_else(|_| unreachable!("what was moved is a part"));
+    }
+
+    /// Whether it can be a part of a larger buffer, with others behind it, and is none yet.
+    pub(crate) fn can_move(&self) -> bool {
+        let in_parts = self.elements() > 0 && self.elements().is_multiple_of(BufferRef::PART);
+        in_parts && self.dtype() == DType::F32 && self.is_whole() && !self.reference().is_part()
+    }
+
+    /// Where its buffer lies in a larger one: that one's name and size, and the first element.
+    pub(crate) fn home(&self) -> Option<Home> {
+        let BufferRef { id, start, whole, .. } = self.reference();
+        self.reference().is_part().then_some(Home { buffer: id, elements: whole, start })
+    }
+
+    /// The elements from `start` on, of that shape, of a tensor that fills its buffer.
+    pub(crate) fn cut(&self, start: usize, shape: Shape) -> Tensor {
+        let buffer = self.place().part(self.reference().start + start, shape.elements());
+        Tensor { buffer, layout: Layout::contiguous(shape), node: None }
+    }
+
+    /// Whether another's elements come right behind its own, in one buffer.
+    fn is_before(&self, next: &Tensor) -> bool {
+        let (here, there) = (self.reference(), next.reference());
+        self.is_whole() && next.is_whole() && here.id == there.id && here.start + here.elements == there.start
+    }
+
+    /// The runs of these tensors that can be taken as one: those at which the tensors of every list follow each other in one
+    /// buffer, and each agrees with the one before it.
+    pub(crate) fn runs<const N: usize>(lists: [&[&Tensor]; N], agree: impl Fn(usize, usize) -> bool) -> Vec<Run<N>> {
+        let mut order: Vec<usize> = (0..lists[0].len()).collect();
+        order.sort_by_key(|&at| (lists[0][at].reference().id, lists[0][at].reference().start));
+        let follows = |&before: &usize, &at: &usize| {
+            agree(before, at) && lists.iter().all(|tensors| tensors[before].is_before(tensors[at]))
+        };
+        let run = |members: &[usize]| Run {
+            members: members.to_vec(),
+            joined: lists.map(|tensors| {
+                let first = tensors[members[0]];
+                match members.len() {
+                    1 => first.detach(),
+                    _ => first.cut(0, [members.iter().map(|&at| tensors[at].elements()).sum()].into()),
+                }
+            }),
+        };
+        order.chunk_by(follows).map(run).collect()
+    }
+
+    /// Where its elements are now.
+    fn place(&self) -> &Arc<Buffer> {
+        self.buffer.moved.get().unwrap_or(&self.buffer)
+    }
+
+    fn reference(&self) -> BufferRef {
+        self.place().reference
+    }
+}
+
+/// Tensors that are taken as one, in each of a few lists.
+pub(crate) struct Run<const N: usize> {
+    /// Their places in the lists.
+    pub members: Vec<usize>,
+    /// Of each list: all their elements, one tensor's behind the other's.
+    pub joined: [Tensor; N],
+}
+
+/// A place in a larger buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Home {
+    /// Its name.
+    pub buffer: u64,
+    /// How many elements it holds.
+    pub elements: usize,
+    /// The first of the place's.
+    pub start: usize,
 }
 
 impl Tensor {
@@ -112,7 +218,7 @@ impl Tensor {
 
     /// The type of its elements.
     pub fn dtype(&self) -> DType {
-        self.buffer.reference.dtype
+        self.reference().dtype
     }
 
     /// Where it lives.
@@ -128,7 +234,7 @@ impl Tensor {
     /// The same elements as a leaf of the tape: `backward` will have a gradient for it.
     pub fn requiring_grad(&self) -> Tensor {
         assert!(self.dtype() == DType::F32, "[requiring_grad] expected f32, got {}", self.dtype());
-        Tensor { node: Some(Node::leaf(self.device())), ..self.detach() }
+        Tensor { node: Some(Node::leaf(self)), ..self.detach() }
     }
 
     /// The same elements, off the tape: no gradient flows through.
@@ -143,7 +249,7 @@ impl Tensor {
 
     /// How many elements its buffer holds: more than its own, where it is a view of a part.
     pub(crate) fn buffer_elements(&self) -> usize {
-        self.buffer.reference.elements
+        self.reference().elements
     }
 
     /// Its elements in row-major order, read back to the host (f16 and bf16 widened).
@@ -180,7 +286,7 @@ impl Tensor {
     #[track_caller]
     pub fn replace(&self, bytes: &[u8]) {
         assert!(self.layout == Layout::contiguous(self.shape()), "[replace] expected a tensor that fills its buffer, got a view");
-        self.device().record_upload(self.buffer.reference, Arc::new(bytes.to_vec()));
+        self.device().record_upload(self.reference(), Arc::new(bytes.to_vec()));
     }
 
     /// Its elements as stored, little-endian, for a file. On the reference device f32 is rounded from f64.
@@ -203,7 +309,7 @@ impl Tensor {
 
     fn read(&self) -> Result<HostBuffer> {
         let whole = self.detach().whole();
-        whole.device().download(whole.buffer.reference)
+        whole.device().download(whole.reference())
     }
 
     /// This tensor, or a copy of it, filling its buffer in row-major order: what most kernels ask for.
@@ -304,7 +410,7 @@ pub fn dispatch<K: Kernel>(params: K::Params, tensors: &[&Tensor]) {
         K::NAME,
         tensors.iter().map(|tensor| tensor.device()).collect::<Vec<_>>()
     );
-    let buffers = tensors.iter().map(|tensor| tensor.buffer.reference).collect();
+    let buffers = tensors.iter().map(|tensor| tensor.reference()).collect();
     device.record_dispatch(AnyKernel::of::<K>(), words(&params), buffers);
 }
 

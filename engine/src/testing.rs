@@ -9,6 +9,13 @@ use crate::tensor::Tensor;
 /// Sizes at which a kernel's edges lie: nothing, one, and either side of a subgroup, a workgroup and a tile.
 pub const EDGES: [usize; 8] = [0, 1, 63, 64, 65, 255, 256, 257];
 
+/// The devices that unit tests go through: a GPU where there is an adapter.
+#[cfg(test)]
+pub(crate) fn device_names() -> impl Iterator<Item = &'static str> {
+    let gpu = (!crate::device::adapters().is_empty()).then_some("gpu");
+    ["cpu", "reference"].into_iter().chain(gpu)
+}
+
 /// Runs an op.
 type Function = Box<dyn Fn(&[Tensor]) -> Vec<Tensor> + Send + Sync>;
 

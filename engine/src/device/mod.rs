@@ -39,6 +39,7 @@ struct Inner {
     name: String,
     words: Vec<String>,
     next_id: AtomicU64,
+    largest_tensor: usize,
     /// What its kernels may depend on, if it is a GPU.
     traits: Option<Traits>,
     pending: Mutex<Pending>,
@@ -150,12 +151,17 @@ impl Device {
             Backend::Gpu(gpu) => Some(gpu.traits().clone()),
             Backend::Cpu(_) | Backend::Reference(_) => None,
         };
+        let largest_tensor = match &backend {
+            Backend::Gpu(gpu) => gpu.largest_tensor(),
+            Backend::Cpu(_) | Backend::Reference(_) => usize::MAX,
+        };
         let executor =
             Executor { backend, slots: Slots::default(), watch: None, profile: None, fuses: !config.no_fusion, failed: None };
         Ok(Device(Arc::new(Inner {
             name,
             words,
             next_id: AtomicU64::new(1),
+            largest_tensor,
             traits,
             pending: Mutex::default(),
             executor: Mutex::new(executor),
@@ -194,6 +200,11 @@ impl Device {
             Some(_) => MatmulPrecision::High,
             None => MatmulPrecision::Highest,
         }
+    }
+
+    /// How many elements of f32 a tensor can have.
+    pub(crate) fn largest_tensor(&self) -> usize {
+        self.0.largest_tensor
     }
 
     pub(crate) fn traits(&self) -> Option<&Traits> {
@@ -326,6 +337,7 @@ impl Executor {
             let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
             recording = passes::add_in_products(recording, &reads);
             recording = passes::fuse(recording, &reads);
+            recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }
         let placement = passes::place(&recording, slots, |buffer| match &*backend {
             Backend::Cpu(cpu) => cpu.bytes(buffer),
@@ -364,10 +376,10 @@ impl Run<'_> {
     }
 }
 
-/// Bytes that a buffer takes where f32 has its own size: whole vectors of four words, at least one, so that a shader may read
+/// Bytes that elements take where f32 has its own size: whole vectors of four words, at least one, so that a shader may read
 /// and write any tensor as such.
-pub(crate) fn bytes_of(buffer: &BufferRef) -> usize {
-    (buffer.elements * buffer.dtype.size()).next_multiple_of(16).max(16)
+pub(crate) fn bytes_of(elements: usize, dtype: DType) -> usize {
+    (elements * dtype.size()).next_multiple_of(16).max(16)
 }
 
 impl fmt::Debug for Device {

@@ -17,10 +17,11 @@ pub(crate) const OP: Op = Op { name: "clip", kernels: &[AnyKernel::of::<SquareSu
 pub fn gradient_norm(gradients: &[&Tensor]) -> Tensor {
     let first = gradients.first().expect("[gradient_norm] expected at least one gradient");
     assert!(gradients.iter().all(|x| x.dtype() == DType::F32), "[gradient_norm] expected f32, got {gradients:?}");
+    let runs = Tensor::runs([gradients], |_, _| true);
     let parts = |gradient: &Tensor| gradient.elements().div_ceil(PART);
-    let sums = full(first.device(), 0.0, [gradients.iter().map(|gradient| parts(gradient)).sum()]);
+    let sums = full(first.device(), 0.0, [runs.iter().map(|run| parts(&run.joined[0])).sum()]);
     let mut start = 0;
-    for gradient in gradients.iter().filter(|gradient| gradient.elements() > 0) {
+    for [gradient] in runs.iter().map(|run| &run.joined).filter(|[gradient]| gradient.elements() > 0) {
         let params = SumsParams { elements: gradient.elements() as u32, start: start as u32 };
         dispatch::<SquareSums>(params, &[&gradient.detach().whole(), &sums]);
         start += parts(gradient);

@@ -8,6 +8,7 @@ use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
 use crate::real::Real;
+use crate::recording::{BufferRef, Command};
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
 
@@ -18,8 +19,24 @@ pub(crate) const OP: Op = Op { name: "copy", kernels: &[AnyKernel::of::<Copy>(),
 pub fn copy(x: &Tensor) -> Tensor {
     assert!(matches!(x.dtype(), DType::F32 | DType::U32), "[copy] expected f32 or u32, got {x:?}");
     let y = x.device().empty(x.shape(), x.dtype());
-    dispatch::<Copy>(CopyParams { from: View::new(x.layout()), elements: x.elements() as u32, unused: [0; 3] }, &[x, &y]);
+    copy_into(x, &y);
     y.with_rule("copy", [x], |g, _| [Some(g.clone())])
+}
+
+/// Puts the elements of x into y, of the same shape and filling its buffer.
+pub(crate) fn copy_into(x: &Tensor, y: &Tensor) {
+    let params = CopyParams { from: View::new(x.layout()), elements: x.elements() as u32, unused: [0; 3] };
+    dispatch::<Copy>(params, &[x, y]);
+}
+
+/// What a command copies in the order of memory: from where, to where.
+pub(crate) fn as_copy(command: &Command) -> Option<[BufferRef; 2]> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    if !std::ptr::eq(*kernel, AnyKernel::of::<Copy>()) {
+        return None;
+    }
+    let params: &CopyParams = bytemuck::from_bytes(bytemuck::cast_slice(params));
+    (params.from.is_dense() && buffers[0].elements == buffers[1].elements).then(|| [buffers[0], buffers[1]])
 }
 
 /// x at `start..` of an axis of `size`, with zeros around it. The derivative is the slice's gradient.

@@ -168,9 +168,10 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Config, adapters};
+    use crate::device::Config;
     use crate::passes::reads;
     use crate::random::Philox;
+    use crate::testing::device_names;
     use crate::{Device, Tensor, ops};
 
     fn fused(device: &Device) -> Recording {
@@ -240,11 +241,7 @@ mod tests {
 
     #[test]
     fn fused_and_unfused_agree_on_every_device() {
-        let mut devices = vec!["cpu", "reference"];
-        if !adapters().is_empty() {
-            devices.push("gpu");
-        }
-        for name in devices {
+        for name in device_names() {
             // Around vectors of four, and past a chunk and a task of the CPU's.
             for size in [1, 3, 4, 5, 257, 4095, 4097, 40_001] {
                 let run = |config: &Config| {

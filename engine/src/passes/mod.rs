@@ -4,6 +4,7 @@ mod add;
 mod dead;
 mod fuse;
 mod place;
+mod settle;
 
 use rustc_hash::FxHashMap;
 
@@ -13,6 +14,7 @@ pub use add::add_in_products;
 pub use dead::drop_dead;
 pub use fuse::fuse;
 pub use place::{Placement, Slots, place};
+pub use settle::settle;
 
 /// How often each buffer is read, of those that begin and end in one recording.
 pub type Reads = FxHashMap<u64, usize>;

@@ -2,6 +2,7 @@
 
 mod fused;
 
+use std::ops::Range;
 use std::time::Instant;
 
 use bytemuck::{Pod, Zeroable};
@@ -65,7 +66,7 @@ impl<R: RunTwin> Cpu<R> {
     }
 
     pub fn bytes(&self, buffer: &BufferRef) -> usize {
-        (buffer.elements * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64)
+        (buffer.whole * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64)
     }
 
     /// Runs the commands in order. On a thread of the pool, so that a twin's first parallel loop need not wake it.
@@ -111,10 +112,10 @@ impl<R: RunTwin> Cpu<R> {
             self.memory[slot] = Memory::Own(zeroed);
         }
         if self.guards {
-            let (start, after) = (self.start(), self.after(buffer));
+            let whole = self.whole(buffer);
             let bytes = self.memory[slot].bytes_mut();
-            bytes[..start].fill(SENTINEL);
-            bytes[after..].fill(SENTINEL);
+            bytes[..whole.start].fill(SENTINEL);
+            bytes[whole.end..].fill(SENTINEL);
         }
         Ok(slot)
     }
@@ -138,29 +139,34 @@ impl<R: RunTwin> Cpu<R> {
         slot
     }
 
-    fn start(&self) -> usize {
-        64 * self.guards as usize
+    /// The bytes of a slot between the sentinels.
+    fn whole(&self, buffer: &BufferRef) -> Range<usize> {
+        let start = 64 * self.guards as usize;
+        start..start + buffer.whole * buffer.dtype.size_in::<R>()
     }
 
-    fn after(&self, buffer: &BufferRef) -> usize {
-        self.start() + buffer.elements * buffer.dtype.size_in::<R>()
+    /// Those that a kernel is given.
+    fn range(&self, buffer: &BufferRef) -> Range<usize> {
+        let size = buffer.dtype.size_in::<R>();
+        let start = self.whole(buffer).start + buffer.start * size;
+        start..start + buffer.elements * size
     }
 
     fn bytes_in<'a>(&self, memory: &'a Memory, buffer: &BufferRef) -> &'a [u8] {
-        &memory.bytes()[self.start()..self.after(buffer)]
+        &memory.bytes()[self.range(buffer)]
     }
 
     fn upload(&mut self, run: &Run<'_>, to: &BufferRef, payload: &Payload) -> Result<()> {
         let data: &[u8] = (**payload).as_ref();
         let is_as_stored = to.dtype != DType::F32 || size_of::<R>() == 4;
         let is_aligned = data.as_ptr().align_offset(to.dtype.size()) == 0;
-        if data.len() >= LENT && is_as_stored && is_aligned && !self.guards {
+        if data.len() >= LENT && is_as_stored && is_aligned && !to.is_part() && !self.guards {
             let slot = self.slot(run, to);
             self.memory[slot] = Memory::Lent(payload.clone());
             return Ok(());
         }
         let slot = self.prepare(run, to)?;
-        let range = self.start()..self.after(to);
+        let range = self.range(to);
         let target = &mut self.memory[slot].bytes_mut()[range];
         if to.dtype == DType::F32 && size_of::<R>() != 4 {
             for (value, bytes) in bytemuck::cast_slice_mut::<u8, R>(target).iter_mut().zip(data.chunks_exact(4)) {
@@ -174,24 +180,20 @@ impl<R: RunTwin> Cpu<R> {
 
     fn dispatch(&mut self, run: &mut Run<'_>, command: &Command, work: impl FnOnce(&mut Io<R>)) -> Result<()> {
         let name = command.name();
-        // Outputs leave the list while the kernel runs, so that inputs can be borrowed from it.
-        let mut outputs = Vec::with_capacity(2);
-        for (access, buffer) in command.accesses() {
-            if access != Access::Read {
+        // Slots that are written leave the list while the kernel runs, so that inputs can be borrowed from it.
+        let mut written: Vec<(usize, Memory)> = Vec::with_capacity(2);
+        for (access, buffer) in command.accesses().filter(|(access, _)| *access != Access::Read) {
+            if written.iter().all(|(slot, _)| *slot != run.slot(&buffer)) {
                 let slot = if access == Access::Write { self.prepare(run, &buffer)? } else { self.own(run, &buffer)? };
-                outputs.push((slot, buffer, std::mem::take(&mut self.memory[slot])));
+                written.push((slot, std::mem::take(&mut self.memory[slot])));
             }
         }
+        let mut outputs = self.outputs(run, command, &mut written);
         let mut io = Io::new(name);
-        let mut lent = outputs.iter_mut();
-        for (access, buffer) in command.accesses() {
+        for (binding, (access, buffer)) in command.accesses().enumerate() {
             match access {
                 Access::Read => io.input(buffer.dtype, self.bytes_in(&self.memory[run.slot(&buffer)], &buffer)),
-                Access::Write | Access::Update => {
-                    let (_, buffer, memory) = lent.next().expect("an output a binding that writes");
-                    let range = self.start()..self.after(buffer);
-                    io.output(buffer.dtype, &mut memory.bytes_mut()[range]);
-                }
+                Access::Write | Access::Update => io.output(buffer.dtype, outputs[binding].take().expect("once a binding")),
             }
         }
         let begun = run.profile.is_some().then(Instant::now);
@@ -200,24 +202,48 @@ impl<R: RunTwin> Cpu<R> {
             profile.add_host(begun, Span::of(command, "twin"));
         }
         drop(io);
-        for (slot, buffer, memory) in outputs {
+        for (slot, memory) in written {
+            self.memory[slot] = memory;
+        }
+        for buffer in command.writes() {
+            let memory = &self.memory[run.slot(&buffer)];
             if let Some(watch) = &mut run.watch
                 && buffer.dtype == DType::F32
             {
-                let results: &[R] = bytemuck::cast_slice(self.bytes_in(&memory, &buffer));
+                let results: &[R] = bytemuck::cast_slice(self.bytes_in(memory, &buffer));
                 watch.look(name, results.iter().map(|value| value.to_f32()));
             }
             if self.guards {
-                self.check_guards(name, &memory, &buffer)?;
+                self.check_guards(name, memory, &buffer)?;
             }
-            self.memory[slot] = memory;
         }
         Ok(())
     }
 
+    /// The bytes behind each binding of a command that writes, out of the slots that it writes to.
+    fn outputs<'a>(&self, run: &Run<'_>, command: &Command, written: &'a mut [(usize, Memory)]) -> Vec<Option<&'a mut [u8]>> {
+        let mut outputs: Vec<Option<&mut [u8]>> = command.accesses().map(|_| None).collect();
+        for (slot, memory) in written {
+            let writes = command.accesses().enumerate().filter(|(_, (access, _))| *access != Access::Read);
+            let mut ranges: Vec<(usize, Range<usize>)> = writes
+                .filter(|(_, (_, buffer))| run.slot(buffer) == *slot)
+                .map(|(binding, (_, buffer))| (binding, self.range(&buffer)))
+                .collect();
+            // Parts of one buffer follow each other.
+            ranges.sort_unstable_by_key(|(_, range)| range.start);
+            let (mut rest, mut before) = (memory.bytes_mut(), 0);
+            for (binding, range) in ranges {
+                let (_, from_start) = rest.split_at_mut(range.start - before);
+                let (part, behind) = from_start.split_at_mut(range.len());
+                (outputs[binding], rest, before) = (Some(part), behind, range.end);
+            }
+        }
+        outputs
+    }
+
     fn check_guards(&self, name: &str, memory: &Memory, buffer: &BufferRef) -> Result<()> {
-        let bytes = memory.bytes();
-        let intact = bytes[..self.start()].iter().chain(&bytes[self.after(buffer)..]).all(|byte| *byte == SENTINEL);
+        let (bytes, whole) = (memory.bytes(), self.whole(buffer));
+        let intact = bytes[..whole.start].iter().chain(&bytes[whole.end..]).all(|byte| *byte == SENTINEL);
         if intact {
             return Ok(());
         }

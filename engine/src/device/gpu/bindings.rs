@@ -20,7 +20,7 @@ impl Bindings {
     pub fn group(&mut self, driver: &Driver, kernel: &Ready<'_>, spans: &[Span<'_>]) -> &wgpu::BindGroup {
         self.key.clear();
         self.key.push(kernel.signature);
-        self.key.extend(spans.iter().flat_map(|span| [span.slot as u64, span.bytes]));
+        self.key.extend(spans.iter().flat_map(|span| [span.slot as u64, span.offset, span.bytes]));
         if !self.groups.contains_key(&self.key) {
             if self.groups.len() >= MOST {
                 self.groups.clear();
@@ -40,7 +40,7 @@ impl Bindings {
     /// Drops the groups that hold one of these slots.
     pub fn forget(&mut self, slots: &[usize]) {
         if !slots.is_empty() {
-            self.groups.retain(|key, _| key[1..].iter().step_by(2).all(|slot| !slots.contains(&(*slot as usize))));
+            self.groups.retain(|key, _| key[1..].iter().step_by(3).all(|slot| !slots.contains(&(*slot as usize))));
         }
     }
 }

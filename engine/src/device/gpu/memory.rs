@@ -30,8 +30,9 @@ pub(super) struct Span<'a> {
     pub slot: usize,
     /// Bytes that a kernel is given.
     pub bytes: u64,
+    /// Where they begin.
+    pub offset: u64,
     buffer: &'a wgpu::Buffer,
-    offset: u64,
 }
 
 impl Span<'_> {
@@ -60,7 +61,7 @@ impl Memory {
 
     /// Makes a tensor's memory ready to be written whole: there, and with fresh sentinels.
     pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<()> {
-        let (slot, bytes) = (run.slot(tensor), bytes_of(tensor) as u64);
+        let (slot, bytes) = (run.slot(tensor), bytes_of(tensor.whole, tensor.dtype) as u64);
         if bytes > driver.limits.max_storage_buffer_binding_size {
             let limit = driver.limits.max_storage_buffer_binding_size;
             return Err(Error::TooLarge { device: driver.name.clone(), bytes, limit });
@@ -85,7 +86,8 @@ impl Memory {
     /// otherwise drop the very writes that the sentinels are there to catch.
     pub fn span(&self, run: &Run<'_>, tensor: &BufferRef) -> Span<'_> {
         let slot = run.slot(tensor);
-        Span { slot, bytes: bytes_of(tensor) as u64 + self.zone, buffer: self.buffer(slot), offset: self.zone }
+        let bytes = bytes_of(tensor.elements, tensor.dtype) as u64 + self.zone;
+        Span { slot, bytes, buffer: self.buffer(slot), offset: self.start(tensor) }
     }
 
     /// Drops the buffers of these slots.
@@ -102,7 +104,7 @@ impl Memory {
             let mapped = staging.get_mapped_range_mut(..);
             mapped.map_err(|error| driver.rejected("an upload", error.to_string()))?.slice(..chunk.len()).copy_from_slice(chunk);
             staging.unmap();
-            let offset = self.zone + index as u64 * CHUNK;
+            let offset = self.start(to) + index as u64 * CHUNK;
             encoding.between(driver).copy_buffer_to_buffer(&staging, 0, self.buffer(slot), offset, whole_words);
             self.in_flight += whole_words;
             if self.in_flight >= MOST_IN_FLIGHT {
@@ -117,8 +119,9 @@ impl Memory {
     /// A tensor's bytes, once all that is encoded has been done.
     pub fn download(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, from: &BufferRef) -> Result<Vec<u8>> {
         let bytes = from.elements * from.dtype.size();
-        let mut read = Vec::with_capacity(bytes.next_multiple_of(4));
-        self.read(driver, encoding, run.slot(from), self.zone..self.zone + bytes.next_multiple_of(4) as u64, &mut read)?;
+        let (start, whole_words) = (self.start(from), bytes.next_multiple_of(4));
+        let mut read = Vec::with_capacity(whole_words);
+        self.read(driver, encoding, run.slot(from), start..start + whole_words as u64, &mut read)?;
         read.truncate(bytes);
         Ok(read)
     }
@@ -132,9 +135,15 @@ impl Memory {
         Ok(read.iter().all(|byte| *byte == SENTINEL))
     }
 
+    /// The sentinels before and behind the whole buffer of a tensor.
     fn zones(&self, tensor: &BufferRef) -> [Range<u64>; 2] {
-        let after = self.zone + bytes_of(tensor) as u64;
+        let after = self.zone + bytes_of(tensor.whole, tensor.dtype) as u64;
         [0..self.zone, after..after + self.zone]
+    }
+
+    /// Where a tensor's first byte lies in its slot.
+    fn start(&self, tensor: &BufferRef) -> u64 {
+        self.zone + (tensor.start * tensor.dtype.size()) as u64
     }
 
     fn buffer(&self, slot: usize) -> &wgpu::Buffer {

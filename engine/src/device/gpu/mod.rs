@@ -87,12 +87,16 @@ impl Gpu {
         &self.traits
     }
 
+    pub fn largest_tensor(&self) -> usize {
+        (self.driver.limits.max_storage_buffer_binding_size / 4) as usize
+    }
+
     pub fn name(&self) -> String {
         self.driver.name.clone()
     }
 
     pub fn bytes(&self, buffer: &BufferRef) -> usize {
-        bytes_of(buffer)
+        bytes_of(buffer.whole, buffer.dtype)
     }
 
     /// Encodes the commands in order, submits them, and reads back what they ask for.
