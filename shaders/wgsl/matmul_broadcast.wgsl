@@ -55,11 +55,14 @@ fn multiply_broadcast(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, me
     let row = workgroup.x * ROWS;
     let column = (workgroup.y * INVOCATIONS + lane) * 4u;
     let eighth = member % 8u;
+    // Mesa 22 compiles a shader for every dispatch anew if it has grown by putting in the uniforms at which loops end; it cannot put
+    // in the length of an array.
+    let depth = min(params.k, 4u * arrayLength(&a));
     for (var batch = workgroup.z; batch < params.outer * params.inner; batch += workgroups.z) {
         let a_at = a_start(batch);
         let columns = b_columns(batch, column);
         var sums: array<vec4<f32>, ROWS>;
-        for (var k = 0u; k < params.k; k += 4u) {
+        for (var k = 0u; k < depth; k += 4u) {
             let b_rows = b_block(columns, k);
             accumulate(&sums, 0u, load_a(a_at, row, k, eighth), b_rows);
             if ROWS == 32u {

@@ -5,7 +5,7 @@ struct View {
     strides_outer: vec4<u32>,
     // sizes of the last two axes, then their strides
     inner: vec4<u32>,
-    // where element (0, 0, ...) lies, and which of the outer axes is the first that is used
+    // where element (0, 0, ...) lies
     offset: vec4<u32>,
 }
 
@@ -17,7 +17,7 @@ fn position(view: View, index: u32) -> u32 {
     rest /= view.inner.y;
     at += (rest % view.inner.x) * view.inner.z;
     rest /= view.inner.x;
-    for (var axis = 3i; axis >= i32(view.offset.y); axis--) {
+    for (var axis = 3i; axis >= 0i && rest > 0u; axis--) {
         at += (rest % view.sizes_outer[axis]) * view.strides_outer[axis];
         rest /= view.sizes_outer[axis];
     }

@@ -26,7 +26,7 @@ impl View {
             sizes_outer: [sizes[0], sizes[1], sizes[2], sizes[3]],
             strides_outer: [strides[0], strides[1], strides[2], strides[3]],
             inner: [sizes[4], sizes[5], strides[4], strides[5]],
-            offset: [layout.offset as u32, sizes[..4].iter().position(|&size| size != 1).unwrap_or(4) as u32, 0, 0],
+            offset: [layout.offset as u32, 0, 0, 0],
         }
     }
 

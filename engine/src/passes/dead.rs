@@ -7,9 +7,9 @@ use crate::recording::{Command, Recording};
 /// The recording without the uploads and dispatches all of whose results are freed later in it and read by nobody in between.
 /// `is_new` tells whether a buffer comes into being in this recording: the `Free` of one that no longer does goes too.
 pub fn drop_dead(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recording {
-    let mut unread: FxHashSet<u64> = FxHashSet::default();
-    let mut written: FxHashSet<u64> = FxHashSet::default();
-    let mut kept = Vec::with_capacity(recording.commands.len());
+    let count = recording.commands.len();
+    let [mut unread, mut written] = [(); 2].map(|()| FxHashSet::with_capacity_and_hasher(count, Default::default()));
+    let mut kept = Vec::with_capacity(count);
     for command in recording.commands.into_iter().rev() {
         match &command {
             Command::Free { buffer } => {

@@ -21,7 +21,7 @@ pub type Reads = FxHashMap<u64, usize>;
 
 /// Counts [`Reads`]. `is_new` tells whether a buffer comes into being in this recording.
 pub fn reads(recording: &Recording, is_new: impl Fn(u64) -> bool) -> Reads {
-    let mut reads = Reads::default();
+    let mut reads = Reads::with_capacity_and_hasher(recording.commands.len(), Default::default());
     for command in &recording.commands {
         if let Command::Free { buffer } = command
             && is_new(buffer.id)

@@ -150,7 +150,7 @@ impl Slots {
 /// `bytes` says how large a slot a buffer needs.
 pub fn place(recording: &Recording, slots: &mut Slots, bytes: impl Fn(&BufferRef) -> usize) -> Placement {
     slots.recordings += 1;
-    let mut placement = Placement::default();
+    let mut placement = Placement::with_capacity_and_hasher(recording.commands.len(), Default::default());
     for command in &recording.commands {
         for (_, buffer) in command.accesses() {
             let slot = match slots.live.get(&buffer.id) {
