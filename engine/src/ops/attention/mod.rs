@@ -8,7 +8,7 @@ mod forward;
 mod join;
 mod params;
 
-use super::Op;
+use super::{Op, div, full, matmul, maximum, mul, scale};
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
@@ -91,14 +91,29 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
     let saved = output.clone();
     output.with_rule("attention", [query, key, value], move |grad, needs| {
         let (grad, device) = (grad.whole(), grad.device());
+        let unit = device.traits().is_some_and(|traits| params.suits_halves(traits)).then(|| unit(&grad));
+        let grad = unit.as_ref().map_or_else(|| grad.clone(), |unit| div(&grad, unit));
+        let in_units = |x: Tensor| match &unit {
+            Some(unit) => mul(&x, unit),
+            None => x,
+        };
         let dots = device.empty(log_sums.shape(), DType::F32);
         let [dq, dk, dv] = [&q, &k, &v].map(|input| device.empty(input.shape(), DType::F32));
         dispatch::<QueryGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &saved, &dq, &dots]);
         if needs[1] || needs[2] {
             dispatch::<KeyValueGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &dots, &dk, &dv]);
         }
-        [needs[0].then_some(dq), needs[1].then_some(dk), needs[2].then_some(dv)]
+        [needs[0].then(|| in_units(dq)), needs[1].then(|| in_units(dk)), needs[2].then(|| in_units(dv))]
     })
+}
+
+/// [1]: what to divide the output's gradient by for products of f16, and multiply those of the inputs by, which are linear in it.
+///
+/// The largest magnitude becomes 64. Half of f16's range is above: for g_t v_s, a sum of D terms that the gradient of a score is up
+/// to twice of. And it holds 2^-30 of that still, for the score of one key among many. What rounding a quotient adds is nothing to
+/// what rounding it to f16 does. A gradient of zeros stays that.
+fn unit(grad: &Tensor) -> Tensor {
+    maximum(&scale(&matmul::peak(grad), 1.0 / 64.0), &full(grad.device(), 1e-37, [1]))
 }
 
 #[track_caller]
