@@ -14,8 +14,10 @@ var<workgroup> of_columns: array<f32, 64>;
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     enter(mine);
     var tile = Tile(workgroup.z, 0u, workgroup.y, workgroup.x * ROWS, 0u);
-    var keys = load_rows(0u, tile);
-    var values = load_rows(1u, tile);
+    var keys: Rows;
+    load_rows(0u, tile, &keys);
+    var values: Rows;
+    load_rows(1u, tile, &values);
     let seers = seeing(tile.batch, tile.row + my_row());
     var key_sums: RowSums;
     var value_sums: RowSums;

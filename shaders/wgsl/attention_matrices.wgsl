@@ -54,7 +54,7 @@ fn my_column() -> u32 {
     return invocation.member % 2u * SIDE;
 }
 
-fn load_rows(side: u32, tile: Tile) -> Rows {
+fn load_rows(side: u32, tile: Tile, rows: ptr<function, Rows>) {
     workgroupBarrier();
     for (var i = invocation.lane; i < ROWS * HEAD_DIM / 4u; i += 128u) {
         let row = i / (HEAD_DIM / 4u);
@@ -62,11 +62,9 @@ fn load_rows(side: u32, tile: Tile) -> Rows {
         put(row * STRIDE + quad, vec4<f16>(row_four(side, tile, tile.row + row, quad)));
     }
     workgroupBarrier();
-    var rows: Rows;
     for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
-        rows[chunk] = left(invocation.subgroup * SIDE * STRIDE + chunk * SIDE / 4u, STRIDE);
+        (*rows)[chunk] = left(invocation.subgroup * SIDE * STRIDE + chunk * SIDE / 4u, STRIDE);
     }
-    return rows;
 }
 
 // Puts the tile's columns of both sides into shared memory.

@@ -15,7 +15,8 @@ var<workgroup> grown: atomic<u32>;
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     enter(mine);
     var tile = query_tile(workgroup);
-    var queries = load_rows(0u, tile);
+    var queries: Rows;
+    load_rows(0u, tile, &queries);
     let seen = seen_by(tile.batch, tile.row + my_row());
     var sums: RowSums;
     var most = HIDDEN;

@@ -10,8 +10,10 @@
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     enter(mine);
     var tile = query_tile(workgroup);
-    var queries = load_rows(0u, tile);
-    var grads = load_rows(1u, tile);
+    var queries: Rows;
+    load_rows(0u, tile, &queries);
+    var grads: Rows;
+    load_rows(1u, tile, &grads);
     let seen = seen_by(tile.batch, tile.row + my_row());
     let row = my_query_row(tile);
     let log_sum = log_sums[row];

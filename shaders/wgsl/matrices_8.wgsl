@@ -76,13 +76,16 @@ fn multiply_add(a: Left, b: Right, sums: Sums) -> Sums {
     );
 }
 
+fn stage_quarter(sums: coop_mat8x8<f32, C>, at: u32, elements: u32) {
+    coopStoreT(sums, &staged[at], elements);
+}
+
 fn stage(sums: Sums, at: u32, stride: u32) {
     let starts = quarters(at, stride);
-    let elements = 4u * stride;
-    coopStoreT(sums[0], &staged[starts.x], elements);
-    coopStoreT(sums[1], &staged[starts.y], elements);
-    coopStoreT(sums[2], &staged[starts.z], elements);
-    coopStoreT(sums[3], &staged[starts.w], elements);
+    stage_quarter(sums[0], starts.x, 4u * stride);
+    stage_quarter(sums[1], starts.y, 4u * stride);
+    stage_quarter(sums[2], starts.z, 4u * stride);
+    stage_quarter(sums[3], starts.w, 4u * stride);
 }
 
 fn unstage(at: u32, stride: u32) -> Sums {

@@ -107,11 +107,11 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
     })
 }
 
-/// [1]: what to divide the output's gradient by for products of f16, and multiply those of the inputs by, which are linear in it.
+/// [1]: what to divide the output's gradient by for products of f16, and to multiply those of the inputs by, which are linear in it.
 ///
-/// The largest magnitude becomes 64. Half of f16's range is above: for g_t v_s, a sum of D terms that the gradient of a score is up
-/// to twice of. And it holds 2^-30 of that still, for the score of one key among many. What rounding a quotient adds is nothing to
-/// what rounding it to f16 does. A gradient of zeros stays that.
+/// It makes the largest magnitude 2^6, and f16 goes from 2^-24 to 2^16. The 2^10 above are for the gradients of scores,
+/// p_ts (g_t v_s - D_t), which sum D terms; the 2^30 below for the weights p_ts of long rows. What rounding a quotient adds is
+/// nothing to what rounding it to f16 does. A gradient of zeros stays that.
 fn unit(grad: &Tensor) -> Tensor {
     maximum(&scale(&matmul::peak(grad), 1.0 / 64.0), &full(grad.device(), 1e-37, [1]))
 }
