@@ -1,4 +1,4 @@
-//! Products of f16 operands against f64: on matrix units where an adapter has them, and in emulation elsewhere, which runs all of
+//! Products and attention of f16 operands against f64: on matrix units where an adapter has them, and in emulation elsewhere, which runs all of
 //! the same kernel but the units themselves.
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -6,16 +6,17 @@ use wgtune_engine::device::{Config, MatmulPrecision, adapters};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
-/// The shader of products that emulates matrix units.
+/// The shader that emulates matrix units: the last of products, and so of any kernel that has fewer.
 const EMULATED: usize = 8;
 
 fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
     for (index, adapter) in adapters().iter().enumerate() {
-        for (name, check) in CHECKS {
+        for (name, check, products) in CHECKS {
             let device = format!("gpu:{index}");
-            let trial = Trial::test(format!("{} ({}): {name}", adapter.name, adapter.backend), move || run(&device, check));
+            let trial =
+                Trial::test(format!("{} ({}): {name}", adapter.name, adapter.backend), move || run(&device, check, products));
             all.push(trial.with_ignored_flag(!adapter.features.f16));
         }
     }
@@ -27,14 +28,19 @@ fn main() {
 
 type Check = fn(&Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error>;
 
-const CHECKS: [(&str, Check); 4] = [
-    ("every layout and edge", layouts),
-    ("an epilogue", epilogue),
-    ("a weight stored in half the bits", narrow_weights),
-    ("gradients far below f16's range", small_gradients),
+/// Name, check, and how many products there are in a row: a gradient of attention has scores, their gradients, and what those weigh.
+const CHECKS: [(&str, Check, f64); 8] = [
+    ("every layout and edge", layouts, 1.0),
+    ("an epilogue", epilogue, 1.0),
+    ("a weight stored in half the bits", narrow_weights, 1.0),
+    ("gradients far below f16's range", small_gradients, 1.0),
+    ("attention of every head dimension", head_dimensions, 3.0),
+    ("attention of every edge", edges, 3.0),
+    ("attention by every mask", masks, 3.0),
+    ("attention with gradients outside f16's range", attention_gradients, 3.0),
 ];
 
-fn run(device: &str, check: Check) -> Result<(), Failed> {
+fn run(device: &str, check: Check, products: f64) -> Result<(), Failed> {
     let config = Config { matmul_precision: MatmulPrecision::High, shader: Some(EMULATED), ..Config::default() };
     let device = Device::open_with(device, &config)?;
     assert_eq!(device.matmul_precision(), MatmulPrecision::High);
@@ -43,12 +49,16 @@ fn run(device: &str, check: Check) -> Result<(), Failed> {
         let largest = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
         let gap = expected.iter().zip(got).fold(0.0f64, |most, (e, g)| most.max((e - g).abs()));
         // Each factor of a term is off by at most 2^-11 of itself. Over K terms of either sign that adds up as the sum does, to
-        // about 2^-11 of a typical result, of which the largest is a few times larger and the worst error a few times too.
-        if gap.is_nan() || gap > largest / 1024.0 {
+        // about 2^-11 of a typical result, of which the largest is a few times larger and the worst error a few times too. Each
+        // product that the result is made of adds as much.
+        if !got.iter().all(|value| value.is_finite()) {
+            return Err(format!("result {which} is not finite").into());
+        }
+        if gap > products * largest / 1024.0 {
             return Err(format!("result {which} is off by {gap:.2e}, and its largest is {largest:.2e}").into());
         }
-        if gap == 0.0 {
-            return Err(format!("result {which} is exact: its product was not of f16").into());
+        if gap < largest / 262_144.0 {
+            return Err(format!("result {which} is off by {gap:.2e} only, for {largest:.2e}: it was not of f16").into());
         }
     }
     Ok(())
@@ -100,4 +110,63 @@ fn small_gradients(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Erro
         }
     }
     Ok(results)
+}
+
+/// What attention is run on: [B, T, H, D] over so many keys of so many heads.
+#[derive(Clone, Copy)]
+struct Sizes {
+    query: [usize; 4],
+    keys: usize,
+    key_heads: usize,
+}
+
+/// The output, then the gradients of query, key and value, for a gradient of the output of this size.
+fn attention(device: &Device, sizes: Sizes, mask: &ops::Mask, size: f32) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let Sizes { query: [batch, _, _, dim], keys, key_heads } = sizes;
+    let shape = [batch, keys, key_heads, dim];
+    let leaves = [(1, sizes.query), (2, shape), (3, shape)].map(|(key, shape)| random(device, key, &shape, 1.0).requiring_grad());
+    let output = ops::attention(&leaves[0], &leaves[1], &leaves[2], mask);
+    let gradients = output.backward_from(&random(device, 4, &sizes.query, size));
+    let gradients = leaves.iter().map(|leaf| gradients.get(leaf).expect("all are leaves").to_vec_f64());
+    std::iter::once(output.to_vec_f64()).chain(gradients).collect()
+}
+
+fn causal() -> ops::Mask {
+    ops::Mask { causal: true, ..ops::Mask::default() }
+}
+
+fn head_dimensions(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let of = |dim| attention(device, Sizes { query: [2, 70, 2, dim], keys: 70, key_heads: 1 }, &causal(), 1.0);
+    Ok([of(16)?, of(48)?, of(64)?, of(128)?].concat())
+}
+
+fn edges(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let of = |queries, keys, mask| attention(device, Sizes { query: [1, queries, 2, 16], keys, key_heads: 2 }, &mask, 1.0);
+    let (full, cached) = (ops::Mask::default, || ops::Mask { start: 40, ..causal() });
+    let full = [of(1, 65, full())?, of(63, 31, full())?, of(65, 33, full())?, of(100, 2, full())?];
+    Ok([full.concat(), of(1, 64, cached())?, of(5, 130, cached())?].concat())
+}
+
+fn masks(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let of = |mask| attention(device, Sizes { query: [2, 70, 6, 16], keys: 70, key_heads: 2 }, &mask, 1.0);
+    let lengths = |each: [u32; 2]| Some(device.tensor_u32(&each, [2]));
+    // In one row of the batch segments of 31, in the other one of 64 and what is left.
+    let segments: Vec<u32> = (0..70).map(|at| at / 31).chain((0..70).map(|at| at / 64)).collect();
+    let masks = [
+        ops::Mask { prefix: 33, ..causal() },
+        ops::Mask { window: Some(24), ..causal() },
+        ops::Mask { window: Some(3), ..ops::Mask::default() },
+        ops::Mask { prefix: 20, window: Some(9), ..causal() },
+        ops::Mask { lengths: lengths([66, 0]), ..ops::Mask::default() },
+        ops::Mask { lengths: lengths([12, 70]), prefix: 30, ..causal() },
+        ops::Mask { segments: Some(device.tensor_u32(&segments, [2, 70])), ..causal() },
+    ];
+    let results: Result<Vec<_>, _> = masks.into_iter().map(of).collect();
+    Ok(results?.concat())
+}
+
+/// As [`small_gradients`], and one of zeros, whose scale must not become infinite.
+fn attention_gradients(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let of = |size| attention(device, Sizes { query: [1, 100, 2, 64], keys: 100, key_heads: 1 }, &causal(), size);
+    Ok([of(1e-12)?, of(1e8)?, of(0.0)?].concat())
 }

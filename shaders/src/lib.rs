@@ -99,17 +99,24 @@ fn file(name: &str) -> Result<&'static str, Missing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use naga::back::{PipelineConstants, pipeline_constants::process_overrides, spv};
+    use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
     #[test]
-    fn every_shader_is_valid_wgsl() {
+    fn every_shader_is_valid_wgsl_and_can_be_written_as_spirv() {
+        let checks = BoundsCheckPolicies { index: BoundsCheckPolicy::Restrict, ..Default::default() };
+        let options = spv::Options { bounds_check_policies: checks, ..Default::default() };
         assert!(names().len() > 1, "{:?}", names());
         for name in names() {
             let text = source(&name).unwrap();
             let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
             let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
-            validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
+            let info = validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
             assert!(module.entry_points.iter().any(|entry| entry.name == "main"), "{name} has no entry point `main`");
+            // The writer panics at some operations on matrices that are valid.
+            let (module, info) = process_overrides(&module, &info, None, &PipelineConstants::default()).unwrap();
+            spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 

@@ -28,8 +28,11 @@ impl Kernel for QueryGrad {
     const ACCESS: &'static [Access] = ACCESS;
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "attention_query_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
-        Shader { source: "attention_query_grad_tile", constants: Params::constants, workgroups: |p| p.tiles(p.queries, p.heads) },
+        Shader { source: "attention_query_grad_tile", constants: Params::constants, workgroups: Params::query_tiles },
         Shader { source: "attention_query_grad_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.rows()) },
+        Shader { source: "attention_query_grad_matrix_16", constants: Params::constants, workgroups: Params::query_tiles },
+        Shader { source: "attention_query_grad_matrix_8", constants: Params::constants, workgroups: Params::query_tiles },
+        Shader { source: "attention_query_grad_matrix_emulated", constants: Params::constants, workgroups: Params::query_tiles },
     ];
     fn choose(p: &Params, traits: &Traits) -> usize {
         p.choose(p.keys, traits)
@@ -94,8 +97,11 @@ impl Kernel for KeyValueGrad {
     const ACCESS: &'static [Access] = ACCESS;
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "attention_key_value_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.keys, p.key_heads) },
-        Shader { source: "attention_key_value_grad_tile", constants: Params::constants, workgroups: |p| p.tiles(p.keys, p.key_heads) },
+        Shader { source: "attention_key_value_grad_tile", constants: Params::constants, workgroups: Params::key_tiles },
         Shader { source: "attention_key_value_grad_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.keys) },
+        Shader { source: "attention_key_value_grad_matrix_16", constants: Params::constants, workgroups: Params::key_tiles },
+        Shader { source: "attention_key_value_grad_matrix_8", constants: Params::constants, workgroups: Params::key_tiles },
+        Shader { source: "attention_key_value_grad_matrix_emulated", constants: Params::constants, workgroups: Params::key_tiles },
     ];
     fn choose(p: &Params, traits: &Traits) -> usize {
         p.choose(p.rows(), traits)

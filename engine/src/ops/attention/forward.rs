@@ -26,8 +26,11 @@ impl Kernel for Forward {
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
         Shader { source: "attention_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
-        Shader { source: "attention_tile", constants: Params::constants, workgroups: |p| p.tiles(p.queries, p.heads) },
+        Shader { source: "attention_tile", constants: Params::constants, workgroups: Params::query_tiles },
         Shader { source: "attention_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.rows()) },
+        Shader { source: "attention_matrix_16", constants: Params::constants, workgroups: Params::query_tiles },
+        Shader { source: "attention_matrix_8", constants: Params::constants, workgroups: Params::query_tiles },
+        Shader { source: "attention_matrix_emulated", constants: Params::constants, workgroups: Params::query_tiles },
     ];
     fn choose(p: &Params, traits: &Traits) -> usize {
         p.choose(p.keys, traits)

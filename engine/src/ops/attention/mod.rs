@@ -8,7 +8,7 @@ mod forward;
 mod join;
 mod params;
 
-use super::Op;
+use super::{Op, div, full, matmul, maximum, mul, scale};
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
@@ -91,14 +91,29 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
     let saved = output.clone();
     output.with_rule("attention", [query, key, value], move |grad, needs| {
         let (grad, device) = (grad.whole(), grad.device());
+        let unit = device.traits().is_some_and(|traits| params.suits_halves(traits)).then(|| unit(&grad));
+        let grad = unit.as_ref().map_or_else(|| grad.clone(), |unit| div(&grad, unit));
+        let in_units = |x: Tensor| match &unit {
+            Some(unit) => mul(&x, unit),
+            None => x,
+        };
         let dots = device.empty(log_sums.shape(), DType::F32);
         let [dq, dk, dv] = [&q, &k, &v].map(|input| device.empty(input.shape(), DType::F32));
         dispatch::<QueryGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &saved, &dq, &dots]);
         if needs[1] || needs[2] {
             dispatch::<KeyValueGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &dots, &dk, &dv]);
         }
-        [needs[0].then_some(dq), needs[1].then_some(dk), needs[2].then_some(dv)]
+        [needs[0].then(|| in_units(dq)), needs[1].then(|| in_units(dk)), needs[2].then(|| in_units(dv))]
     })
+}
+
+/// [1]: what to divide the output's gradient by for products of f16, and to multiply those of the inputs by, which are linear in it.
+///
+/// It makes the largest magnitude 2^6, and f16 goes from 2^-24 to 2^16. The 2^10 above are for the gradients of scores,
+/// p_ts (g_t v_s - D_t), which sum D terms; the 2^30 below for the weights p_ts of long rows. What rounding a quotient adds is
+/// nothing to what rounding it to f16 does. A gradient of zeros stays that.
+fn unit(grad: &Tensor) -> Tensor {
+    maximum(&scale(&matmul::peak(grad), 1.0 / 64.0), &full(grad.device(), 1e-37, [1]))
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::Mask;
-use crate::kernel::{Constants, Cost, Io, Traits, grid};
+use crate::kernel::{Constants, Cost, Halves, Io, Traits, grid};
 use crate::real::Real;
 use crate::tensor::Tensor;
 
@@ -98,9 +98,14 @@ impl Params {
         grid(self.batch as usize * heads as usize * positions.div_ceil(2) as usize, 32)
     }
 
-    /// Workgroups of shaders that have 64 positions of a head each.
-    pub fn tiles(&self, positions: u32, heads: u32) -> [u32; 3] {
-        [positions.div_ceil(64), heads, self.batch]
+    /// Workgroups of shaders that have 64 queries of a head each.
+    pub fn query_tiles(&self) -> [u32; 3] {
+        [self.queries.div_ceil(64), self.heads, self.batch]
+    }
+
+    /// Workgroups of shaders that have 64 keys of a head each.
+    pub fn key_tiles(&self) -> [u32; 3] {
+        [self.keys.div_ceil(64), self.key_heads, self.batch]
     }
 
     /// Workgroups of shaders that have 32 rows of a key head each.
@@ -113,7 +118,7 @@ impl Params {
         self.queries * self.group() as u32
     }
 
-    /// What shaders of tiles and subgroups are specialised for.
+    /// What all shaders but those of rows are specialised for.
     pub fn constants(&self) -> Constants {
         vec![("HEAD_DIM", self.head_dim.into())]
     }
@@ -133,12 +138,20 @@ pub(super) mod variant {
     pub const TILES: usize = 1;
     /// Eight rows a subgroup, for adapters on the CPU.
     pub const SUBGROUPS: usize = 2;
+    /// Tiles on matrix units of 16 x 16, in f16.
+    pub const MATRICES_16: usize = 3;
+    /// The same of 8 x 8.
+    pub const MATRICES_8: usize = 4;
+    /// The same without such units.
+    pub const MATRICES_EMULATED: usize = 5;
 }
 
 impl Params {
     /// Which variant suits, going through `columns` keys (or queries of a group).
     pub fn choose(&self, columns: u32, traits: &Traits) -> usize {
         match traits.software {
+            _ if self.allows(columns, variant::MATRICES_16, traits) => variant::MATRICES_16,
+            _ if self.allows(columns, variant::MATRICES_8, traits) => variant::MATRICES_8,
             true if self.allows(columns, variant::SUBGROUPS, traits) => variant::SUBGROUPS,
             true => variant::ROWS,
             false => variant::TILES,
@@ -155,15 +168,28 @@ impl Params {
             (variant::TILES, _) => traits.iterations_fit(columns.div_ceil(32) * dim.div_ceil(16) * 80),
             // Blocks of four columns a lane: two products in steps of eight dimensions, and two sums in steps of a lane.
             // Adapters of four lanes gain little, and SwiftShader, one of them, compiles this for minutes.
-            (_, Some((lanes @ 8.., ..=16))) => {
+            (variant::SUBGROUPS, Some((lanes @ 8.., ..=16))) => {
                 let lanes = u64::from(lanes);
                 // A workgroup's four blocks of rows, each in parts of the dimensions, over the subgroups of 32 invocations.
                 let items = (4 * dim.div_ceil(16 * lanes) * lanes).div_ceil(32);
                 let block = dim / 4 + 2 * lanes + 1;
                 self.is_in_vectors() && traits.iterations_fit(items * columns.div_ceil(4 * lanes) * block)
             }
+            (variant::MATRICES_16, _) => traits.halves == Some(Halves::Matrices16) && self.suits_halves(traits),
+            (variant::MATRICES_8, _) => traits.halves == Some(Halves::Matrices8) && self.suits_halves(traits),
+            // Blocks of 32 columns, with up to four products of two matrices for every sixteen dimensions, each of sixteen steps.
+            (variant::MATRICES_EMULATED, _) => {
+                let fits = traits.iterations_fit(columns.div_ceil(32) * (dim.div_ceil(16) + 1) * 160);
+                traits.halves == Some(Halves::Emulated) && self.suits_halves(traits) && fits
+            }
             _ => false,
         }
+    }
+
+    /// Whether there are products of f16, and a tile of theirs holds these rows, in whole matrices: at D = 128 it takes 32 KiB.
+    pub fn suits_halves(&self, traits: &Traits) -> bool {
+        let fits = self.head_dim.is_multiple_of(16) && self.head_dim <= 128 && traits.workgroup_memory >= 32 << 10;
+        traits.halves.is_some() && fits && self.is_in_vectors()
     }
 
     /// Whether rows are of whole pairs of vectors, and start at one.

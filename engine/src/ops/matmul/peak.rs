@@ -1,4 +1,4 @@
-//! The largest magnitude of a tensor, from which a product of f16 operands takes a gradient's scale.
+//! The largest magnitude of a tensor, from which products of f16 operands take a gradient's scale.
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 
 /// [1]: the largest magnitude in x's buffer. Where x is a view of a part, that bounds its own.
-pub(super) fn peak(x: &Tensor) -> Tensor {
+pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
     assert!(x.dtype() == DType::F32, "[peak] expected f32, got {x:?}");
     let peak = full(x.device(), 0.0, [1]);
     dispatch::<Peak>(Params { elements: x.buffer_elements() as u32 }, &[x, &peak]);

@@ -1,0 +1,207 @@
+// For devices with matrix units: tiles of 64 rows by 32 columns of scores a workgroup of four subgroups, sixteen rows each. Rows
+// are what a workgroup sums for, columns what it goes through. Operands are f16; rows and sums stay in matrices, columns are
+// staged in shared memory. Only there have a matrix's elements known places, so scores pass through it too: invocation m of a
+// subgroup has sixteen columns of row m / 2. D is a multiple of 16 of at most 128, and the inputs lie in whole vectors of four.
+//
+// The importing kernel says what rows and columns hold, in vectors of four dimensions, 0 past their ends: side 0 is the product
+// of query and key, side 1 that of the output's gradient and the value. And it writes rows of results, one for each side.
+//     fn row_four(side: u32, tile: Tile, row: u32, quad: u32) -> vec4<f32>
+//     fn column_four(side: u32, tile: Tile, column: u32, quad: u32) -> vec4<f32>
+//     fn store_four(side: u32, tile: Tile, row: u32, quad: u32, four: vec4<f32>)
+#import attention_functions
+
+@group(0) @binding(0) var<storage, read> query: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> key: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> value: array<vec4<f32>>;
+
+// D, known when the pipeline is made, so that loops over it can be unrolled.
+override HEAD_DIM: u32 = 128u;
+
+const ROWS = 64u;
+const COLUMNS = 32u;
+const SIDE = 16u;
+const MOST_CHUNKS = 8u; // of SIDE dimensions, in the largest D
+const QUADS = 8u; // of a row of scores
+
+// Vectors of a row of operands, of weights and of scores, each with some more than it holds, so that rows meet different banks.
+override STRIDE = HEAD_DIM / 4u + 2u;
+const WEIGHT_STRIDE = QUADS + 2u;
+const SCORE_STRIDE = QUADS + 1u;
+
+// Columns of both sides (or rows of one, at first), then the weights.
+override OPERANDS = ROWS * STRIDE + ROWS * WEIGHT_STRIDE;
+const STAGED = ROWS * SCORE_STRIDE;
+
+// A number of each invocation, for the one that has the other half of its row.
+var<workgroup> halves: array<f32, 128>;
+
+struct Tile { batch: u32, query_head: u32, key_head: u32, row: u32, column: u32 }
+
+// Sixteen rows of all dimensions: an operand, and sums.
+alias Rows = array<Left, MOST_CHUNKS>;
+alias RowSums = array<Sums, MOST_CHUNKS>;
+
+// Sixteen columns of a row.
+alias Scores = array<vec4<f32>, 4>;
+
+// Of the tile's rows, the one that this invocation has columns of.
+fn my_row() -> u32 {
+    return invocation.subgroup * SIDE + invocation.member / 2u;
+}
+
+// The first of its sixteen columns.
+fn my_column() -> u32 {
+    return invocation.member % 2u * SIDE;
+}
+
+fn load_rows(side: u32, tile: Tile, rows: ptr<function, Rows>) {
+    workgroupBarrier();
+    for (var i = invocation.lane; i < ROWS * HEAD_DIM / 4u; i += 128u) {
+        let row = i / (HEAD_DIM / 4u);
+        let quad = i % (HEAD_DIM / 4u);
+        put(row * STRIDE + quad, vec4<f16>(row_four(side, tile, tile.row + row, quad)));
+    }
+    workgroupBarrier();
+    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
+        (*rows)[chunk] = left(invocation.subgroup * SIDE * STRIDE + chunk * SIDE / 4u, STRIDE);
+    }
+}
+
+// Puts the tile's columns of both sides into shared memory.
+fn load_columns(tile: Tile) {
+    workgroupBarrier();
+    for (var i = invocation.lane; i < COLUMNS * HEAD_DIM / 4u; i += 128u) {
+        let column = i / (HEAD_DIM / 4u);
+        let quad = i % (HEAD_DIM / 4u);
+        put(column * STRIDE + quad, vec4<f16>(column_four(0u, tile, tile.column + column, quad)));
+        put((COLUMNS + column) * STRIDE + quad, vec4<f16>(column_four(1u, tile, tile.column + column, quad)));
+    }
+    workgroupBarrier();
+}
+
+// Rows times the columns of a side, summed over D: this invocation's part. Between two of these there is a barrier.
+fn products(side: u32, rows: ptr<function, Rows>) -> Scores {
+    var low: Sums;
+    var high: Sums;
+    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
+        let a = (*rows)[chunk];
+        let columns = side * COLUMNS * STRIDE + chunk * SIDE / 4u;
+        low = multiply_add(a, right_turned(columns, STRIDE), low);
+        high = multiply_add(a, right_turned(columns + SIDE * STRIDE, STRIDE), high);
+    }
+    stage_pair(low, high);
+    return Scores(score_four(0u), score_four(1u), score_four(2u), score_four(3u));
+}
+
+// Lays two matrices side by side where all of the subgroup can read them.
+fn stage_pair(low: Sums, high: Sums) {
+    let at = invocation.subgroup * SIDE * SCORE_STRIDE;
+    stage(low, at, SCORE_STRIDE);
+    stage(high, at + SIDE / 4u, SCORE_STRIDE);
+    workgroupBarrier();
+}
+
+fn score_at(i: u32) -> u32 {
+    return 4u * (my_row() * SCORE_STRIDE + my_column() / 4u + i);
+}
+
+fn score_four(i: u32) -> vec4<f32> {
+    let at = score_at(i);
+    return vec4(staged[at], staged[at + 1u], staged[at + 2u], staged[at + 3u]);
+}
+
+// sums += weights times the columns of a side. Between two of these there is a barrier.
+fn accumulate(side: u32, weights: Scores, sums: ptr<function, RowSums>) {
+    let mine = weights;
+    for (var i = 0u; i < 4u; i++) {
+        put(ROWS * STRIDE + my_row() * WEIGHT_STRIDE + my_column() / 4u + i, vec4<f16>(mine[i]));
+    }
+    workgroupBarrier();
+    let at = ROWS * STRIDE + invocation.subgroup * SIDE * WEIGHT_STRIDE;
+    let low = left(at, WEIGHT_STRIDE);
+    let high = left(at + SIDE / 4u, WEIGHT_STRIDE);
+    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
+        let columns = side * COLUMNS * STRIDE + chunk * SIDE / 4u;
+        (*sums)[chunk] = multiply_add(low, right(columns, STRIDE), (*sums)[chunk]);
+        (*sums)[chunk] = multiply_add(high, right(columns + SIDE * STRIDE, STRIDE), (*sums)[chunk]);
+    }
+}
+
+// Multiplies this invocation's row of the sums.
+fn scale_rows(sums: ptr<function, RowSums>, factor: f32) {
+    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk += 2u) {
+        workgroupBarrier();
+        stage_pair((*sums)[chunk], (*sums)[chunk + 1u]);
+        for (var i = 0u; i < 4u; i++) {
+            let at = score_at(i);
+            staged[at] *= factor;
+            staged[at + 1u] *= factor;
+            staged[at + 2u] *= factor;
+            staged[at + 3u] *= factor;
+        }
+        workgroupBarrier();
+        let at = invocation.subgroup * SIDE * SCORE_STRIDE;
+        (*sums)[chunk] = unstage(at, SCORE_STRIDE);
+        (*sums)[chunk + 1u] = unstage(at + SIDE / 4u, SCORE_STRIDE);
+    }
+}
+
+// Writes this invocation's row of the sums, times a factor.
+fn finish(side: u32, tile: Tile, sums: ptr<function, RowSums>, factor: f32) {
+    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk += 2u) {
+        workgroupBarrier();
+        stage_pair((*sums)[chunk], (*sums)[chunk + 1u]);
+        for (var i = 0u; i < 4u; i++) {
+            let d = chunk * SIDE + my_column() + 4u * i;
+            if d < HEAD_DIM {
+                store_four(side, tile, tile.row + my_row(), d / 4u, factor * score_four(i));
+            }
+        }
+    }
+}
+
+// The numbers of the two invocations that share a row, after a barrier.
+fn share_half(mine: f32) {
+    halves[my_half()] = mine;
+}
+
+fn both_halves() -> vec2<f32> {
+    let at = my_half() / 2u * 2u;
+    return vec2(halves[at], halves[at + 1u]);
+}
+
+fn my_half() -> u32 {
+    return invocation.subgroup * 32u + invocation.member;
+}
+
+// Over the whole row.
+fn sum_of_row(mine: f32) -> f32 {
+    workgroupBarrier();
+    share_half(mine);
+    workgroupBarrier();
+    let both = both_halves();
+    return both.x + both.y;
+}
+
+// Which of four of this invocation's columns its row sees, given the range that it sees apart from segments.
+fn shown(range: vec2<u32>, tile: Tile, i: u32) -> vec4<bool> {
+    let columns = vec4(tile.column + my_column() + 4u * i) + vec4(0u, 1u, 2u, 3u);
+    return visible(range, tile.batch, tile.row + my_row(), columns);
+}
+
+fn query_four(tile: Tile, position: u32, quad: u32) -> vec4<f32> {
+    if position < params.queries {
+        return query[row_start(params.query, tile.batch, position, tile.query_head) / 4u + quad];
+    }
+    return vec4(0.0);
+}
+
+fn key_or_value_four(side: u32, tile: Tile, position: u32, quad: u32) -> vec4<f32> {
+    if position >= params.keys {
+        return vec4(0.0);
+    }
+    if side == 0u {
+        return key[row_start(params.key, tile.batch, position, tile.key_head) / 4u + quad];
+    }
+    return value[row_start(params.value, tile.batch, position, tile.key_head) / 4u + quad];
+}

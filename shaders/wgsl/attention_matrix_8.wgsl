@@ -1,0 +1,3 @@
+// Attention with 64 queries a workgroup, on units for matrices of 8 x 8.
+#import matrices_8
+#import attention_matrix

@@ -1,0 +1,3 @@
+// The gradient of 64 queries a workgroup, on units for matrices of 16 x 16.
+#import matrices_16
+#import attention_query_grad_matrix
