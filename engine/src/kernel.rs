@@ -115,6 +115,8 @@ pub trait Kernel: 'static {
     const ACCESS: &'static [Access];
     /// Its shaders: one, or variants to choose from.
     const SHADERS: &'static [Shader<Self::Params>];
+    /// How many of them, the last ones, compute products of f16: they run only where [`Traits::halves`] says by what.
+    const HALVES: usize = 0;
     /// Which of [`SHADERS`](Self::SHADERS) suits this device and these parameters.
     fn choose(_: &Self::Params, _: &Traits) -> usize {
         0
@@ -142,6 +144,8 @@ pub struct AnyKernel {
     pub params_size: usize,
     /// How many shaders it has.
     pub shaders: usize,
+    /// See [`Kernel::HALVES`].
+    pub halves: usize,
     /// The stem of one of its shaders.
     pub source: fn(usize) -> &'static str,
     /// See [`Kernel::choose`].
@@ -173,6 +177,7 @@ impl AnyKernel {
                 access: K::ACCESS,
                 params_size: size_of::<K::Params>(),
                 shaders: K::SHADERS.len(),
+                halves: K::HALVES,
                 source: |shader| K::SHADERS[shader].source,
                 choose: |params, traits| K::choose(bytemuck::from_bytes(params), traits),
                 allows: |params, shader, traits| K::allows(bytemuck::from_bytes(params), shader, traits),

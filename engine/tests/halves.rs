@@ -1,5 +1,5 @@
-//! Products and attention of f16 operands against f64: on matrix units where an adapter has them, and in emulation elsewhere, which runs all of
-//! the same kernel but the units themselves.
+//! Products and attention of f16 operands against f64: on matrix units where an adapter has them, and in emulation elsewhere, which
+//! runs all of the same kernel but the units themselves.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgtune_engine::device::{Config, MatmulPrecision, adapters};
@@ -137,7 +137,8 @@ fn causal() -> ops::Mask {
 
 fn head_dimensions(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
     let of = |dim| attention(device, Sizes { query: [2, 70, 2, dim], keys: 70, key_heads: 1 }, &causal(), 1.0);
-    Ok([of(16)?, of(48)?, of(64)?, of(128)?].concat())
+    // The other checks have 16 and 64.
+    Ok([of(48)?, of(128)?].concat())
 }
 
 fn edges(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {

@@ -10,8 +10,7 @@ use crate::recording::{Command, Recording};
 pub fn add_in_products(recording: Recording, reads: &Reads) -> Recording {
     let mut out: Vec<Command> = Vec::with_capacity(recording.commands.len());
     // Where each buffer was last written.
-    let mut written: FxHashMap<u64, usize> =
-        FxHashMap::with_capacity_and_hasher(recording.commands.len(), Default::default());
+    let mut written: FxHashMap<u64, usize> = FxHashMap::with_capacity_and_hasher(recording.commands.len(), Default::default());
     let mut gone: FxHashSet<u64> = FxHashSet::default();
     for command in recording.commands {
         match &command {

@@ -34,6 +34,7 @@ impl Kernel for QueryGrad {
         Shader { source: "attention_query_grad_matrix_8", constants: Params::constants, workgroups: Params::query_tiles },
         Shader { source: "attention_query_grad_matrix_emulated", constants: Params::constants, workgroups: Params::query_tiles },
     ];
+    const HALVES: usize = 3;
     fn choose(p: &Params, traits: &Traits) -> usize {
         p.choose(p.keys, traits)
     }
@@ -103,6 +104,7 @@ impl Kernel for KeyValueGrad {
         Shader { source: "attention_key_value_grad_matrix_8", constants: Params::constants, workgroups: Params::key_tiles },
         Shader { source: "attention_key_value_grad_matrix_emulated", constants: Params::constants, workgroups: Params::key_tiles },
     ];
+    const HALVES: usize = 3;
     fn choose(p: &Params, traits: &Traits) -> usize {
         p.choose(p.rows(), traits)
     }

@@ -32,6 +32,7 @@ impl Kernel for Forward {
         Shader { source: "attention_matrix_8", constants: Params::constants, workgroups: Params::query_tiles },
         Shader { source: "attention_matrix_emulated", constants: Params::constants, workgroups: Params::query_tiles },
     ];
+    const HALVES: usize = 3;
     fn choose(p: &Params, traits: &Traits) -> usize {
         p.choose(p.keys, traits)
     }

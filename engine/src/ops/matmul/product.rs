@@ -53,6 +53,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         Shader { source: "matmul_matrix_8", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
         Shader { source: "matmul_matrix_emulated", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
     ];
+    const HALVES: usize = 3;
     fn choose(p: &Params, traits: &Traits) -> usize {
         let large = || p.tiles(128, 128).iter().product::<u32>() >= MANY;
         match (traits.software, p.is_in_vectors()) {
