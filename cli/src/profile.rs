@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wgtune_engine::Device;
 use wgtune_engine::device::Span;
-use wgtune_models::formats::files::write_bytes;
+use wgtune_models::formats::files::{check_writable, write_bytes};
 
 use crate::common::note;
 
@@ -27,8 +27,9 @@ pub struct Profiler {
 
 impl Profiler {
     /// Writes to `file` once the updates after number `warm_up` have run.
-    pub fn new(file: &Path, device: &Device, warm_up: usize) -> Profiler {
-        Profiler { file: file.into(), device: device.clone(), warm_up, running: false, steps: 0, spans: Vec::new() }
+    pub fn new(file: &Path, device: &Device, warm_up: usize) -> wgtune_models::Result<Profiler> {
+        check_writable(file)?;
+        Ok(Profiler { file: file.into(), device: device.clone(), warm_up, running: false, steps: 0, spans: Vec::new() })
     }
 
     /// Hears that an update is done.

@@ -199,7 +199,8 @@ impl Training {
     ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
         let interrupted = on_interrupt()?;
         let mut bar = progress::Progress::new("training", recipe.steps, progress.step);
-        let mut profiler = self.profile.as_deref().map(|file| Profiler::new(file, model.decoder.device(), progress.step + 1));
+        let profiler = |file| Profiler::new(file, model.decoder.device(), progress.step + 1);
+        let mut profiler = self.profile.as_deref().map(profiler).transpose()?;
         let mut failed = None;
         let mut on_step = |metrics: &Metrics| {
             if let Some(profiler) = &mut profiler {

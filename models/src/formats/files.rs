@@ -32,6 +32,18 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_file(path, |out| out.write_all(bytes).map_err(Error::io(path)))
 }
 
+/// Whether the file `path` can be written, for one that long work ends with. Only its folder is made, where it is missing.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be written, [`Error::Data`] if `path` is a folder.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::Data { message: format!("{} is a folder: expected the name of a file", path.display()) });
+    }
+    let partial = Partial::beside(path)?;
+    File::create(&partial.path).map(drop).map_err(Error::io(&partial.path))
+}
+
 /// Writes the folder `path` as a whole: `fill` is given an empty folder beside it, which then takes
 /// its place. A folder that was there is replaced, with everything in it.
 ///
@@ -154,6 +166,20 @@ mod tests {
             fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.json");
+        check_writable(&path).unwrap();
+        assert!(names(folder.path()).is_empty());
+        write_bytes(&path, b"old").unwrap();
+        check_writable(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert!(check_writable(&path.join("inside a file")).unwrap_err().to_string().contains("trace.json"));
+        let error = check_writable(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with("is a folder: expected the name of a file"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use wgtune_models::error::Error;
-use wgtune_models::formats::files::write_bytes;
+use wgtune_models::formats::files::{check_writable, write_bytes};
 use wgtune_models::formats::model::Use;
 use wgtune_models::transformer::Decoder;
 
@@ -97,7 +97,8 @@ struct Printed<'a> {
 
 /// Measures, compares, writes the page and prints the figures.
 pub fn run(arguments: &Arguments) -> Outcome {
-    // A file that cannot be read is told before anything is measured.
+    // A file that cannot be read or written is told before anything is measured.
+    arguments.report.as_deref().map_or(Ok(()), check_writable)?;
     let earlier = arguments.compare.as_ref().map(|file| Results::open(file).map(|results| (file, results))).transpose()?;
     let results = match &arguments.from {
         Some(file) => Results::open(file)?,
