@@ -104,7 +104,7 @@ impl Tensor {
     pub(crate) fn move_into(&self, larger: &Tensor, start: usize) {
         let fits = self.can_move() && start.is_multiple_of(BufferRef::PART);
         assert!(fits, "[move_into] expected f32 that fills a buffer in whole parts, got {self:?}, to {start}");
-        let part = Tensor { buffer: larger.buffer.part(start, self.elements()), layout: self.layout, node: None };
+        let part = larger.cut(start, self.shape());
         ops::copy_into(self, &part);
         self.device().record_free(self.reference());
         self.buffer.moved.set(part.buffer).unwrap_or_else(|_| unreachable!("what was moved is a part"));
@@ -124,7 +124,10 @@ impl Tensor {
 
     /// The elements from `start` on, of that shape, of a tensor that fills its buffer.
     pub(crate) fn cut(&self, start: usize, shape: Shape) -> Tensor {
-        let buffer = self.place().part(self.reference().start + start, shape.elements());
+        let buffer = match shape.elements() == self.buffer_elements() {
+            true => self.buffer.clone(),
+            false => self.place().part(self.reference().start + start, shape.elements()),
+        };
         Tensor { buffer, layout: Layout::contiguous(shape), node: None }
     }
 
