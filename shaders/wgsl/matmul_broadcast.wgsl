@@ -55,9 +55,9 @@ fn multiply_broadcast(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, me
     let row = workgroup.x * ROWS;
     let column = (workgroup.y * INVOCATIONS + lane) * 4u;
     let eighth = member % 8u;
-    // Mesa 22 compiles a shader for every dispatch anew if it has grown by putting in the uniforms at which loops end; it cannot put
-    // in the length of an array.
-    let depth = min(params.k, 4u * arrayLength(&a));
+    // K, in words that hide it: Mesa 22 compiles a shader for every dispatch anew if it has grown by putting in the uniforms at which
+    // loops end, and it knows no array's length.
+    let depth = select(params.k, 0u, arrayLength(&a) == 0u);
     for (var batch = workgroup.z; batch < params.outer * params.inner; batch += workgroups.z) {
         let a_at = a_start(batch);
         let columns = b_columns(batch, column);

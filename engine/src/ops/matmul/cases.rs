@@ -28,6 +28,11 @@ pub(super) fn cases() -> Vec<Case> {
         })
         .terms(27),
     );
+    // Operands in fewer elements than K has.
+    let stretched = [Input::any([16, 1]), Input::any([64, 16])];
+    cases.push(Case::new("matmul of an expanded left side", stretched, |x| vec![matmul(&x[0].expand([16, 64]), &x[1])]).terms(64));
+    let stretched = [Input::any([16, 64]), Input::any([1, 16])];
+    cases.push(Case::new("matmul of an expanded right side", stretched, |x| vec![matmul(&x[0], &x[1].expand([64, 16]))]).terms(64));
     cases.push(Case::new("linear", [Input::any([2, 5, 64]), Input::any([33, 64])], |x| vec![linear(&x[0], &x[1])]).terms(64));
     cases.push(Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])]).terms(193));
     for dtype in [DType::BF16, DType::F16] {

@@ -190,7 +190,7 @@ fn copy_rows<R: Real, H: Copy>(
             if down == 1 {
                 widen(&from[..count], &mut column[..count]);
             } else {
-                gathered[..count].iter_mut().zip(from.iter().step_by(down)).for_each(|(to, &from)| *to = from);
+                gathered[..count].iter_mut().enumerate().for_each(|(row, to)| *to = from[row * down]);
                 widen(&gathered[..count], &mut column[..count]);
             }
         }
