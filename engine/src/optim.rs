@@ -277,6 +277,21 @@ mod tests {
     }
 
     #[test]
+    fn leaves_in_one_place_get_gradients_of_their_own() {
+        let device = Device::cpu();
+        let gathered = parameters(&device, 2, 64);
+        AdamW::new(AdamWConfig::default(), &gathered.iter().map(|x| (x, 0.0)).collect::<Vec<_>>());
+        let (first, again) = (&gathered[0], gathered[0].requiring_grad());
+        let part = gathered[0].slice(0, 0..8).requiring_grad();
+        let terms = [ops::sum(first), ops::scale(&ops::sum(&again), 2.0), ops::scale(&ops::sum(&part), 3.0)];
+        let gradients = terms.into_iter().reduce(|a, b| ops::add(&a, &b)).unwrap().backward();
+        let of = |leaf| gradients.get(leaf).unwrap().to_vec().unwrap();
+        assert_eq!(of(first), [1.0; 64]);
+        assert_eq!(of(&again), [2.0; 64]);
+        assert_eq!(of(&part), [3.0; 8]);
+    }
+
+    #[test]
     fn gathered_parameters_get_the_bits_that_each_would_get_alone() {
         for device in device_names().map(|name| Device::open(name).unwrap()) {
             // Sizes that are parts of a larger buffer and one that is not, gradients of two batches, and of one leaf twice.

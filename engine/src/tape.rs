@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::ops;
+use crate::recording::BufferRef;
 use crate::shape::Shape;
 use crate::tensor::{Run, Tensor};
 
@@ -79,13 +80,17 @@ impl Gradients {
 
 /// Where the gradients of leaves that lie in a larger buffer are gathered: in one that is laid out as theirs.
 #[derive(Default)]
-struct Gathered(HashMap<u64, Tensor>);
+struct Gathered {
+    larger: HashMap<u64, Tensor>,
+    taken: HashSet<BufferRef>,
+}
 
 impl Gathered {
     /// Moves a leaf's gradient there, if the leaf lies so.
     fn take(&mut self, leaf: &Tensor, grad: Tensor) -> Tensor {
-        let Some(home) = leaf.home() else { return grad };
-        let larger = self.0.entry(home.buffer).or_insert_with(|| leaf.device().empty([home.elements], DType::F32));
+        // Of several leaves in one place the first has it.
+        let Some(home) = leaf.home().filter(|home| self.taken.insert(*home)) else { return grad };
+        let larger = self.larger.entry(home.id).or_insert_with(|| leaf.device().empty([home.whole], DType::F32));
         // One that two leaves share moves once; the other leaf gets a copy.
         let grad = if grad.home().is_some() { ops::copy(&grad) } else { grad.whole() };
         grad.move_into(larger, home.start);
@@ -169,8 +174,8 @@ pub fn checkpoint(x: &Tensor, block: impl Fn(&Tensor) -> Tensor + Send + 'static
     // The outer tape sees one node whose inputs are x and the leaves that the block used. Dropping `first`'s own node here
     // frees what the block kept.
     let entry = inside.node().map(|node| node.id);
-    let leaves: Vec<Arc<Node>> = Uses::of(root).leaves.into_values().map(|(leaf, _)| leaf).collect();
-    let leaves: Vec<Arc<Node>> = leaves.into_iter().filter(|leaf| Some(leaf.id) != entry).collect();
+    let leaves = Uses::of(root).leaves.into_values().map(|(leaf, _)| leaf);
+    let leaves: Vec<Arc<Node>> = leaves.filter(|leaf| Some(leaf.id) != entry).collect();
     let output = first.detach();
     let (x_detached, wanted) = (x.detach(), x.requires_grad());
     let inputs = std::iter::once(x.node().cloned()).chain(leaves.iter().cloned().map(Some)).collect();

@@ -198,7 +198,8 @@ pub const LAWS: [Law; 6] = [
 pub type Trial = (String, Box<dyn FnOnce() -> Result<(), String> + Send>);
 
 /// Every op's every case under every law that applies to the device of this name ([`Device::open`]). On a GPU, ops with
-/// several shaders run once more on each of them but those for products of f16, which these laws are too strict for. A trial opens the device for itself, so that what one breaks no other sees.
+/// several shaders run once more on each of them but those for products of f16, which these laws are too strict for. A trial opens
+/// the device for itself, so that what one breaks no other sees.
 pub fn trials(device: &str) -> Vec<Trial> {
     let is_reference = device == "reference";
     let variants = if device.starts_with("gpu") { ops::OPS.iter().map(shaders).max().unwrap_or(0) } else { 0 };

@@ -33,6 +33,9 @@ fn homes(recording: &Recording, is_new: impl Fn(u64) -> bool) -> FxHashMap<u64, 
         _ => None,
     };
     let mut homes: FxHashMap<u64, BufferRef> = recording.commands.windows(2).filter_map(moved).collect();
+    if homes.is_empty() {
+        return homes;
+    }
     let larger: FxHashSet<u64> = homes.values().map(|home| home.id).collect();
     // What was done so far to the larger buffers.
     let mut touched: Vec<BufferRef> = Vec::new();

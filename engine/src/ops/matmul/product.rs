@@ -107,22 +107,11 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
                 let (a, strides, start) = ((&a[p.a.start(p, batch)..], p.a.strides()), p.b.strides(), p.b.start(p, batch));
                 match b {
                     Data::Real(b) if gains_by_turning::<R>(m, strides) => {
-                        let b = (&b[start..], strides);
-                        gemm_in_blocks(size, scales, y, a, b, threads, |from, to| to.copy_from_slice(from));
+                        gemm_in_blocks(size, scales, y, a, (&b[start..], strides), threads, |from, to| to.copy_from_slice(from));
                     }
                     Data::Real(b) => R::gemm(size, scales, (y, [n, 1]), a, (&b[start..], strides), threads),
-                    Data::F16(b) => {
-                        let b = (&b[start..], strides);
-                        gemm_in_blocks(size, scales, y, a, b, threads, |half, wide| {
-                            widen(half, wide, |half, wide| half.convert_to_f32_slice(wide));
-                        });
-                    }
-                    Data::BF16(b) => {
-                        let b = (&b[start..], strides);
-                        gemm_in_blocks(size, scales, y, a, b, threads, |half, wide| {
-                            widen(half, wide, |half, wide| half.convert_to_f32_slice(wide));
-                        });
-                    }
+                    Data::F16(b) => gemm_in_blocks(size, scales, y, a, (&b[start..], strides), threads, widen),
+                    Data::BF16(b) => gemm_in_blocks(size, scales, y, a, (&b[start..], strides), threads, widen),
                     Data::U32(_) => unreachable!("[matmul] expected a floating-point right side"),
                 }
             }
@@ -201,10 +190,13 @@ fn copy_rows<R: Real, H: Copy>(
 }
 
 /// By way of f32, to which halves are converted many at a time.
-fn widen<R: Real, H>(half: &[H], wide: &mut [R], convert: impl Fn(&[H], &mut [f32])) {
+fn widen<R: Real, H>(halves: &[H], wide: &mut [R])
+where
+    [H]: HalfFloatSliceExt,
+{
     let mut converted = [0.0; 256];
-    for (half, wide) in half.chunks(256).zip(wide.chunks_mut(256)) {
-        convert(half, &mut converted[..half.len()]);
+    for (halves, wide) in halves.chunks(256).zip(wide.chunks_mut(256)) {
+        halves.convert_to_f32_slice(&mut converted[..halves.len()]);
         wide.iter_mut().zip(converted).for_each(|(wide, value)| *wide = R::from_f32(value));
     }
 }
