@@ -63,6 +63,11 @@ impl RmsNorm {
         ops::rms_norm(x, &self.weight, self.epsilon)
     }
 
+    /// The normed heads x [B, T, H, D], then rotated by their positions: [`ops::rope`].
+    pub fn forward_rotated(&self, x: &Tensor, cos: &Tensor, sin: &Tensor, positions: &Tensor) -> Tensor {
+        ops::rms_norm_rope(x, &self.weight, self.epsilon, cos, sin, positions)
+    }
+
     pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
         visit(format!("{}.weight", self.path), &self.weight);
     }

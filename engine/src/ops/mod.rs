@@ -45,6 +45,7 @@ ops! {
     matmul
     norm
     reduce
+    rms_norm_rope
     rope
     scale
     sgd

@@ -58,14 +58,23 @@ fn norm(name: &'static str, centered: bool, x: &Tensor, weight: &Tensor, bias: O
             dispatch::<NormGrad>(params, &[&input, &scale, &g, &statistics, &dx]);
             dx
         });
-        let dw = for_weight.then(|| {
-            let parts = g.device().empty([rows.div_ceil(PART), width], DType::F32);
-            dispatch::<NormWeightGrad>(params, &[&input, &g, &statistics, &parts]);
-            sum_axis(&parts, 0)
-        });
+        let dw = for_weight.then(|| weight_grad(params, &input, &g, &statistics));
         let db = for_bias.then(|| sum_to(&g, [width].into()));
         [dx, dw, db]
     })
+}
+
+/// dw [width] = sum g n over the rows, of x and g [rows, width] and the rows' means and rates.
+fn weight_grad(params: Params, x: &Tensor, g: &Tensor, statistics: &Tensor) -> Tensor {
+    let parts = g.device().empty([(params.rows as usize).div_ceil(PART), params.width as usize], DType::F32);
+    dispatch::<NormWeightGrad>(params, &[x, g, statistics, &parts]);
+    sum_axis(&parts, 0)
+}
+
+/// The same, of an RMS norm.
+pub(super) fn rms_weight_grad(x: &Tensor, g: &Tensor, statistics: &Tensor) -> Tensor {
+    let (rows, width) = (statistics.size(0) as u32, x.last_size() as u32);
+    weight_grad(Params { rows, width, centered: 0, biased: 0, eps: 0.0 }, x, g, statistics)
 }
 
 /// The same by primitives.

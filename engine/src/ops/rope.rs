@@ -24,27 +24,34 @@ pub(crate) const OP: Op = Op { name: "rope", kernels: &[AnyKernel::of::<Rope>()]
 /// Derivative: the gradient rotated by the negative angle.
 #[track_caller]
 pub fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, positions: &Tensor) -> Tensor {
-    let shape = x.shape();
-    assert!(
-        x.dtype() == DType::F32 && shape.len() == 4 && shape[3].is_multiple_of(2),
-        "[rope] expected f32 [B, T, H, D] with an even D, got {x:?}"
-    );
-    assert!(
-        cos.rank() == 2 && cos.size(1) == shape[3] / 2 && cos.size(0) > 0 && cos.shape() == sin.shape(),
-        "[rope] expected tables [P, {}], got {cos:?} and {sin:?}",
-        shape[3] / 2
-    );
-    assert!(!cos.requires_grad() && !sin.requires_grad(), "[rope] expected tables that take no gradient");
-    assert!(
-        positions.dtype() == DType::U32 && *positions.shape() == shape[..2],
-        "[rope] expected u32 positions {:?}, got {positions:?}",
-        &shape[..2]
-    );
-    let tables = [cos.whole(), sin.whole(), positions.whole()];
+    let tables = tables("rope", x, cos, sin, positions);
     rotate(x, &tables, 1.0).with_rule("rope", [x], move |g, _| [Some(rotate(g, &tables, -1.0))])
 }
 
-fn rotate(x: &Tensor, [cos, sin, positions]: &[Tensor; 3], direction: f32) -> Tensor {
+/// The tables and the positions as kernels read them, once they are found to fit x.
+#[track_caller]
+pub(super) fn tables(name: &str, x: &Tensor, cos: &Tensor, sin: &Tensor, positions: &Tensor) -> [Tensor; 3] {
+    let shape = x.shape();
+    assert!(
+        x.dtype() == DType::F32 && shape.len() == 4 && shape[3].is_multiple_of(2),
+        "[{name}] expected f32 [B, T, H, D] with an even D, got {x:?}"
+    );
+    assert!(
+        cos.rank() == 2 && cos.size(1) == shape[3] / 2 && cos.size(0) > 0 && cos.shape() == sin.shape(),
+        "[{name}] expected tables [P, {}], got {cos:?} and {sin:?}",
+        shape[3] / 2
+    );
+    assert!(!cos.requires_grad() && !sin.requires_grad(), "[{name}] expected tables that take no gradient");
+    assert!(
+        positions.dtype() == DType::U32 && *positions.shape() == shape[..2],
+        "[{name}] expected u32 positions {:?}, got {positions:?}",
+        &shape[..2]
+    );
+    [cos.whole(), sin.whole(), positions.whole()]
+}
+
+/// x with each pair turned by its angle, times `direction`.
+pub(super) fn rotate(x: &Tensor, [cos, sin, positions]: &[Tensor; 3], direction: f32) -> Tensor {
     let params = Params {
         view: View::new(x.layout()),
         pairs: x.elements() as u32 / 2,
@@ -112,31 +119,44 @@ impl Kernel for Rope {
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, cos, sin, positions, y) = (io.real(0), io.real(1), io.real(2), io.u32(3), io.real_mut(4));
         let (heads, half, step) = (p.heads as usize, p.half as usize, p.view.step());
-        let direction = R::from_f32(p.direction);
+        let angles = Angles { cos, sin, positions, half, direction: R::from_f32(p.direction) };
         parallel::rows(y, heads * 2 * half, 1, #[inline(always)] |first, _, chunk| {
             for (token, y) in chunk.chunks_exact_mut(heads * 2 * half).enumerate() {
-                let position = positions[first + token] as usize;
-                assert!(position < p.table_rows as usize, "[rope] expected positions below {}, got {position}", p.table_rows);
-                let (cos, sin) = (&cos[position * half..][..half], &sin[position * half..][..half]);
                 for (head, y) in y.chunks_exact_mut(2 * half).enumerate() {
                     let x = &x[p.view.row_start((first + token) * heads + head)..];
-                    let (low, high) = y.split_at_mut(half);
                     match step {
-                        1 => low.copy_from_slice(&x[..half]),
-                        _ => low.iter_mut().enumerate().for_each(|(i, low)| *low = x[i * step]),
+                        1 => y.copy_from_slice(&x[..2 * half]),
+                        _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = x[i * step]),
                     }
-                    match step {
-                        1 => high.copy_from_slice(&x[half..2 * half]),
-                        _ => high.iter_mut().enumerate().for_each(|(i, high)| *high = x[(half + i) * step]),
-                    }
-                    for ((low, high), (&cos, &sin)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
-                        let (a, b, sin) = (*low, *high, direction * sin);
-                        *low = a * cos - b * sin;
-                        *high = b * cos + a * sin;
-                    }
+                    angles.turn(first + token, y);
                 }
             }
         });
+    }
+}
+
+/// What heads are turned by on the CPU.
+pub(super) struct Angles<'a, R> {
+    pub cos: &'a [R],
+    pub sin: &'a [R],
+    pub positions: &'a [u32],
+    pub half: usize,
+    pub direction: R,
+}
+
+impl<R: Real> Angles<'_, R> {
+    /// Turns a head of this token.
+    #[inline(always)]
+    pub fn turn(&self, token: usize, head: &mut [R]) {
+        let (position, table_rows) = (self.positions[token] as usize, self.cos.len() / self.half);
+        assert!(position < table_rows, "[rope] expected positions below {table_rows}, got {position}");
+        let rows = [self.cos, self.sin].map(|table| &table[position * self.half..][..self.half]);
+        let (low, high) = head.split_at_mut(self.half);
+        for ((low, high), (&cos, &sin)) in low.iter_mut().zip(high).zip(rows[0].iter().zip(rows[1])) {
+            let (a, b, sin) = (*low, *high, self.direction * sin);
+            *low = a * cos - b * sin;
+            *high = b * cos + a * sin;
+        }
     }
 }
 

@@ -59,13 +59,14 @@ impl Attention {
             let y = projection.forward(x, tuning);
             y.reshape([x.size(0), x.size(1), y.last_size() / self.head_dim, self.head_dim])
         };
-        let (mut query, mut key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
-        if let Some((query_norm, key_norm)) = &self.norms {
-            query = query_norm.forward(&query);
-            key = key_norm.forward(&key);
-        }
-        let rotate = |x: &Tensor| ops::rope(x, &at.tables.cos, &at.tables.sin, &at.positions);
-        let (query, key) = (rotate(&query), rotate(&key));
+        let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
+        let Tables { cos, sin, .. } = &at.tables;
+        let rotate = |x: &Tensor, norm: Option<&RmsNorm>| match norm {
+            Some(norm) => norm.forward_rotated(x, cos, sin, &at.positions),
+            None => ops::rope(x, cos, sin, &at.positions),
+        };
+        let (query_norm, key_norm) = self.norms.as_ref().map(|(query, key)| (query, key)).unzip();
+        let (query, key) = (rotate(&query, query_norm), rotate(&key, key_norm));
         let (key, value) = tuning.key_value(self.layer, key, value);
         let (key, value) = match cache {
             Some(cache) => cache.extend(self.layer, &key, &value),

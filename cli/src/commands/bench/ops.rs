@@ -64,6 +64,7 @@ fn of_model(s: &Sizes) -> Vec<Workload> {
     all.extend(both_ways(|| mul(model)));
     all.extend(both_ways(|| row_op("dropout", "dropout", model, |x| ops::dropout(x, Philox::new(7), 0.1))));
     all.extend(both_ways(|| rope(tokens, heads, head_dim)));
+    all.extend(both_ways(|| rms_norm_rope(tokens, heads, head_dim)));
     all.extend(losses(tokens, hidden, vocabulary));
     all.extend(embedding(tokens, hidden, vocabulary));
     all.extend(optimisers([inside, hidden]));
@@ -155,6 +156,14 @@ fn rope(tokens: usize, heads: usize, head_dim: usize) -> Workload {
     let table = || Input::given([tokens, head_dim / 2], DType::F32);
     let inputs = [Input::learnt(shape), table(), table(), Input::counting([1, tokens])];
     Workload::new("rope", "rope", of(&shape), inputs, |x| vec![ops::rope(&x[0], &x[1], &x[2], &x[3])])
+}
+
+fn rms_norm_rope(tokens: usize, heads: usize, head_dim: usize) -> Workload {
+    let shape = [1, tokens, heads, head_dim];
+    let table = || Input::given([tokens, head_dim / 2], DType::F32);
+    let inputs = [Input::learnt(shape), Input::given([head_dim], DType::F32), table(), table(), Input::counting([1, tokens])];
+    let call = |x: &[Tensor]| vec![ops::rms_norm_rope(&x[0], &x[1], 1e-5, &x[2], &x[3], &x[4])];
+    Workload::new("rms_norm_rope", "rms_norm_rope", of(&shape), inputs, call)
 }
 
 /// The gradient of a loss is computed with the loss, so both go together.

@@ -1,0 +1,3 @@
+// rms_norm_rope_grad_rows, element by element.
+#import scalars
+#import rms_norm_rope_grad_rows
