@@ -3,9 +3,6 @@
 // Rung 9 numbers its workgroups along the rows of y: by the time that the next 32 rows come to the same columns, all of b has gone
 // through the cache in between. Here the numbers run down the columns, and a workgroup is no wider than a subgroup needs: the
 // strip of b that it reads, K rows of 64 columns, is what the next one reads too.
-//
-// This is the kernel that the project uses on software adapters: `matmul_subgroup`, which adds operands that lie any way, batches
-// and an epilogue, and shares its loads among eight invocations.
 
 struct Params { m: u32, n: u32, k: u32 }
 

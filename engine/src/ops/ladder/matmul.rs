@@ -57,17 +57,19 @@ impl Kernel for LadderMatmul {
         Shader { source: "ladder/matmul_8", constants: |_| vec![], workgroups: |p| tiles(p, 16, 256) },
         Shader { source: "ladder/matmul_9", constants: |_| vec![], workgroups: |p| tiles(p, 32, 256) },
         Shader { source: "ladder/matmul_10", constants: |_| vec![], workgroups: |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1] },
+        Shader { source: "ladder/matmul_11", constants: |_| vec![], workgroups: |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1] },
     ];
     fn choose(_: &Params, _: &Traits) -> usize {
         1
     }
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
         let in_vectors = p.k.is_multiple_of(4) && p.n.is_multiple_of(4);
-        let subgroups_of_four = traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 64);
+        let subgroups_of = |count| traits.subgroups.is_some_and(|(least, most)| least >= count && most <= 64);
         match shader {
             0..=3 => true,
             4..=7 => in_vectors,
-            _ => in_vectors && subgroups_of_four,
+            8 | 9 => in_vectors && subgroups_of(4),
+            _ => in_vectors && subgroups_of(8),
         }
     }
     fn cost(p: &Params) -> Cost {
