@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ struct Executor {
     watch: Option<Watch>,
     profile: Option<Profile>,
     fuses: bool,
+    /// What [`Device::encoding_time`] says.
+    encoding: Duration,
     /// The first error; a device that failed once answers with it from then on.
     failed: Option<Error>,
 }
@@ -155,8 +158,15 @@ impl Device {
             Backend::Gpu(gpu) => gpu.largest_tensor(),
             Backend::Cpu(_) | Backend::Reference(_) => usize::MAX,
         };
-        let executor =
-            Executor { backend, slots: Slots::default(), watch: None, profile: None, fuses: !config.no_fusion, failed: None };
+        let executor = Executor {
+            backend,
+            slots: Slots::default(),
+            watch: None,
+            profile: None,
+            fuses: !config.no_fusion,
+            encoding: Duration::ZERO,
+            failed: None,
+        };
         Ok(Device(Arc::new(Inner {
             name,
             words,
@@ -238,6 +248,12 @@ impl Device {
     pub fn memory(&self) -> Memory {
         let slots = &self.executor().slots;
         Memory { in_use: slots.in_use(), peak: slots.peak(), peak_live: slots.peak_live(), reserved: slots.reserved() }
+    }
+
+    /// The time that the host has spent so far on turning commands into the driver's own and handing them over, and on waiting
+    /// for what is read back; on the CPU, on running them.
+    pub fn encoding_time(&self) -> Duration {
+        self.executor().encoding
     }
 
     /// Starts measuring [`Memory::peak`] anew.
@@ -330,7 +346,7 @@ impl Executor {
         if recording.commands.is_empty() {
             return Ok(Vec::new());
         }
-        let Executor { backend, slots, watch, profile, .. } = self;
+        let Executor { backend, slots, watch, profile, encoding, .. } = self;
         let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
         // Whoever looks at every result wants to see them all.
         if self.fuses && watch.is_none() {
@@ -345,11 +361,13 @@ impl Executor {
             Backend::Gpu(gpu) => gpu.bytes(buffer),
         });
         let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut(), profile: profile.as_mut() };
+        let begun = Instant::now();
         let downloads = match backend {
             Backend::Cpu(cpu) => cpu.execute(run),
             Backend::Reference(cpu) => cpu.execute(run),
             Backend::Gpu(gpu) => gpu.execute(run),
         }?;
+        *encoding += begun.elapsed();
         let idle = slots.take_idle();
         match backend {
             Backend::Cpu(cpu) => cpu.release(&idle),

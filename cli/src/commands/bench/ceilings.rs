@@ -20,13 +20,15 @@ const DISPATCHES: usize = 1000;
 /// # Errors
 /// What the device met.
 pub fn measure(device: &Device, compute: &Compute, about: &DeviceUnderTest, budget: Duration) -> Result<Ceilings> {
-    let (dispatch_seconds, encode_seconds) = dispatch_cost(device, budget)?;
+    let [dispatch_seconds, host_seconds, encode_seconds] = dispatch_cost(device, budget)?;
+    let on_gpu = |seconds| Some(seconds).filter(|_| !device.is_cpu());
     Ok(Ceilings {
         copy_gigabytes_per_second: copy_bandwidth(device, about, budget)? / 1e9,
         fma_tflops: fma_rate(device, budget)? / 1e12,
         matrix_tflops: matrix_rate(device, compute, budget)?.map(|rate| rate / 1e12),
         dispatch_seconds,
-        encode_seconds: Some(encode_seconds).filter(|_| !device.is_cpu()),
+        host_seconds: on_gpu(host_seconds),
+        encode_seconds: on_gpu(encode_seconds),
     })
 }
 
@@ -91,19 +93,20 @@ fn fastest(device: &Device, budget: Duration, work: impl Fn() -> Tensor) -> Resu
     Ok(times.into_iter().fold(f64::INFINITY, f64::min))
 }
 
-/// Seconds of one small dispatch among many that wait for each other, and the host's part of it.
-fn dispatch_cost(device: &Device, budget: Duration) -> Result<(f64, f64)> {
+/// Seconds of one small dispatch among many that wait for each other, the host's part of it, and what encoding has of that.
+fn dispatch_cost(device: &Device, budget: Duration) -> Result<[f64; 3]> {
     let x = ops::full(device, 1.0, [4]);
     let times = repeat(budget, || {
         device.wait()?;
+        let encoded_before = device.encoding_time();
         let begun = Instant::now();
         let last = (0..DISPATCHES).fold(x.clone(), |x, _| ops::stream(&x));
         device.flush()?;
-        let encoded = begun.elapsed().as_secs_f64();
+        let host = begun.elapsed();
+        let encoding = device.encoding_time() - encoded_before;
         device.wait()?;
         drop(last);
-        Ok([begun.elapsed().as_secs_f64(), encoded].map(|seconds| seconds / DISPATCHES as f64))
+        Ok([begun.elapsed(), host, encoding].map(|time| time.as_secs_f64() / DISPATCHES as f64))
     })?;
-    let least = |at: usize| times.iter().map(|pair| pair[at]).fold(f64::INFINITY, f64::min);
-    Ok((least(0), least(1)))
+    Ok([0, 1, 2].map(|part| times.iter().map(|parts| parts[part]).fold(f64::INFINITY, f64::min)))
 }

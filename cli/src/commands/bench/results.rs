@@ -45,7 +45,9 @@ pub struct Ceilings {
     pub matrix_tflops: Option<f64>,
     /// One small dispatch that waits for the one before it.
     pub dispatch_seconds: f64,
-    /// The host's part of that: recording and encoding. The CPU backend encodes nothing.
+    /// The host's part of that: recording, rewriting and encoding. The CPU backend encodes nothing.
+    pub host_seconds: Option<f64>,
+    /// Encoding and submission alone.
     pub encode_seconds: Option<f64>,
 }
 
@@ -257,6 +259,7 @@ mod tests {
         fma_tflops: 1.0,
         matrix_tflops: None,
         dispatch_seconds: 1e-5,
+        host_seconds: Some(1.5e-6),
         encode_seconds: Some(1e-6),
     };
 

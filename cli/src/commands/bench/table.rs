@@ -43,7 +43,8 @@ pub fn ceilings(ceilings: &Ceilings) -> Vec<[String; 2]> {
         ("multiply-adds in f32", Some(flops_rate(ceilings.fma_tflops))),
         ("products of matrices", ceilings.matrix_tflops.map(flops_rate)),
         ("a dispatch", Some(duration(ceilings.dispatch_seconds))),
-        ("the host's part of it", ceilings.encode_seconds.map(duration)),
+        ("the host's part of it", ceilings.host_seconds.map(duration)),
+        ("of which encoding", ceilings.encode_seconds.map(duration)),
     ];
     all.into_iter().filter_map(|(name, figure)| Some([name.to_string(), figure?])).collect()
 }
