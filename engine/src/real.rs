@@ -395,4 +395,25 @@ mod tests {
         assert_eq!(Real::erf(-1e30f32), -1.0);
         assert!(Real::exp(f32::NAN).is_nan() && Real::erf(f32::NAN).is_nan());
     }
+
+    #[test]
+    fn a_product_has_the_same_bits_on_any_number_of_cores() {
+        let numbers = |count: usize| (0..count).map(|at| (at as f32 * 0.7).sin()).collect::<Vec<f32>>();
+        // Cut by columns and by rows, into pieces that come out even and not, and too narrow to be cut.
+        for [m, n, k] in [[70, 515, 100], [515, 70, 100], [300, 300, 40], [1000, 30, 100]] {
+            let (a, b) = (numbers(m * k), numbers(k * n));
+            for (a_strides, b_strides) in [([k, 1], [n, 1]), ([k, 1], [1, k]), ([1, m], [n, 1])] {
+                let product = |threads| {
+                    let mut c = vec![f32::NAN; m * n];
+                    f32::gemm([m, n, k], [0.0, 1.5], (&mut c, [n, 1]), (&a, a_strides), (&b, b_strides), threads);
+                    c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let alone = product(Threads::One);
+                for cores in [1, 2, 3, 8] {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(cores).build().unwrap();
+                    assert!(pool.install(|| product(Threads::All)) == alone, "{m} x {n} x {k} on {cores} cores");
+                }
+            }
+        }
+    }
 }
