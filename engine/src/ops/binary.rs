@@ -167,7 +167,9 @@ impl Kernel for Binary {
     const SHADERS: &'static [Shader<Params>] = &[
         Shader {
             source: "binary_strided",
-            constants: |p| vec![("OPERATION", p.operation.into())],
+            constants: |p| {
+                vec![("OPERATION", p.operation.into()), ("IN_FOURS", p.views.iter().all(View::is_in_fours).into())]
+            },
             workgroups: |p| grid(p.elements as usize, 1024),
         },
         Shader {

@@ -70,8 +70,11 @@ impl Kernel for Copy {
     type Params = CopyParams;
     const NAME: &'static str = "copy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<CopyParams>] =
-        &[Shader { source: "copy", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 1024) }];
+    const SHADERS: &'static [Shader<CopyParams>] = &[Shader {
+        source: "copy",
+        constants: |p| vec![("IN_FOURS", p.from.is_in_fours().into())],
+        workgroups: |p| grid(p.elements as usize, 1024),
+    }];
     fn cost(p: &CopyParams) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }

@@ -23,16 +23,22 @@ const LONGEST: usize = 1 << 14;
 /// The sum of all elements, as a scalar. Every element gets the gradient.
 #[track_caller]
 pub fn sum(x: &Tensor) -> Tensor {
+    let shape = x.shape();
+    total(&x.detach()).with_rule("sum", [x], move |g, _| [Some(g.expand(shape))])
+}
+
+fn total(x: &Tensor) -> Tensor {
     let elements = x.elements();
     if elements <= LONGEST {
         return sum_axis(&x.reshape([1, elements]), 1).reshape([]);
     }
     // Parts of equal length and a rest, so that the order of additions depends on the number of elements alone.
-    let parts = elements / LONGEST;
-    let flat = x.reshape([elements]);
-    let body = sum_axis(&flat.slice(0, 0..parts * LONGEST).reshape([parts, LONGEST]), 1);
-    let rest = sum_axis(&flat.slice(0, parts * LONGEST..elements).reshape([1, elements - parts * LONGEST]), 1);
-    super::add(&sum(&body), &rest.reshape([]))
+    let (parts, flat) = (elements / LONGEST, x.reshape([elements]));
+    let body = total(&sum_axis(&flat.slice(0, 0..parts * LONGEST).reshape([parts, LONGEST]), 1));
+    match elements % LONGEST {
+        0 => body,
+        rest => super::add(&body, &total(&flat.slice(0, elements - rest..elements))),
+    }
 }
 
 /// The mean of all elements, as a scalar.

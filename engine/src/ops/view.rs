@@ -49,6 +49,11 @@ impl View {
         self.inner[3] == 1 && starts.into_iter().all(|start| start.is_multiple_of(4))
     }
 
+    /// Whether rows of the last axis are of whole fours, as the shader's constant `IN_FOURS` says.
+    pub fn is_in_fours(&self) -> bool {
+        self.inner[1].is_multiple_of(4)
+    }
+
     /// Whether all its elements are the first of its buffer.
     pub fn is_one_number(&self) -> bool {
         let sizes: [u32; MAX_RANK] = self.axes(&self.sizes_outer, [self.inner[0], self.inner[1]]);
