@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::folder::Folder;
 
 /// Two ops, a forward and a backward pass each, as briefly as can be.
-const FEW: &str = "bench --device cpu --seconds 0.001 --tokens 8 --shapes 135m --filter rms_norm,silu";
+const FEW: &str = "bench --device cpu --seconds 0.001 --tokens 8 --shapes 135m --filter layer_norm,silu";
 
 #[test]
 fn the_figures_of_each_op_are_there_and_follow_from_each_other() {
@@ -15,13 +15,14 @@ fn the_figures_of_each_op_are_there_and_follow_from_each_other() {
     assert!(
         ["copy_gigabytes_per_second", "fma_tflops", "matrix_tflops", "dispatch_seconds"].iter().all(|name| ceiling(name) > 0.0)
     );
+    assert!(["host_seconds", "encode_seconds"].iter().all(|name| report["ceilings"][name].is_null()), "a CPU encodes nothing");
     assert_eq!((&report["device"]["kind"], &report["left_out"]), (&json!("cpu"), &json!([])));
     let results = report["results"].as_array().unwrap();
     let names: Vec<[&str; 3]> =
         results.iter().map(|one| ["name", "direction", "shape"].map(|key| one[key].as_str().unwrap())).collect();
     let expected = [
-        ["rms_norm", "forward", "8 x 576"],
-        ["rms_norm", "backward", "8 x 576"],
+        ["layer_norm", "forward", "8 x 576"],
+        ["layer_norm", "backward", "8 x 576"],
         ["silu", "forward", "8 x 1536"],
         ["silu", "backward", "8 x 1536"],
     ];
@@ -78,8 +79,8 @@ fn a_regression_is_found_and_what_cannot_be_compared_is_said() {
     folder.write("doctored.json", doctored.to_string());
     let run = folder.run("bench --from before.json --compare doctored.json");
     run.failed(&["1 of 3 measurements are slower than in doctored.json by more than 20 %"]);
-    assert!(run.stdout.contains("slower") && run.stdout.contains("135m rms_norm backward [8 x 576]"), "{}", run.stdout);
-    assert!(run.stdout.contains("not compared, only in the earlier run: 135m rms_norm forward [9 x 576]"), "{}", run.stdout);
+    assert!(run.stdout.contains("slower") && run.stdout.contains("135m layer_norm backward [8 x 576]"), "{}", run.stdout);
+    assert!(run.stdout.contains("not compared, only in the earlier run: 135m layer_norm forward [9 x 576]"), "{}", run.stdout);
     folder.succeeds("bench --from before.json --compare doctored.json --tolerance 20");
 
     doctored["device"]["name"] = json!("another device");
@@ -119,7 +120,7 @@ fn the_page_names_the_device_and_escapes_what_it_shows() {
     let mut report = folder.reports(&format!("{FEW} --json --report page.html"));
     let page = String::from_utf8(folder.read("page.html")).unwrap();
     assert!(page.contains(report["device"]["name"].as_str().unwrap()), "{page}");
-    assert!(page.contains("<svg") && page.contains("rms_norm") && page.ends_with("</html>\n"), "{page}");
+    assert!(page.contains("<svg") && page.contains("layer_norm") && page.ends_with("</html>\n"), "{page}");
     // Nothing is fetched, and nothing runs.
     assert!(["<script", "http:", "https:", "@import", "url("].iter().all(|word| !page.contains(word)), "{page}");
 
