@@ -1,6 +1,7 @@
-//! Devices: choosing one, and the only place that tells a CPU from a GPU.
+//! Devices: opening one, and what is recorded for it.
 
 mod cpu;
+mod executor;
 mod gpu;
 pub mod parallel;
 mod profile;
@@ -11,16 +12,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::{AnyKernel, Traits};
-use crate::passes::{self, Placement, Slots};
 use crate::recording::{BufferRef, Command, Payload, Recording};
 
+pub(crate) use executor::Run;
+use executor::{Backend, Executor};
 pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 pub(crate) use profile::Profile;
 pub use profile::Span;
@@ -53,29 +55,11 @@ struct Pending {
     upload_bytes: usize,
 }
 
-struct Executor {
-    backend: Backend,
-    slots: Slots,
-    watch: Option<Watch>,
-    profile: Option<Profile>,
-    fuses: bool,
-    /// What [`Device::encoding_time`] says.
-    encoding: Duration,
-    /// The first error; a device that failed once answers with it from then on.
-    failed: Option<Error>,
-}
-
-enum Backend {
-    Cpu(cpu::Cpu<f32>),
-    Reference(cpu::Cpu<f64>),
-    Gpu(Box<gpu::Gpu>),
-}
-
 /// How a device is opened; the default is what the program uses.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Puts sentinels round every buffer and checks them after every run: an [`Error::Rejected`] names the kernel that wrote
-    /// outside its output.
+    /// Puts sentinels round every buffer and checks them after every run: an error,
+    /// [`Rejected`](crate::Error::Rejected), names the kernel that wrote outside its output.
     pub guards: bool,
     /// Takes this shader of every kernel that has so many, instead of the one that suits the adapter.
     pub shader: Option<usize>,
@@ -128,7 +112,8 @@ impl Device {
     /// software one, or none, it takes the CPU, which is faster.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] or [`Error::NoAdapter`] where there is none such, [`Error::Open`] where the driver refuses.
+    /// [`NoDevice`](crate::Error::NoDevice) or [`NoAdapter`](crate::Error::NoAdapter) where there is none such,
+    /// [`Open`](crate::Error::Open) where the driver refuses.
     pub fn open(name: &str) -> Result<Device> {
         Device::open_with(name, &Config::default())
     }
@@ -136,45 +121,15 @@ impl Device {
     /// [`open`](Self::open), with a configuration of one's own.
     pub fn open_with(name: &str, config: &Config) -> Result<Device> {
         let mut words = Vec::new();
-        let backend = match name {
-            "cpu" => Backend::Cpu(cpu::Cpu::new(config)),
-            "reference" => Backend::Reference(cpu::Cpu::new(config)),
-            "auto" => match gpu::best_real() {
-                Some(adapter) => Backend::Gpu(Box::new(gpu::Gpu::open(adapter, config, &mut words)?)),
-                None => Backend::Cpu(cpu::Cpu::new(config)),
-            },
-            _ => Backend::Gpu(Box::new(gpu::Gpu::open(gpu::find(name)?, config, &mut words)?)),
-        };
-        let name = match &backend {
-            Backend::Cpu(_) => format!("CPU ({} threads)", rayon::current_num_threads()),
-            Backend::Reference(_) => "CPU in f64".to_string(),
-            Backend::Gpu(gpu) => gpu.name(),
-        };
-        let traits = match &backend {
-            Backend::Gpu(gpu) => Some(gpu.traits().clone()),
-            Backend::Cpu(_) | Backend::Reference(_) => None,
-        };
-        let largest_tensor = match &backend {
-            Backend::Gpu(gpu) => gpu.largest_tensor(),
-            Backend::Cpu(_) | Backend::Reference(_) => usize::MAX,
-        };
-        let executor = Executor {
-            backend,
-            slots: Slots::default(),
-            watch: None,
-            profile: None,
-            fuses: !config.no_fusion,
-            encoding: Duration::ZERO,
-            failed: None,
-        };
+        let backend = Backend::open(name, config, &mut words)?;
         Ok(Device(Arc::new(Inner {
-            name,
+            name: backend.name(),
             words,
             next_id: AtomicU64::new(1),
-            largest_tensor,
-            traits,
+            largest_tensor: backend.largest_tensor(),
+            traits: backend.traits().cloned(),
             pending: Mutex::default(),
-            executor: Mutex::new(executor),
+            executor: Mutex::new(Executor::new(backend, !config.no_fusion)),
         })))
     }
 
@@ -233,10 +188,7 @@ impl Device {
     pub fn wait(&self) -> Result<()> {
         let mut executor = self.executor();
         self.run(&mut executor, None)?;
-        match &mut executor.backend {
-            Backend::Cpu(_) | Backend::Reference(_) => Ok(()),
-            Backend::Gpu(gpu) => gpu.wait(),
-        }
+        executor.backend.wait()
     }
 
     /// A copy of what has been recorded and not yet run.
@@ -322,14 +274,7 @@ impl Device {
         if let Some(from) = download {
             recording.commands.push(Command::Download { from });
         }
-        if let Some(error) = &executor.failed {
-            return Err(error.clone());
-        }
-        let outcome = executor.run(recording);
-        if let Err(error) = &outcome {
-            executor.failed = Some(error.clone());
-        }
-        outcome
+        executor.run(recording)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -338,59 +283,6 @@ impl Device {
 
     fn executor(&self) -> MutexGuard<'_, Executor> {
         self.0.executor.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Executor {
-    fn run(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
-        if recording.commands.is_empty() {
-            return Ok(Vec::new());
-        }
-        let Executor { backend, slots, watch, profile, encoding, .. } = self;
-        let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
-        // Whoever looks at every result wants to see them all.
-        if self.fuses && watch.is_none() {
-            let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
-            recording = passes::add_in_products(recording, &reads);
-            recording = passes::fuse(recording, &reads);
-            recording = passes::settle(recording, |buffer| !slots.holds(buffer));
-        }
-        let placement = passes::place(&recording, slots, |buffer| match &*backend {
-            Backend::Cpu(cpu) => cpu.bytes(buffer),
-            Backend::Reference(cpu) => cpu.bytes(buffer),
-            Backend::Gpu(gpu) => gpu.bytes(buffer),
-        });
-        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut(), profile: profile.as_mut() };
-        let begun = Instant::now();
-        let downloads = match backend {
-            Backend::Cpu(cpu) => cpu.execute(run),
-            Backend::Reference(cpu) => cpu.execute(run),
-            Backend::Gpu(gpu) => gpu.execute(run),
-        }?;
-        *encoding += begun.elapsed();
-        let idle = slots.take_idle();
-        match backend {
-            Backend::Cpu(cpu) => cpu.release(&idle),
-            Backend::Reference(cpu) => cpu.release(&idle),
-            Backend::Gpu(gpu) => gpu.release(&idle),
-        }
-        Ok(downloads)
-    }
-}
-
-/// One recording on its way through a backend.
-pub(crate) struct Run<'a> {
-    pub recording: &'a Recording,
-    pub placement: &'a Placement,
-    pub slots: &'a Slots,
-    pub watch: Option<&'a mut Watch>,
-    pub profile: Option<&'a mut Profile>,
-}
-
-impl Run<'_> {
-    /// The slot in which the placement put a buffer.
-    pub fn slot(&self, buffer: &BufferRef) -> usize {
-        self.placement[&buffer.id]
     }
 }
 

@@ -47,7 +47,7 @@ impl Pieces {
 #[derive(Clone, Copy)]
 struct Shared<T>(T);
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code)] // columns of a row-major slice cannot be lent to threads in safe code
 // SAFETY: `gemm_for` reads from behind two of them, and writes disjoint pieces behind the third.
 unsafe impl<T> Sync for Shared<T> {}
 
@@ -59,8 +59,8 @@ impl<T: Copy> Shared<T> {
 
 macro_rules! gemm_for {
     ($name:ident, $real:ty) => {
-        /// The one place that hands slices to the `gemm` crate, which works on raw pointers.
-        #[allow(unsafe_code)]
+        /// [`Real::gemm`](super::Real::gemm). The one place that hands slices to the `gemm` crate.
+        #[allow(unsafe_code)] // that crate works on raw pointers
         pub fn $name(
             [m, n, k]: [usize; 3],
             [alpha, beta]: [$real; 2],
@@ -74,7 +74,8 @@ macro_rules! gemm_for {
             }
             let last = |rows: usize, columns: usize, strides: [usize; 2]| (rows - 1) * strides[0] + (columns - 1) * strides[1];
             assert!(last(m, n, cs) < c.len(), "[gemm] expected an output that holds {m} x {n}, got {}", c.len());
-            assert!(cs[0] >= n * cs[1] || cs[1] >= m * cs[0], "[gemm] expected an output whose elements lie apart, got {cs:?}");
+            let apart = cs[0].min(cs[1]) > 0 && (cs[0] >= n * cs[1] || cs[1] >= m * cs[0]);
+            assert!(apart, "[gemm] expected an output whose elements lie apart, got {cs:?}");
             assert!(
                 k == 0 || last(m, k, a_strides) < a.len(),
                 "[gemm] expected a left side that holds {m} x {k}, got {}",

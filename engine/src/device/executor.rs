@@ -1,0 +1,155 @@
+//! What runs recordings, and the only place that tells a CPU from a GPU.
+
+use std::time::{Duration, Instant};
+
+use super::profile::Profile;
+use super::watch::Watch;
+use super::{Config, HostBuffer, cpu, gpu};
+use crate::error::{Error, Result};
+use crate::kernel::Traits;
+use crate::passes::{self, Placement, Slots};
+use crate::recording::{BufferRef, Recording};
+
+/// A backend, and what lasts from one recording to the next.
+pub(super) struct Executor {
+    pub backend: Backend,
+    pub slots: Slots,
+    pub watch: Option<Watch>,
+    pub profile: Option<Profile>,
+    fuses: bool,
+    /// What [`Device::encoding_time`](super::Device::encoding_time) says.
+    pub encoding: Duration,
+    failed: Option<Error>,
+}
+
+pub(super) enum Backend {
+    Cpu(cpu::Cpu<f32>),
+    Reference(cpu::Cpu<f64>),
+    Gpu(Box<gpu::Gpu>),
+}
+
+impl Backend {
+    /// What [`Device::open`](super::Device::open) takes for such a name. `words` gets what there is to say of its caches.
+    pub fn open(name: &str, config: &Config, words: &mut Vec<String>) -> Result<Backend> {
+        let adapter = match name {
+            "cpu" => None,
+            "reference" => return Ok(Backend::Reference(cpu::Cpu::new(config))),
+            "auto" => gpu::best_real(),
+            _ => Some(gpu::find(name)?),
+        };
+        Ok(match adapter {
+            Some(adapter) => Backend::Gpu(Box::new(gpu::Gpu::open(adapter, config, words)?)),
+            None => Backend::Cpu(cpu::Cpu::new(config)),
+        })
+    }
+
+    pub fn name(&self) -> String {
+        match self {
+            Backend::Cpu(_) => format!("CPU ({} threads)", rayon::current_num_threads()),
+            Backend::Reference(_) => "CPU in f64".to_string(),
+            Backend::Gpu(gpu) => gpu.name(),
+        }
+    }
+
+    pub fn traits(&self) -> Option<&Traits> {
+        match self {
+            Backend::Cpu(_) | Backend::Reference(_) => None,
+            Backend::Gpu(gpu) => Some(gpu.traits()),
+        }
+    }
+
+    /// How many elements of f32 a tensor can have.
+    pub fn largest_tensor(&self) -> usize {
+        match self {
+            Backend::Cpu(_) | Backend::Reference(_) => usize::MAX,
+            Backend::Gpu(gpu) => gpu.largest_tensor(),
+        }
+    }
+
+    pub fn wait(&mut self) -> Result<()> {
+        match self {
+            Backend::Cpu(_) | Backend::Reference(_) => Ok(()),
+            Backend::Gpu(gpu) => gpu.wait(),
+        }
+    }
+
+    fn bytes(&self, buffer: &BufferRef) -> usize {
+        match self {
+            Backend::Cpu(cpu) => cpu.bytes(buffer),
+            Backend::Reference(cpu) => cpu.bytes(buffer),
+            Backend::Gpu(gpu) => gpu.bytes(buffer),
+        }
+    }
+
+    fn execute(&mut self, run: Run<'_>) -> Result<Vec<HostBuffer>> {
+        match self {
+            Backend::Cpu(cpu) => cpu.execute(run),
+            Backend::Reference(cpu) => cpu.execute(run),
+            Backend::Gpu(gpu) => gpu.execute(run),
+        }
+    }
+
+    fn release(&mut self, idle: &[usize]) {
+        match self {
+            Backend::Cpu(cpu) => cpu.release(idle),
+            Backend::Reference(cpu) => cpu.release(idle),
+            Backend::Gpu(gpu) => gpu.release(idle),
+        }
+    }
+}
+
+impl Executor {
+    pub fn new(backend: Backend, fuses: bool) -> Executor {
+        let (slots, encoding) = (Slots::default(), Duration::ZERO);
+        Executor { backend, slots, watch: None, profile: None, fuses, encoding, failed: None }
+    }
+
+    /// Rewrites a recording, places it and runs it. After the first error all that comes of it is that error.
+    pub fn run(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let outcome = self.attempt(recording);
+        self.failed = outcome.as_ref().err().cloned();
+        outcome
+    }
+
+    fn attempt(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
+        if recording.commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Executor { backend, slots, watch, profile, encoding, .. } = self;
+        let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
+        // Whoever looks at every result wants to see them all.
+        if self.fuses && watch.is_none() {
+            let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
+            recording = passes::add_in_products(recording, &reads);
+            recording = passes::fuse(recording, &reads);
+            recording = passes::settle(recording, |buffer| !slots.holds(buffer));
+        }
+        let placement = passes::place(&recording, slots, |buffer| backend.bytes(buffer));
+        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut(), profile: profile.as_mut() };
+        let begun = Instant::now();
+        let downloads = backend.execute(run)?;
+        *encoding += begun.elapsed();
+        let idle = slots.take_idle();
+        backend.release(&idle);
+        Ok(downloads)
+    }
+}
+
+/// One recording on its way through a backend.
+pub(crate) struct Run<'a> {
+    pub recording: &'a Recording,
+    pub placement: &'a Placement,
+    pub slots: &'a Slots,
+    pub watch: Option<&'a mut Watch>,
+    pub profile: Option<&'a mut Profile>,
+}
+
+impl Run<'_> {
+    /// The slot in which the placement put a buffer.
+    pub fn slot(&self, buffer: &BufferRef) -> usize {
+        self.placement[&buffer.id]
+    }
+}
