@@ -61,6 +61,21 @@ pub struct Pointwise<P> {
     pub part: fn(&P, Range<usize>) -> P,
 }
 
+/// What a kernel says of itself if it goes through its buffers, all f32, row by row: pointwise work on its result can be done as
+/// the rows come (`passes::fuse`).
+pub struct Rowwise<P> {
+    /// Rows, and elements of one in the result; whole vectors of four.
+    pub size: fn(&P) -> [usize; 2],
+    /// The binding of the result.
+    pub result: usize,
+    /// Elements of a row in each of the buffers; 0 where all rows share the whole.
+    pub strides: fn(&P) -> Vec<usize>,
+    /// The WGSL file that goes through rows by vectors and calls `store(i, value)` with every four elements of the result.
+    pub source: &'static str,
+    /// The parameters with which the twin computes so many of the rows.
+    pub part: fn(&P, usize) -> P,
+}
+
 /// What choosing among a kernel's shaders may depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Traits {
@@ -128,6 +143,8 @@ pub trait Kernel: 'static {
     }
     /// How it computes one element, if that is all it does.
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
+    /// How it writes its rows, if pointwise work can follow there.
+    const ROWWISE: Option<&'static Rowwise<Self::Params>> = None;
     /// The work it does.
     fn cost(params: &Self::Params) -> Cost;
     /// The CPU twin.
@@ -158,6 +175,8 @@ pub struct AnyKernel {
     pub workgroups: fn(&[u8], usize) -> [u32; 3],
     /// See [`Kernel::POINTWISE`].
     pub pointwise: Option<AnyPointwise>,
+    /// See [`Kernel::ROWWISE`].
+    pub rowwise: Option<AnyRowwise>,
     /// See [`Kernel::cost`].
     pub cost: fn(&[u8]) -> Cost,
     /// The parameters, to print.
@@ -185,6 +204,10 @@ impl AnyKernel {
                 workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
                 pointwise: match K::POINTWISE {
                     Some(_) => Some(AnyPointwise::of::<K>()),
+                    None => None,
+                },
+                rowwise: match K::ROWWISE {
+                    Some(_) => Some(AnyRowwise::of::<K>()),
                     None => None,
                 },
                 cost: |params| K::cost(bytemuck::from_bytes(params)),
@@ -227,6 +250,35 @@ impl AnyPointwise {
             import: pointwise::<K>().import,
             words: |params| (pointwise::<K>().words)(bytemuck::from_bytes(params)),
             part: |params, range| words(&(pointwise::<K>().part)(bytemuck::from_bytes(params), range)),
+        }
+    }
+}
+
+/// A [`Rowwise`] without its type.
+pub struct AnyRowwise {
+    /// See [`Rowwise::size`].
+    pub size: fn(&[u8]) -> [usize; 2],
+    /// See [`Rowwise::result`].
+    pub result: usize,
+    /// See [`Rowwise::strides`].
+    pub strides: fn(&[u8]) -> Vec<usize>,
+    /// See [`Rowwise::source`].
+    pub source: &'static str,
+    /// See [`Rowwise::part`].
+    pub part: fn(&[u8], usize) -> Vec<u32>,
+}
+
+impl AnyRowwise {
+    const fn of<K: Kernel>() -> AnyRowwise {
+        const fn rowwise<K: Kernel>() -> &'static Rowwise<K::Params> {
+            K::ROWWISE.expect("asked for only where there is one")
+        }
+        AnyRowwise {
+            size: |params| (rowwise::<K>().size)(bytemuck::from_bytes(params)),
+            result: rowwise::<K>().result,
+            strides: |params| (rowwise::<K>().strides)(bytemuck::from_bytes(params)),
+            source: rowwise::<K>().source,
+            part: |params, rows| words(&(rowwise::<K>().part)(bytemuck::from_bytes(params), rows)),
         }
     }
 }
@@ -293,10 +345,14 @@ impl<'a, R: Real> Io<'a, R> {
         Io { kernel, slots: Vec::with_capacity(8) }
     }
 
-    /// Of a pointwise twin.
-    pub(crate) fn of(kernel: &'static str, inputs: impl Iterator<Item = &'a [R]>, output: &'a mut [R]) -> Self {
-        let inputs = inputs.map(|input| Slot::Input(Data::Real(input)));
-        Io { kernel, slots: inputs.chain(std::iter::once(Slot::Output(DataMut::Real(output)))).collect() }
+    /// The next binding is this input.
+    pub(crate) fn push(&mut self, input: &'a [R]) {
+        self.slots.push(Slot::Input(Data::Real(input)));
+    }
+
+    /// The next binding is this output.
+    pub(crate) fn push_mut(&mut self, output: &'a mut [R]) {
+        self.slots.push(Slot::Output(DataMut::Real(output)));
     }
 
     pub(crate) fn input(&mut self, dtype: DType, bytes: &'a [u8]) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, AnyPointwise};
+use crate::kernel::{Access, AnyKernel, AnyPointwise, AnyRowwise};
 
 /// A buffer by name, or a part of one. Where it lies is decided when the recording is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -63,15 +63,11 @@ pub enum Command {
         /// Its buffers, in the order of its bindings.
         buffers: Vec<BufferRef>,
     },
-    /// Runs pointwise kernels as one: element by element, each step's result goes straight into the steps behind it.
+    /// Runs kernels as one.
     Fused {
-        /// Elements of every result.
-        elements: usize,
-        /// What is computed, in this order.
-        steps: Vec<Step>,
-        /// The steps whose results are written.
-        outputs: Vec<usize>,
-        /// What is read, then what is written.
+        /// Which.
+        chain: Chain,
+        /// The head's buffers in the order of its bindings, then what the steps read, then what they write.
         buffers: Vec<BufferRef>,
     },
     /// Brings a buffer's elements to the host.
@@ -86,7 +82,29 @@ pub enum Command {
     },
 }
 
-/// A pointwise kernel in a fused command.
+/// Pointwise kernels that run as one: element by element, each step's result goes straight into the steps behind it.
+#[derive(Clone)]
+pub struct Chain {
+    /// A kernel that writes rows, to whose elements the steps are applied as they come.
+    pub head: Option<Head>,
+    /// Elements of every result.
+    pub elements: usize,
+    /// What is computed, in this order.
+    pub steps: Vec<Step>,
+    /// The steps whose results are written.
+    pub outputs: Vec<usize>,
+}
+
+/// The kernel that a chain begins with, if not with a step.
+#[derive(Clone)]
+pub struct Head {
+    /// Which.
+    pub kernel: &'static AnyKernel,
+    /// Its parameters' bytes (in words, to be aligned).
+    pub params: Vec<u32>,
+}
+
+/// A pointwise kernel of a chain.
 #[derive(Clone)]
 pub struct Step {
     /// Which.
@@ -100,10 +118,40 @@ pub struct Step {
 /// Where a step gets a number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Value {
-    /// From one of the buffers.
+    /// From one of the buffers that the steps read.
     Buffer(usize),
+    /// From the head.
+    Head,
     /// From an earlier step.
     Step(usize),
+}
+
+impl Chain {
+    /// How it uses each of its buffers.
+    pub fn accesses(&self, buffers: usize) -> impl Iterator<Item = Access> + Clone + '_ {
+        let head = self.head_access();
+        let reads = buffers - head.len() - self.outputs.len();
+        let steps = std::iter::repeat_n(Access::Read, reads).chain(std::iter::repeat_n(Access::Write, self.outputs.len()));
+        head.iter().copied().chain(steps)
+    }
+
+    /// Its buffers: those of the head, what the steps read, and what they write.
+    pub fn split<'a, T>(&self, buffers: &'a [T]) -> [&'a [T]; 3] {
+        let (head, rest) = buffers.split_at(self.head_access().len());
+        let (reads, writes) = rest.split_at(rest.len() - self.outputs.len());
+        [head, reads, writes]
+    }
+
+    fn head_access(&self) -> &'static [Access] {
+        self.head.as_ref().map_or(&[], |head| head.kernel.access)
+    }
+}
+
+impl Head {
+    /// What its kernel says of its rows.
+    pub fn rowwise(&self) -> &'static AnyRowwise {
+        self.kernel.rowwise.as_ref().expect("only kernels that write rows are heads")
+    }
 }
 
 impl Step {
@@ -152,30 +200,16 @@ impl Command {
 
     /// Its buffers, in the order of the bindings, and how it uses each.
     pub fn accesses(&self) -> impl Iterator<Item = (Access, BufferRef)> + '_ {
-        let (access, buffers): (&[Access], &[BufferRef]) = match self {
-            Command::Upload { to, .. } => (&[Access::Write], std::slice::from_ref(to)),
-            Command::Download { from } => (&[Access::Read], std::slice::from_ref(from)),
-            Command::Dispatch { kernel, buffers, .. } => (kernel.access, buffers),
-            Command::Fused { outputs, buffers, .. } => (fused_access(buffers.len() - outputs.len(), outputs.len()), buffers),
-            Command::Free { .. } => (&[], &[]),
+        let (access, chain, buffers): (&[Access], Option<&Chain>, &[BufferRef]) = match self {
+            Command::Upload { to, .. } => (&[Access::Write], None, std::slice::from_ref(to)),
+            Command::Download { from } => (&[Access::Read], None, std::slice::from_ref(from)),
+            Command::Dispatch { kernel, buffers, .. } => (kernel.access, None, buffers),
+            Command::Fused { chain, buffers } => (&[], Some(chain), buffers),
+            Command::Free { .. } => (&[], None, &[]),
         };
-        access.iter().copied().zip(buffers.iter().copied())
+        let of_chain = chain.into_iter().flat_map(|chain| chain.accesses(buffers.len()));
+        access.iter().copied().chain(of_chain).zip(buffers.iter().copied())
     }
-}
-
-/// The accesses of a fused command that reads and writes so many buffers.
-pub(crate) fn fused_access(reads: usize, writes: usize) -> &'static [Access] {
-    const MOST: usize = 8;
-    static ACCESS: [Access; 2 * MOST] = {
-        let mut access = [Access::Read; 2 * MOST];
-        let mut at = MOST;
-        while at < 2 * MOST {
-            access[at] = Access::Write;
-            at += 1;
-        }
-        access
-    };
-    &ACCESS[MOST - reads..MOST + writes]
 }
 
 impl fmt::Debug for Command {
@@ -193,10 +227,11 @@ impl fmt::Debug for Command {
                 let params = (kernel.describe)(bytemuck::cast_slice(params));
                 write!(f, "{} {} {params}", kernel.name, buffers.join(" "))
             }
-            Command::Fused { steps, buffers, .. } => {
+            Command::Fused { chain, buffers } => {
                 let buffers: Vec<String> = buffers.iter().map(name).collect();
-                let steps: Vec<String> = steps.iter().map(|step| format!("{}{:?}", step.kernel.name, step.inputs)).collect();
-                write!(f, "fused {} {}", buffers.join(" "), steps.join("; "))
+                let head = chain.head.iter().map(|head| head.kernel.name.to_string());
+                let steps = chain.steps.iter().map(|step| format!("{}{:?}", step.kernel.name, step.inputs));
+                write!(f, "fused {} {}", buffers.join(" "), head.chain(steps).collect::<Vec<_>>().join("; "))
             }
         }
     }

@@ -43,7 +43,7 @@ fn main(
         if params.biased == 1u {
             value += bias[column];
         }
-        y[i] = value;
+        store(i, value);
         column += LANES;
     }
 }

@@ -1,3 +1,4 @@
 // norm_rows, four elements at a time.
 #import vectors
 #import norm_rows
+#import store

@@ -124,7 +124,7 @@ impl Executor {
         if self.fuses && watch.is_none() {
             let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
             recording = passes::add_in_products(recording, &reads);
-            recording = passes::fuse(recording, &reads);
+            recording = passes::fuse(passes::hoist(recording), &reads);
             recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }
         let placement = passes::place(&recording, slots, |buffer| backend.bytes(buffer));

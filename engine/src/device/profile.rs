@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Device;
 use crate::error::Result;
 use crate::kernel::Cost;
-use crate::recording::Command;
+use crate::recording::{Chain, Command};
 
 /// One dispatch as it was timed.
 #[derive(Clone, PartialEq, Debug)]
@@ -56,9 +56,11 @@ impl Span {
                 let params = bytemuck::cast_slice(params);
                 ((kernel.describe)(params), (kernel.cost)(params))
             }
-            Command::Fused { elements, steps, buffers, .. } => {
-                let names: Vec<&str> = steps.iter().map(|step| step.kernel.name).collect();
-                let flops = steps.iter().map(|step| (step.kernel.cost)(bytemuck::cast_slice(&step.params)).flops).sum();
+            Command::Fused { chain: Chain { head, elements, steps, .. }, buffers } => {
+                let head = head.iter().map(|head| (head.kernel, &head.params));
+                let kernels: Vec<_> = head.chain(steps.iter().map(|step| (step.kernel, &step.params))).collect();
+                let names: Vec<&str> = kernels.iter().map(|(kernel, _)| kernel.name).collect();
+                let flops = kernels.iter().map(|(kernel, params)| (kernel.cost)(bytemuck::cast_slice(params)).flops).sum();
                 let bytes = buffers.iter().map(|buffer| 4 * buffer.elements as u64).sum();
                 (format!("{elements} elements: {}", names.join(", ")), Cost { flops, bytes })
             }

@@ -6,7 +6,7 @@ use super::team::{self, Rows};
 use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Rowwise, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -123,6 +123,13 @@ impl Kernel for Norm {
     fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
         team::allows(p, shader, traits)
     }
+    const ROWWISE: Option<&'static Rowwise<Params>> = Some(&Rowwise {
+        size: |p| p.size().map(|size| size as usize),
+        result: 3,
+        strides: |p| vec![p.width as usize, 0, 0, p.width as usize, 2],
+        source: "norm_rows",
+        part: |p, rows| Params { rows: rows as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         Cost { flops: 4 * elements(p), bytes: 8 * (elements(p) + u64::from(p.rows)) + 4 * u64::from(p.width) }
     }

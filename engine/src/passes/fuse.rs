@@ -1,12 +1,12 @@
 //! Fuses pointwise dispatches: where one computes elements from elements that another has just computed, both become one, and
-//! what only passes between them never reaches memory.
+//! what only passes between them never reaches memory. What comes before the first may be a kernel that writes rows.
 
 use rustc_hash::FxHashSet;
 
 use super::Reads;
 use crate::dtype::DType;
-use crate::kernel::AnyKernel;
-use crate::recording::{BufferRef, Command, Recording, Step, Value};
+use crate::kernel::{Access, AnyKernel};
+use crate::recording::{BufferRef, Chain, Command, Head, Recording, Step, Value};
 
 /// Buffers that a fused dispatch may be given: what every device allows.
 const MOST_BUFFERS: usize = 8;
@@ -24,6 +24,8 @@ pub fn fuse(recording: Recording, reads: &Reads) -> Recording {
 /// Dispatches that are about to be fused, and what has to wait for them.
 #[derive(Default)]
 struct Group {
+    head: Option<Head>,
+    head_buffers: Vec<BufferRef>,
     elements: usize,
     /// What the steps read from memory.
     inputs: Vec<BufferRef>,
@@ -45,6 +47,10 @@ struct Fuser<'a> {
 
 impl Fuser<'_> {
     fn take(&mut self, command: Command) {
+        if let Some(head) = head(&command) {
+            self.close();
+            return self.group.begin(head, command);
+        }
         if let Some(step) = Candidate::of(&command) {
             if !self.group.accepts(&step) {
                 self.close();
@@ -67,7 +73,7 @@ impl Fuser<'_> {
     fn close(&mut self) {
         let mut group = std::mem::take(&mut self.group);
         let freed: FxHashSet<u64> = group.frees.iter().map(|buffer| buffer.id).collect();
-        if group.steps.len() < 2 {
+        if group.originals.len() < 2 {
             self.out.extend(group.originals);
             return self.out.extend(group.frees.into_iter().map(|buffer| Command::Free { buffer }));
         }
@@ -77,27 +83,42 @@ impl Fuser<'_> {
         };
         let outputs: Vec<usize> = (0..group.steps.len()).filter(|&step| !inside(&group.results[step])).collect();
         let written: Vec<BufferRef> = outputs.iter().map(|&step| group.results[step]).collect();
-        let mut buffers = std::mem::take(&mut group.inputs);
+        let mut buffers = std::mem::take(&mut group.head_buffers);
+        buffers.extend(&group.inputs);
         buffers.extend(&written);
         let kept = |buffer: &BufferRef| !group.results.iter().any(|result| result.id == buffer.id) || written.contains(buffer);
         let frees: Vec<Command> =
             group.frees.iter().filter(|&buffer| kept(buffer)).map(|&buffer| Command::Free { buffer }).collect();
-        self.out.push(Command::Fused { elements: group.elements, steps: group.steps, outputs, buffers });
+        let chain = Chain { head: group.head, elements: group.elements, steps: group.steps, outputs };
+        self.out.push(Command::Fused { chain, buffers });
         self.out.extend(frees);
     }
 }
 
+/// The head that a chain can have in this command.
+pub(super) fn head(command: &Command) -> Option<Head> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    let rowwise = kernel.rowwise.as_ref()?;
+    let [rows, width] = (rowwise.size)(bytemuck::cast_slice(params));
+    let strides = (rowwise.strides)(bytemuck::cast_slice(params));
+    let fits = |(buffer, &stride): (&BufferRef, &usize)| {
+        buffer.dtype == DType::F32 && (stride == 0 || buffer.elements == rows * stride)
+    };
+    let is_whole = rows > 0 && width > 0 && width.is_multiple_of(4) && buffers.iter().zip(&strides).all(fits);
+    is_whole.then(|| Head { kernel, params: params.clone() })
+}
+
 /// A dispatch that can be fused.
-struct Candidate {
+pub(super) struct Candidate {
     kernel: &'static AnyKernel,
     params: Vec<u32>,
     elements: usize,
-    inputs: Vec<BufferRef>,
-    output: BufferRef,
+    pub inputs: Vec<BufferRef>,
+    pub output: BufferRef,
 }
 
 impl Candidate {
-    fn of(command: &Command) -> Option<Candidate> {
+    pub fn of(command: &Command) -> Option<Candidate> {
         let Command::Dispatch { kernel, params, buffers } = command else { return None };
         let pointwise = kernel.pointwise.as_ref()?;
         let elements = (pointwise.elements)(bytemuck::cast_slice(params))?;
@@ -119,14 +140,29 @@ impl Candidate {
 }
 
 impl Group {
+    fn begin(&mut self, head: Head, original: Command) {
+        self.head_buffers = original.accesses().map(|(_, buffer)| buffer).collect();
+        self.elements = self.head_buffers[head.rowwise().result].elements;
+        self.head = Some(head);
+        self.originals.push(original);
+    }
+
     fn accepts(&self, candidate: &Candidate) -> bool {
-        let is_result = |buffer: &BufferRef| self.results.iter().any(|result| result.id == buffer.id);
+        let is_result = |buffer: &BufferRef| self.value(buffer).is_some();
         let new_inputs = candidate.inputs.iter().filter(|input| !is_result(input) && !self.inputs.contains(input)).count();
         self.is_empty()
             || candidate.elements == self.elements
                 && candidate.inputs.iter().any(is_result)
-                && self.inputs.len() + new_inputs + self.results.len() < MOST_BUFFERS
+                && self.head_buffers.len() + self.inputs.len() + new_inputs + self.results.len() < MOST_BUFFERS
                 && self.steps.len() < MOST_STEPS
+                && self.head_buffers.iter().all(|buffer| buffer.id != candidate.output.id)
+    }
+
+    /// What a step is given that reads this buffer, if it is a result of the group's.
+    fn value(&self, buffer: &BufferRef) -> Option<Value> {
+        let step = self.results.iter().position(|result| result.id == buffer.id).map(Value::Step);
+        let result = self.head.as_ref().map(|head| self.head_buffers[head.rowwise().result]);
+        step.or_else(|| result.filter(|result| result.id == buffer.id).map(|_| Value::Head))
     }
 
     fn add(&mut self, candidate: Candidate, original: Command) {
@@ -134,10 +170,10 @@ impl Group {
         let inputs = candidate
             .inputs
             .iter()
-            .map(|input| match self.results.iter().position(|result| result.id == input.id) {
-                Some(step) => {
+            .map(|input| match self.value(input) {
+                Some(value) => {
                     *self.reads.entry(input.id).or_default() += 1;
-                    Value::Step(step)
+                    value
                 }
                 None => Value::Buffer(self.inputs.iter().position(|known| known == input).unwrap_or_else(|| {
                     self.inputs.push(*input);
@@ -151,17 +187,19 @@ impl Group {
     }
 
     fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.originals.is_empty()
     }
 
     fn touches(&self, buffer: &BufferRef) -> bool {
-        self.inputs.iter().chain(&self.results).any(|touched| touched.id == buffer.id)
+        self.head_buffers.iter().chain(&self.inputs).chain(&self.results).any(|touched| touched.id == buffer.id)
     }
 
     /// Whether a command that was recorded after the group may not run before it.
     fn is_in_the_way_of(&self, command: &Command) -> bool {
-        let reads_a_result = command.reads().any(|buffer| self.results.iter().any(|result| result.id == buffer.id));
-        reads_a_result || command.writes().any(|buffer| self.touches(&buffer))
+        let head_writes = self.head.iter().flat_map(|head| head.kernel.access.iter().zip(&self.head_buffers));
+        let of_head = head_writes.filter(|(access, _)| **access != Access::Read).map(|(_, buffer)| buffer);
+        let results: Vec<u64> = of_head.chain(&self.results).map(|buffer| buffer.id).collect();
+        command.reads().any(|buffer| results.contains(&buffer.id)) || command.writes().any(|buffer| self.touches(&buffer))
     }
 }
 
@@ -182,7 +220,7 @@ mod tests {
 
     fn steps(recording: &Recording) -> Vec<usize> {
         let count = |command: &Command| match command {
-            Command::Fused { steps, .. } => Some(steps.len()),
+            Command::Fused { chain, .. } => Some(usize::from(chain.head.is_some()) + chain.steps.len()),
             Command::Dispatch { .. } => Some(1),
             _ => None,
         };
@@ -212,10 +250,10 @@ mod tests {
         let read_by_another = ops::matmul(&ops::neg(&y), &y);
         let fused = fused(&device);
         assert_eq!(steps(&fused), [3, 1], "{fused:?}");
-        let Some(Command::Fused { outputs, .. }) = fused.commands.iter().find(|c| matches!(c, Command::Fused { .. })) else {
+        let Some(Command::Fused { chain, .. }) = fused.commands.iter().find(|c| matches!(c, Command::Fused { .. })) else {
             panic!()
         };
-        assert_eq!(*outputs, [0, 1, 2], "{fused:?}");
+        assert_eq!(chain.outputs, [0, 1, 2], "{fused:?}");
         drop((middle, read_by_another));
     }
 
@@ -228,6 +266,48 @@ mod tests {
         let z = ops::add(&y, &x);
         assert_eq!(steps(&fused(&device)), [1, 1]);
         assert!((z.to_vec().unwrap()[0] - 1f32.exp()).abs() < 1e-6, "the exponential of what x was, plus 0");
+    }
+
+    #[test]
+    fn dropouts_of_a_norm_are_one_dispatch_with_it() {
+        let device = Device::cpu();
+        let x = device.tensor(&[0.5; 64], [8, 8]);
+        let results = behind_a_norm(&x, &device.tensor(&[1.0; 8], [8]));
+        assert_eq!(steps(&fused(&device)), [4, 1]);
+        drop(results);
+    }
+
+    /// Three dropouts of a norm's result, which something else reads too.
+    fn behind_a_norm(x: &Tensor, weight: &Tensor) -> Vec<Tensor> {
+        let y = ops::rms_norm(x, weight, 1e-5);
+        let mut results: Vec<Tensor> = (0..3).map(|stream| ops::dropout(&y, Philox::new(stream), 0.25)).collect();
+        results.push(ops::matmul(&y.transpose(), &y));
+        results
+    }
+
+    #[test]
+    fn fused_and_unfused_norms_agree_on_every_device() {
+        for name in device_names() {
+            // Rows that are vectors or not, few and many of a chunk and of a team.
+            for shape in [[1, 4], [3, 6], [3, 64], [130, 8], [5, 1000], [37, 4100]] {
+                let run = |config: &Config| {
+                    let device = Device::open_with(name, config).unwrap();
+                    let tensor = |shape: &[usize], seed: u64| {
+                        let count: usize = shape.iter().product();
+                        let values: Vec<f32> = (0..count).map(|at| Philox::new(seed).normal(at as u64)).collect();
+                        device.tensor(&values, shape)
+                    };
+                    let results = behind_a_norm(&tensor(&shape, 1), &tensor(&shape[1..], 2));
+                    results[..3].iter().map(|result| result.to_vec().unwrap()).collect::<Vec<_>>()
+                };
+                let (fused, unfused) =
+                    (run(&Config::default()), run(&Config { no_fusion: true, guards: true, ..Config::default() }));
+                for (a, b) in fused.iter().flatten().zip(unfused.iter().flatten()) {
+                    // The compiler may contract other products and sums into fused ones.
+                    assert!((a - b).abs() <= 4e-6 * b.abs().max(1.0), "{name}, {shape:?}: {a} and {b}");
+                }
+            }
+        }
     }
 
     /// A chain with everything in it: one number for all elements, dropout, a value used twice, a result that is kept.

@@ -3,6 +3,7 @@
 mod add;
 mod dead;
 mod fuse;
+mod hoist;
 mod place;
 mod settle;
 
@@ -13,6 +14,7 @@ use crate::recording::{Command, Recording};
 pub use add::add_in_products;
 pub use dead::drop_dead;
 pub use fuse::fuse;
+pub use hoist::hoist;
 pub use place::{Placement, Slots, place};
 pub use settle::settle;
 

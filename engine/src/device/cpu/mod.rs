@@ -88,9 +88,8 @@ impl<R: RunTwin> Cpu<R> {
                 Command::Dispatch { kernel, params, .. } => {
                     self.dispatch(&mut run, command, |io| R::run_twin(kernel, bytemuck::cast_slice(params), io))?;
                 }
-                Command::Fused { elements, steps, outputs, buffers } => {
-                    let reads = buffers.len() - outputs.len();
-                    self.dispatch(&mut run, command, |io| fused::run(*elements, steps, outputs, io, reads))?;
+                Command::Fused { chain, buffers } => {
+                    self.dispatch(&mut run, command, |io| fused::run(chain, io, buffers.len()))?;
                 }
                 Command::Download { from } => downloads.push(self.download(&run, from)),
                 Command::Free { .. } => {}

@@ -2,67 +2,109 @@
 
 use std::fmt::Write;
 
-use crate::recording::{BufferRef, Step, Value};
+use crate::kernel::{Constants, Traits, grid};
+use crate::recording::{BufferRef, Chain, Head, Value};
 
-/// Invocations of a workgroup, each with four elements.
-pub(super) const INVOCATIONS: usize = 256;
+/// Invocations of a workgroup, each with four elements, of a chain without a head.
+const INVOCATIONS: usize = 256;
 
-/// Everything that the text of a fused shader depends on.
+/// Everything that the text of a fused shader depends on, and its constants.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
+    /// The head by its kernel's address, and the values of its constants.
+    head: Option<(usize, Vec<u64>)>,
     /// Kernel (by address), function and inputs of each step.
     steps: Vec<(usize, u32, Vec<Value>)>,
     outputs: Vec<usize>,
-    /// Which of the buffers that are read hold one number for all elements.
+    /// Which of the buffers that the steps read hold one number for all elements.
     numbers: Vec<bool>,
 }
 
 impl Shape {
-    pub fn of(elements: usize, steps: &[Step], outputs: &[usize], buffers: &[BufferRef]) -> Shape {
-        let step = |step: &Step| {
-            let function = (step.pointwise().function)(bytemuck::cast_slice(&step.params));
-            (std::ptr::from_ref(step.kernel) as usize, function, step.inputs.clone())
-        };
-        let read = &buffers[..buffers.len() - outputs.len()];
+    pub fn of(chain: &Chain, buffers: &[BufferRef], traits: &Traits) -> Shape {
+        let [_, read, _] = chain.split(buffers);
         Shape {
-            steps: steps.iter().map(step).collect(),
-            outputs: outputs.to_vec(),
-            numbers: read.iter().map(|buffer| buffer.elements == 1 && elements != 1).collect(),
+            head: chain.head.as_ref().map(|head| {
+                let constants = constants(head, traits).into_iter().map(|(_, value)| value.to_bits());
+                (std::ptr::from_ref(head.kernel) as usize, constants.collect())
+            }),
+            steps: chain
+                .steps
+                .iter()
+                .map(|step| {
+                    let function = (step.pointwise().function)(bytemuck::cast_slice(&step.params));
+                    (std::ptr::from_ref(step.kernel) as usize, function, step.inputs.clone())
+                })
+                .collect(),
+            outputs: chain.outputs.clone(),
+            numbers: read.iter().map(|buffer| buffer.elements == 1 && chain.elements != 1).collect(),
         }
     }
 }
 
-/// The uniform block: the number of elements, and four words a step.
-pub(super) fn params(elements: usize, steps: &[Step]) -> impl Iterator<Item = u32> + '_ {
-    let words = steps.iter().flat_map(|step| (step.pointwise().words)(bytemuck::cast_slice(&step.params)));
-    [elements as u32, 0, 0, 0].into_iter().chain(words)
+/// The head's shader, of those that it would choose among on its own.
+fn shader(head: &Head, traits: &Traits) -> usize {
+    (head.kernel.choose)(bytemuck::cast_slice(&head.params), traits)
+}
+
+/// The head's constants.
+fn constants(head: &Head, traits: &Traits) -> Constants {
+    (head.kernel.constants)(bytemuck::cast_slice(&head.params), shader(head, traits))
+}
+
+/// Values for the constants of a chain's shader.
+pub(super) fn constants_of(chain: &Chain, traits: &Traits) -> Constants {
+    chain.head.as_ref().map(|head| constants(head, traits)).unwrap_or_default()
+}
+
+/// How many workgroups to start.
+pub(super) fn workgroups(chain: &Chain, traits: &Traits) -> [u32; 3] {
+    match &chain.head {
+        Some(head) => (head.kernel.workgroups)(bytemuck::cast_slice(&head.params), shader(head, traits)),
+        None => grid(chain.elements.div_ceil(4), INVOCATIONS),
+    }
+}
+
+/// The uniform block: four words a step, then the parameters of the head, or the number of elements.
+pub(super) fn params(chain: &Chain) -> impl Iterator<Item = u32> + '_ {
+    let words = chain.steps.iter().flat_map(|step| (step.pointwise().words)(bytemuck::cast_slice(&step.params)));
+    let elements = chain.head.is_none().then_some(chain.elements as u32);
+    words.chain(chain.head.iter().flat_map(|head| head.params.iter().copied())).chain(elements)
 }
 
 /// Words of that block.
-pub(super) fn params_words(steps: &[Step]) -> usize {
-    4 + 4 * steps.len()
+pub(super) fn params_words(chain: &Chain) -> usize {
+    4 * chain.steps.len() + chain.head.as_ref().map_or(1, |head| head.params.len())
 }
 
 /// The WGSL text of a fused command.
-pub(super) fn text(shape: &Shape, steps: &[Step]) -> String {
-    let reads = shape.numbers.len();
-    let mut text = String::from("#import common\n");
-    let mut imports: Vec<&str> = steps.iter().filter_map(|step| step.pointwise().import).collect();
+///
+/// # Errors
+/// If a shader that it needs does not exist.
+pub(super) fn text(shape: &Shape, chain: &Chain) -> Result<String, wgtune_shaders::Missing> {
+    let mut text = String::new();
+    let mut imports: Vec<&str> = chain.steps.iter().filter_map(|step| step.pointwise().import).collect();
     imports.sort_unstable();
     imports.dedup();
-    imports.iter().for_each(|import| line(&mut text, format_args!("#import {import}")));
-    line(&mut text, format_args!("struct Params {{ elements: u32, steps: array<vec4<u32>, {}> }}", steps.len()));
-    line(&mut text, format_args!("@group(1) @binding(0) var<uniform> params: Params;"));
-    for (binding, &is_number) in shape.numbers.iter().enumerate() {
-        let element = if is_number { "f32" } else { "vec4<f32>" };
-        line(&mut text, format_args!("@group(0) @binding({binding}) var<storage, read> x{binding}: array<{element}>;"));
+    let rows = chain.head.as_ref().map(|head| ["vectors", head.rowwise().source]);
+    for import in rows.iter().flatten().chain(&["common"]).chain(&imports) {
+        line(&mut text, format_args!("#import {import}"));
     }
-    for step in &shape.outputs {
-        let binding = reads + shape.outputs.iter().position(|output| output == step).unwrap_or_default();
+    let first = chain.head.as_ref().map_or(0, |head| head.kernel.access.len());
+    for (at, &is_number) in shape.numbers.iter().enumerate() {
+        let (binding, element) = (first + at, if is_number { "f32" } else { "vec4<f32>" });
+        line(&mut text, format_args!("@group(0) @binding({binding}) var<storage, read> x{at}: array<{element}>;"));
+    }
+    for (at, step) in shape.outputs.iter().enumerate() {
+        let binding = first + shape.numbers.len() + at;
         line(&mut text, format_args!("@group(0) @binding({binding}) var<storage, read_write> y{step}: array<vec4<f32>>;"));
     }
-    text.push_str(
-        "@compute @workgroup_size(256)
+    match &chain.head {
+        Some(_) => text.push_str("fn store(i: u32, head: vec4<f32>) {\n    y[i] = head;\n"),
+        None => text.push_str(
+            "struct Params { elements: u32 }
+@group(1) @binding(0) var<uniform> params: Params;
+@compute @workgroup_size(256)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -73,16 +115,18 @@ fn main(
         return;
     }
 ",
-    );
-    for (binding, &is_number) in shape.numbers.iter().enumerate() {
-        let value = if is_number { format!("vec4(x{binding}[0])") } else { format!("x{binding}[i]") };
-        line(&mut text, format_args!("    let b{binding} = {value};"));
+        ),
     }
-    for (at, ((_, function, inputs), step)) in shape.steps.iter().zip(steps).enumerate() {
+    for (at, &is_number) in shape.numbers.iter().enumerate() {
+        let value = if is_number { format!("vec4(x{at}[0])") } else { format!("x{at}[i]") };
+        line(&mut text, format_args!("    let b{at} = {value};"));
+    }
+    for (at, ((_, function, inputs), step)) in shape.steps.iter().zip(&chain.steps).enumerate() {
         let mut expression = (step.pointwise().expression)(*function).replace('#', &format!("params.steps[{at}]"));
         for (input, value) in inputs.iter().enumerate() {
             let name = match value {
-                Value::Buffer(binding) => format!("b{binding}"),
+                Value::Buffer(at) => format!("b{at}"),
+                Value::Head => "head".to_string(),
                 Value::Step(step) => format!("s{step}"),
             };
             expression = expression.replace(&format!("${input}"), &name);
@@ -93,7 +137,9 @@ fn main(
         line(&mut text, format_args!("    y{step}[i] = s{step};"));
     }
     text.push_str("}\n");
-    text
+    // The steps' words come before whatever parameters there are: an array begins at a multiple of its elements' size.
+    let steps = format!("struct Params {{ steps: array<vec4<u32>, {}>,", chain.steps.len());
+    Ok(wgtune_shaders::expand(&text)?.replacen("struct Params {", &steps, 1))
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

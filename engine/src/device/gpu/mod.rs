@@ -116,9 +116,9 @@ impl Gpu {
                     self.dispatch(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
                     offset += Params::stride(&self.driver, params.len());
                 }
-                Command::Fused { steps, .. } => {
+                Command::Fused { chain, .. } => {
                     self.dispatch(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
-                    offset += Params::stride(&self.driver, fused::params_words(steps));
+                    offset += Params::stride(&self.driver, fused::params_words(chain));
                 }
                 Command::Download { from } => {
                     let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
@@ -168,7 +168,7 @@ impl Gpu {
                 return Err(self.driver.rejected(kernel.name, reason));
             }
         }
-        let (ready, buffers) = self.pipelines.of_command(&self.driver, command, shader)?;
+        let (ready, buffers) = self.pipelines.of_command(&self.driver, &self.traits, command, shader)?;
         let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
         let group = self.bindings.group(&self.driver, &ready, &spans);
         let encode = |pass: &mut wgpu::ComputePass<'static>| ready.encode(pass, group, self.params.group(), offset);

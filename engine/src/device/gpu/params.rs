@@ -19,8 +19,8 @@ impl Params {
         for command in &recording.commands {
             match command {
                 Command::Dispatch { params, .. } => self.bytes.extend_from_slice(bytemuck::cast_slice(params)),
-                Command::Fused { elements, steps, .. } => {
-                    fused::params(*elements, steps).for_each(|word| self.bytes.extend_from_slice(&word.to_le_bytes()));
+                Command::Fused { chain, .. } => {
+                    fused::params(chain).for_each(|word| self.bytes.extend_from_slice(&word.to_le_bytes()));
                 }
                 _ => {}
             }

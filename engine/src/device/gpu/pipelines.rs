@@ -7,8 +7,8 @@ use std::collections::hash_map::Entry;
 use super::driver::Driver;
 use super::fused;
 use crate::error::Result;
-use crate::kernel::{Access, AnyKernel, grid};
-use crate::recording::{BufferRef, Command, Step, fused_access};
+use crate::kernel::{Access, AnyKernel, Traits};
+use crate::recording::{BufferRef, Chain, Command};
 
 /// The most bytes of parameters a kernel may have.
 pub(super) const PARAMS_BYTES: u64 = 512;
@@ -91,6 +91,7 @@ impl Pipelines {
     pub fn of_command<'a>(
         &'a mut self,
         driver: &Driver,
+        traits: &Traits,
         command: &'a Command,
         shader: usize,
     ) -> Result<(Ready<'a>, &'a [BufferRef])> {
@@ -98,9 +99,7 @@ impl Pipelines {
             Command::Dispatch { kernel, params, buffers } => {
                 Ok((self.ready(driver, kernel, bytemuck::cast_slice(params), shader)?, buffers))
             }
-            Command::Fused { elements, steps, outputs, buffers } => {
-                Ok((self.ready_fused(driver, *elements, steps, outputs, buffers)?, buffers))
-            }
+            Command::Fused { chain, buffers } => Ok((self.ready_fused(driver, traits, chain, buffers)?, buffers)),
             _ => unreachable!("only dispatches are dispatched"),
         }
     }
@@ -119,7 +118,7 @@ impl Pipelines {
         }
         let workgroups = (kernel.workgroups)(params, shader);
         check_workgroups(driver, kernel.name, workgroups)?;
-        let (signature, source) = (signature(kernel.access), (kernel.source)(shader));
+        let (signature, source) = (signature(kernel.access.iter().copied()), (kernel.source)(shader));
         let layout = &self.layouts[&signature].buffers;
         Ok(Ready { pipeline: &self.compiled[&self.key], layout, signature, workgroups, source })
     }
@@ -127,22 +126,20 @@ impl Pipelines {
     fn ready_fused(
         &mut self,
         driver: &Driver,
-        elements: usize,
-        steps: &[Step],
-        outputs: &[usize],
+        traits: &Traits,
+        chain: &Chain,
         buffers: &[BufferRef],
     ) -> Result<Ready<'_>> {
-        let (access, source) = (fused_access(buffers.len() - outputs.len(), outputs.len()), "fused");
-        let shape = fused::Shape::of(elements, steps, outputs, buffers);
+        let (access, source) = (chain.accesses(buffers.len()), "fused");
+        let shape = fused::Shape::of(chain, buffers, traits);
         if !self.fused.contains_key(&shape) {
-            let text = wgtune_shaders::expand(&fused::text(&shape, steps));
-            let text = text.map_err(|missing| driver.rejected(source, missing.to_string()))?;
+            let text = fused::text(&shape, chain).map_err(|missing| driver.rejected(source, missing.to_string()))?;
             let module = compile_text(&driver.device, source, text, self.checked);
             driver.check(source)?;
-            let pipeline = self.pipeline(driver, source, access, &module, &[])?;
+            let pipeline = self.pipeline(driver, source, access.clone(), &module, &fused::constants_of(chain, traits))?;
             self.fused.insert(shape.clone(), pipeline);
         }
-        let workgroups = grid(elements.div_ceil(4), fused::INVOCATIONS);
+        let workgroups = fused::workgroups(chain, traits);
         check_workgroups(driver, source, workgroups)?;
         let signature = signature(access);
         let layout = &self.layouts[&signature].buffers;
@@ -168,18 +165,18 @@ impl Pipelines {
             self.modules.insert(source, module);
         }
         let module = self.modules[source].clone();
-        self.pipeline(driver, kernel.name, kernel.access, &module, constants)
+        self.pipeline(driver, kernel.name, kernel.access.iter().copied(), &module, constants)
     }
 
     fn pipeline(
         &mut self,
         driver: &Driver,
         name: &str,
-        access: &[Access],
+        access: impl Iterator<Item = Access> + Clone,
         module: &wgpu::ShaderModule,
         constants: &[(&'static str, f64)],
     ) -> Result<wgpu::ComputePipeline> {
-        let layout = match self.layouts.entry(signature(access)) {
+        let layout = match self.layouts.entry(signature(access.clone())) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Layout::new(driver, name, access, &self.params_layout)?),
         };
@@ -209,20 +206,24 @@ fn check_workgroups(driver: &Driver, name: &str, workgroups: [u32; 3]) -> Result
 }
 
 /// A bit for each buffer, set where the kernel writes it, behind a leading one.
-fn signature(access: &[Access]) -> u64 {
-    access.iter().fold(1, |bits, access| bits << 1 | u64::from(*access != Access::Read))
+fn signature(access: impl Iterator<Item = Access>) -> u64 {
+    access.fold(1, |bits, access| bits << 1 | u64::from(access != Access::Read))
 }
 
 impl Layout {
-    fn new(driver: &Driver, name: &str, access: &[Access], params_layout: &wgpu::BindGroupLayout) -> Result<Layout> {
+    fn new(
+        driver: &Driver,
+        name: &str,
+        access: impl Iterator<Item = Access>,
+        params_layout: &wgpu::BindGroupLayout,
+    ) -> Result<Layout> {
         let entries: Vec<_> = access
-            .iter()
             .enumerate()
             .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
                 binding: binding as u32,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                    ty: wgpu::BufferBindingType::Storage { read_only: access == Access::Read },
                     has_dynamic_offset: false,
                     min_binding_size: None,
                 },

@@ -103,7 +103,7 @@ impl Gpu {
         let mut profile = Profile::default();
         // The first one may compile, and warms caches.
         for dispatch in 0..=REPETITIONS {
-            let (ready, buffers) = self.pipelines.of_command(&self.driver, command, shader)?;
+            let (ready, buffers) = self.pipelines.of_command(&self.driver, &self.traits, command, shader)?;
             let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();
             let group = self.bindings.group(&self.driver, &ready, &spans);
             let span = Span::of(command, ready.source);
