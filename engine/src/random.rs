@@ -35,26 +35,36 @@ impl Philox {
 
     /// The four words of each of `N` consecutive counters.
     #[inline(always)]
-    pub(crate) fn blocks<const N: usize>(&self, first: u32) -> [[u32; N]; 4] {
-        self.rounds([std::array::from_fn(|i| first.wrapping_add(i as u32)), [0; N], [0; N], [0; N]])
+    pub(crate) fn blocks<const N: usize>(&self, first: u32) -> [[u32; 4]; N] {
+        let mut counters = [[0; N]; 4];
+        for (i, counter) in counters[0].iter_mut().enumerate() {
+            *counter = first.wrapping_add(i as u32);
+        }
+        let words = self.rounds(counters);
+        let mut blocks = [[0; 4]; N];
+        for (i, block) in blocks.iter_mut().enumerate() {
+            *block = [words[0][i], words[1][i], words[2][i], words[3][i]];
+        }
+        blocks
     }
 
-    /// The ten rounds on `N` counters side by side, so that vector instructions can hold them.
+    /// The ten rounds on `N` counters, each on its own from first to last, so that vector instructions keep many in registers.
     #[inline(always)]
     fn rounds<const N: usize>(&self, mut counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
-        let [mut k0, mut k1] = self.key;
-        for _ in 0..10 {
-            let [c0, c1, c2, c3] = &mut counters;
-            for (((c0, c1), c2), c3) in c0.iter_mut().zip(c1).zip(c2).zip(c3) {
-                let p0 = u64::from(*c0) * 0xD251_1F53;
-                let p1 = u64::from(*c2) * 0xCD9E_8D57;
-                *c0 = (p1 >> 32) as u32 ^ *c1 ^ k0;
-                *c1 = p1 as u32;
-                *c2 = (p0 >> 32) as u32 ^ *c3 ^ k1;
-                *c3 = p0 as u32;
+        for i in 0..N {
+            let [mut k0, mut k1] = self.key;
+            let [mut c0, mut c1, mut c2, mut c3] = [counters[0][i], counters[1][i], counters[2][i], counters[3][i]];
+            for _ in 0..10 {
+                let p0 = u64::from(c0) * 0xD251_1F53;
+                let p1 = u64::from(c2) * 0xCD9E_8D57;
+                c0 = (p1 >> 32) as u32 ^ c1 ^ k0;
+                c1 = p1 as u32;
+                c2 = (p0 >> 32) as u32 ^ c3 ^ k1;
+                c3 = p0 as u32;
+                k0 = k0.wrapping_add(0x9E37_79B9);
+                k1 = k1.wrapping_add(0xBB67_AE85);
             }
-            k0 = k0.wrapping_add(0x9E37_79B9);
-            k1 = k1.wrapping_add(0xBB67_AE85);
+            [counters[0][i], counters[1][i], counters[2][i], counters[3][i]] = [c0, c1, c2, c3];
         }
         counters
     }

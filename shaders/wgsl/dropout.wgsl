@@ -2,7 +2,7 @@
 #import common
 #import philox
 
-struct Params { key: vec2<u32>, elements: u32, dropped: u32, scale: f32, first_block: u32 }
+struct Params { key: vec2<u32>, dropped: u32, scale: f32, elements: u32, first_block: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -19,8 +19,8 @@ fn main(
     if first >= params.elements {
         return;
     }
-    let words = philox(params.first_block + block, params.key) >> vec4(8u);
+    let drawn = draws(params.first_block + block, params.key);
     for (var i = first; i < min(first + 4u, params.elements); i++) {
-        y[i] = select(0.0, params.scale * x[i], words[i - first] >= params.dropped);
+        y[i] = select(0.0, params.scale * x[i], drawn[i - first] >= params.dropped);
     }
 }

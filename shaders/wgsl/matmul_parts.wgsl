@@ -2,7 +2,11 @@
 #import common
 #import matmul_epilogue
 
-struct Params { elements: u32, columns: u32, parts: u32, scale: f32, has_bias: u32, has_residual: u32 }
+struct Params {
+    elements: u32, columns: u32, parts: u32,
+    scale: f32, has_bias: u32, has_residual: u32, operation: u32,
+    key_low: u32, key_high: u32, dropped: u32, kept_scale: f32,
+}
 
 @group(0) @binding(0) var<storage, read> sums: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;

@@ -23,3 +23,8 @@ fn philox(counter: u32, key: vec2<u32>) -> vec4<u32> {
     }
     return c;
 }
+
+// The numbers of 24 bits that four places draw which decide what is dropped.
+fn draws(block: u32, key: vec2<u32>) -> vec4<u32> {
+    return philox(block, key) >> vec4(8u);
+}

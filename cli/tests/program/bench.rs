@@ -50,7 +50,7 @@ fn steps_of_a_model_are_taken() {
     let steps = "bench --device cpu --seconds 0.001 --tokens 12 --model model --filter step --json";
     let report = folder.reports(steps);
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 6, "{report}");
+    assert_eq!(results.len(), 7, "{report}");
     for one in results {
         let (rate, seconds) = (one["tokens_per_second"].as_f64().unwrap(), one["seconds"]["median"].as_f64().unwrap());
         let tokens = if one["name"] == "decode" { 1.0 } else { 12.0 };
@@ -62,6 +62,11 @@ fn steps_of_a_model_are_taken() {
     // Recomputing the blocks takes more kernels.
     assert!(of("full training step, checkpointed", "dispatches") > of("full training step", "dispatches"));
     assert!(of("full training step", "peak_memory") > of("LoRA training step", "peak_memory"));
+    // What is dropped before each of four updates is so in the norm's kernel, again before the gradient, and in the product behind
+    // that; it is never kept.
+    let (lora, dropping) = ("LoRA training step", "LoRA training step, dropout 0.05");
+    assert_eq!(of(dropping, "dispatches"), of(lora, "dispatches") + 4);
+    assert_eq!(of(dropping, "peak_memory"), of(lora, "peak_memory"));
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Executor {
         // Whoever looks at every result wants to see them all.
         if self.fuses && watch.is_none() {
             let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
-            recording = passes::add_in_products(recording, &reads);
+            recording = passes::finish_in_products(recording, &reads);
             recording = passes::fuse(passes::hoist(recording), &reads);
             recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }

@@ -8,6 +8,7 @@ use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
 use crate::random::Philox;
 use crate::real::Real;
+use crate::recording::{BufferRef, Command};
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
@@ -24,13 +25,12 @@ pub fn dropout(x: &Tensor, random: Philox, probability: f32) -> Tensor {
     if probability == 0.0 {
         return x.clone();
     }
-    let params = Params {
+    let drops = Drops {
         key: random.key(),
-        elements: x.elements() as u32,
         dropped: (f64::from(probability) * f64::from(1u32 << 24)).ceil() as u32,
         scale: 1.0 / (1.0 - probability),
-        first_block: 0,
     };
+    let params = Params { drops, elements: x.elements() as u32, first_block: 0 };
     mask(x, params).with_rule("dropout", [x], move |g, _| [Some(mask(g, params))])
 }
 
@@ -40,14 +40,47 @@ fn mask(x: &Tensor, params: Params) -> Tensor {
     y
 }
 
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+/// The input, the output and the mask of a command that drops elements of a whole tensor.
+pub(crate) fn as_dropout(command: &Command) -> Option<(BufferRef, BufferRef, Drops)> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    (kernel.name == Dropout::NAME).then(|| (buffers[0], buffers[1], bytemuck::from_bytes::<Params>(bytemuck::cast_slice(params)).drops))
+}
+
+/// Which places are dropped, and what the others are multiplied by. The default drops none.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
-struct Params {
+pub(crate) struct Drops {
     key: [u32; 2],
-    elements: u32,
     /// How many of the 2^24 numbers that a place may draw drop it.
     dropped: u32,
     scale: f32,
+}
+
+impl Drops {
+    pub(super) fn is_any(&self) -> bool {
+        self.dropped > 0
+    }
+
+    /// Applies it to `y`, which begins with the four places of a block.
+    #[inline(always)]
+    pub(super) fn apply<R: Real>(&self, first_block: u32, y: &mut [R]) {
+        /// Blocks of four numbers that are drawn at once, to fill vector instructions.
+        const BLOCKS: usize = 16;
+        let (random, scale) = (Philox::with_key(self.key), R::from_f32(self.scale));
+        for (at, y) in y.chunks_mut(4 * BLOCKS).enumerate() {
+            let words = random.blocks::<BLOCKS>(first_block + (at * BLOCKS) as u32);
+            for (y, word) in y.iter_mut().zip(words.as_flattened()) {
+                *y = if word >> 8 >= self.dropped { *y * scale } else { R::ZERO };
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Params {
+    drops: Drops,
+    elements: u32,
     /// Blocks of four places before the first element.
     first_block: u32,
 }
@@ -64,26 +97,19 @@ impl Kernel for Dropout {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,
         function: |_| 0,
-        expression: |_| "select(vec4(0.0), bitcast<f32>(#.w) * $0, (philox(i, #.xy) >> vec4(8u)) >= vec4(#.z))".to_string(),
+        expression: |_| "select(vec4(0.0), bitcast<f32>(#.w) * $0, draws(i, #.xy) >= vec4(#.z))".to_string(),
         import: Some("philox"),
-        words: |p| [p.key[0], p.key[1], p.dropped, p.scale.to_bits()],
+        words: |p| bytemuck::cast(p.drops),
         part: |p, range| Params { elements: range.len() as u32, first_block: (range.start / 4) as u32, ..*p },
     });
     fn cost(p: &Params) -> Cost {
         Cost { flops: u64::from(p.elements), bytes: 8 * u64::from(p.elements) }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        /// Blocks of four numbers that are drawn at once, to fill vector instructions.
-        const BLOCKS: usize = 16;
-        let (x, y, random, scale) = (io.real(0), io.real_mut(1), Philox::with_key(p.key), R::from_f32(p.scale));
+        let (x, y) = (io.real(0), io.real_mut(1));
         parallel::rows(y, 1, 4, #[inline(always)] |first, _, y| {
-            // Chunks are whole numbers of blocks, all but the last.
-            for (at, (y, x)) in y.chunks_mut(4 * BLOCKS).zip(x[first..].chunks(4 * BLOCKS)).enumerate() {
-                let words = random.blocks::<BLOCKS>(p.first_block + (first / 4 + at * BLOCKS) as u32);
-                for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-                    *y = if words[i % 4][i / 4] >> 8 >= p.dropped { x * scale } else { R::ZERO };
-                }
-            }
+            y.copy_from_slice(&x[first..][..y.len()]);
+            p.drops.apply(p.first_block + (first / 4) as u32, y);
         });
     }
 }

@@ -101,9 +101,8 @@ pub(super) fn head(command: &Command) -> Option<Head> {
     let rowwise = kernel.rowwise.as_ref()?;
     let [rows, width] = (rowwise.size)(bytemuck::cast_slice(params));
     let strides = (rowwise.strides)(bytemuck::cast_slice(params));
-    let fits = |(buffer, &stride): (&BufferRef, &usize)| {
-        buffer.dtype == DType::F32 && (stride == 0 || buffer.elements == rows * stride)
-    };
+    let fits =
+        |(buffer, &stride): (&BufferRef, &usize)| buffer.dtype == DType::F32 && (stride == 0 || buffer.elements == rows * stride);
     let is_whole = rows > 0 && width > 0 && width.is_multiple_of(4) && buffers.iter().zip(&strides).all(fits);
     is_whole.then(|| Head { kernel, params: params.clone() })
 }

@@ -1,7 +1,7 @@
 //! Rewrites of a recording between the ops and the device, each a function with its own tests.
 
-mod add;
 mod dead;
+mod finish;
 mod fuse;
 mod hoist;
 mod place;
@@ -11,8 +11,8 @@ use rustc_hash::FxHashMap;
 
 use crate::recording::{Command, Recording};
 
-pub use add::add_in_products;
 pub use dead::drop_dead;
+pub use finish::finish_in_products;
 pub use fuse::fuse;
 pub use hoist::hoist;
 pub use place::{Placement, Slots, place};

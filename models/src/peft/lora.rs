@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use wgtune_engine::random::Philox;
-use wgtune_engine::{DType, Tensor, ops};
+use wgtune_engine::{DType, Tensor, checkpoint, ops};
 
 use super::Tuning;
 use crate::error::{Error, Result};
@@ -190,7 +190,11 @@ impl Tuning for Lora {
         let Some(pair) = self.pairs.get(path) else { return y };
         let probability = self.config.dropout as f32;
         let inside = match self.random {
-            Some(random) if probability > 0.0 => ops::linear(&ops::dropout(x, random.stream(pair.index), probability), &pair.a),
+            Some(random) if probability > 0.0 => {
+                // What is left of x is drawn again for the gradient rather than kept.
+                let (a, random) = (pair.a.clone(), random.stream(pair.index));
+                checkpoint(x, move |x| ops::linear(&ops::dropout(x, random, probability), &a))
+            }
             _ => ops::linear(x, &pair.a),
         };
         let epilogue = ops::Epilogue { scale: pair.scale, residual: Some(&y), ..Default::default() };

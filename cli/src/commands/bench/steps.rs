@@ -39,6 +39,7 @@ pub enum Step {
     Prefill,
     Decode,
     Lora { checkpointed: bool },
+    LoraWithDropout,
     Full { checkpointed: bool },
 }
 
@@ -53,11 +54,12 @@ struct Timing {
 }
 
 impl Step {
-    pub const ALL: [Step; 6] = [
+    pub const ALL: [Step; 7] = [
         Step::Prefill,
         Step::Decode,
         Step::Lora { checkpointed: false },
         Step::Lora { checkpointed: true },
+        Step::LoraWithDropout,
         Step::Full { checkpointed: false },
         Step::Full { checkpointed: true },
     ];
@@ -68,6 +70,7 @@ impl Step {
             Step::Decode => "decode",
             Step::Lora { checkpointed: false } => "LoRA training step",
             Step::Lora { checkpointed: true } => "LoRA training step, checkpointed",
+            Step::LoraWithDropout => "LoRA training step, dropout 0.05",
             Step::Full { checkpointed: false } => "full training step",
             Step::Full { checkpointed: true } => "full training step, checkpointed",
         }
@@ -109,10 +112,8 @@ impl Step {
         let timing = match self {
             Step::Prefill => prefill(decoder, tokens, budget)?,
             Step::Decode => decode(decoder, tokens)?,
-            Step::Lora { checkpointed } => {
-                let lora = Lora::new(AdapterConfig { alpha: 16.0, ..AdapterConfig::default() }, decoder, 0)?.requiring_grad();
-                training(&Tuned { decoder: decoder.clone(), lora: Some(lora) }, tokens, checkpointed, budget)?
-            }
+            Step::Lora { checkpointed } => training(&with_lora(decoder, 0.0)?, tokens, checkpointed, budget)?,
+            Step::LoraWithDropout => training(&with_lora(decoder, 0.05)?, tokens, false, budget)?,
             Step::Full { checkpointed } => {
                 training(&Tuned { decoder: decoder.clone(), lora: None }, tokens, checkpointed, budget)?
             }
@@ -220,6 +221,12 @@ fn decode(decoder: &Decoder, tokens: usize) -> Result<Timing> {
     let before = spans_of(2)?.len();
     let spans = spans_of(3)?.split_off(before);
     Ok(Timing { seconds, spans, tokens: 1, peak_memory })
+}
+
+/// The model with new updates where PEFT puts them by default.
+fn with_lora(decoder: &Decoder, dropout: f64) -> Result<Tuned> {
+    let config = AdapterConfig { alpha: 16.0, dropout, ..AdapterConfig::default() };
+    Ok(Tuned { decoder: decoder.clone(), lora: Some(Lora::new(config, decoder, 0)?.requiring_grad()) })
 }
 
 /// Forward, backward, clipping and AdamW on one row of tokens.

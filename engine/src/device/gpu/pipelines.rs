@@ -123,13 +123,7 @@ impl Pipelines {
         Ok(Ready { pipeline: &self.compiled[&self.key], layout, signature, workgroups, source })
     }
 
-    fn ready_fused(
-        &mut self,
-        driver: &Driver,
-        traits: &Traits,
-        chain: &Chain,
-        buffers: &[BufferRef],
-    ) -> Result<Ready<'_>> {
+    fn ready_fused(&mut self, driver: &Driver, traits: &Traits, chain: &Chain, buffers: &[BufferRef]) -> Result<Ready<'_>> {
         let (access, source) = (chain.accesses(buffers.len()), "fused");
         let shape = fused::Shape::of(chain, buffers, traits);
         if !self.fused.contains_key(&shape) {

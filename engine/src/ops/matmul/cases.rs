@@ -5,6 +5,7 @@ use super::{Activation, Epilogue, Gradient, linear, linear_with, matmul, matmul_
 use crate::Tensor;
 use crate::dtype::DType;
 use crate::ops::{self, cast, copy};
+use crate::random::Philox;
 use crate::testing::{Case, Input};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -88,6 +89,14 @@ fn epilogues() -> Vec<Case> {
             vec![y]
         });
         cases.push(case.terms(k).composed(|x| vec![ops::add(&ops::scale(&matmul(&x[0], &x[1]), 0.5), &x[2])]));
+    }
+    // What a pass puts into the product: rows of whole vectors and others, and a side that is turned.
+    for [m, k, n] in [[1, 64, 32], [36, 24, 64], [7, 9, 5], [65, 8, 258], [300, 64, 8]] {
+        let inputs = [Input::any([m, k]), Input::any([n, k]), Input::any([m, n])];
+        let case = Case::new(format!("linear {m}x{k}x{n}, dropped and added"), inputs, |x| {
+            vec![ops::add(&ops::dropout(&linear(&x[0], &x[1]), Philox::new(11), 0.3), &x[2])]
+        });
+        cases.push(case.terms(m.max(k).max(n)));
     }
     for [m, k, n, parts] in [[5, 96, 7, 4], [64, 64, 8, 8], [3, 6, 2, 3]] {
         let fixed = [Input::fixed([m, k]), Input::fixed([n, k]), Input::fixed([n]), Input::fixed([m, n])];

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::parallel;
 use crate::kernel::Constants;
+use crate::ops::dropout::Drops;
 use crate::ops::unary;
 use crate::real::Real;
 use crate::tensor::Tensor;
@@ -65,8 +66,8 @@ impl Activation {
 /// No number of the table of unary functions: the identity.
 const IDENTITY: u32 = u32::MAX;
 
-/// An [`Epilogue`] as kernels are told of it. Bias and residual are bindings 2 and 3; what is absent is bound to any buffer, and
-/// not read.
+/// An [`Epilogue`] as kernels are told of it, and what a pass adds to it: the places that are dropped before the residual. Bias and
+/// residual are bindings 2 and 3; what is absent is bound to any buffer, and not read.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Ending {
@@ -74,6 +75,7 @@ pub(super) struct Ending {
     pub has_bias: u32,
     pub has_residual: u32,
     pub operation: u32,
+    pub drops: Drops,
 }
 
 impl Ending {
@@ -83,6 +85,7 @@ impl Ending {
             has_bias: epilogue.bias.is_some().into(),
             has_residual: epilogue.residual.is_some().into(),
             operation: epilogue.activation.map_or(IDENTITY, Activation::operation),
+            drops: Drops::default(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Ending {
             ("ACCUMULATE", accumulate.into()),
             ("HAS_BIAS", self.has_bias.into()),
             ("HAS_RESIDUAL", self.has_residual.into()),
+            ("DROPS", self.drops.is_any().into()),
         ]
     }
 
@@ -103,7 +107,7 @@ impl Ending {
 
     /// Puts into y what the product is to be added to. False if that is nothing, and y is as it was.
     pub fn begin<R: Real>(&self, y: &mut [R], width: usize, bias: &[R], residual: &[R]) -> bool {
-        let added_first = self.has_residual == 1 && self.operation == IDENTITY;
+        let added_first = self.has_residual == 1 && !self.changes_sums();
         match (self.has_bias == 1, added_first) {
             (false, false) => return false,
             (false, true) => parallel::rows(y, width, 1, #[inline(always)] |first, rows, y| {
@@ -124,20 +128,25 @@ impl Ending {
 
     /// What is left to do once the product has been added.
     pub fn end<R: Real>(&self, y: &mut [R], residual: &[R]) {
-        if self.operation == IDENTITY {
+        if !self.changes_sums() {
             return;
         }
-        unary::run_in_place(self.operation, y);
-        if self.has_residual == 1 {
-            parallel::elements(
-                y,
-                #[inline(always)]
-                |first, y| {
-                    for (y, &residual) in y.iter_mut().zip(&residual[first..]) {
-                        *y += residual;
-                    }
-                },
-            );
+        if self.operation != IDENTITY {
+            unary::run_in_place(self.operation, y);
         }
+        // A block of draws is four elements.
+        parallel::rows(y, 1, 4, #[inline(always)] |first, _, y| {
+            if self.drops.is_any() {
+                self.drops.apply((first / 4) as u32, y);
+            }
+            if self.has_residual == 1 {
+                y.iter_mut().zip(&residual[first..]).for_each(|(y, &residual)| *y += residual);
+            }
+        });
+    }
+
+    /// Whether something is done to the sums before the residual is added.
+    fn changes_sums(&self) -> bool {
+        self.operation != IDENTITY || self.drops.is_any()
     }
 }

@@ -11,7 +11,8 @@ mod row;
 use super::{Op, add, sum_to};
 use crate::Shape;
 use crate::dtype::DType;
-use crate::kernel::AnyKernel;
+use crate::kernel::{AnyKernel, Kernel};
+use crate::ops::dropout::Drops;
 use crate::recording::{BufferRef, Command};
 use crate::tensor::{Tensor, dispatch};
 pub use epilogue::{Activation, Epilogue};
@@ -119,24 +120,40 @@ pub fn matmul_accumulate(y: &Tensor, a: &Tensor, b: &Tensor, scale: f32) {
     dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y, &peak]);
 }
 
-/// The command of a product that `residual` is added to before it is written to `sum`: what a pass makes of a product and an
-/// addition. `None` if `product` is no product, or adds something already.
-pub fn with_residual(product: &Command, residual: BufferRef, sum: BufferRef) -> Option<Command> {
+/// The command of a product that writes to `sum` what it would have written and `residual`, added: what a pass makes of a product
+/// and an addition. `None` if `product` is no product, or adds something already.
+pub(crate) fn with_residual(product: &Command, residual: BufferRef, sum: BufferRef) -> Option<Command> {
+    with_ending(product, sum, |ending, buffers| {
+        let can_add = ending.has_residual == 0 && residual.elements == sum.elements;
+        (ending.has_residual, buffers[3]) = (1, residual);
+        can_add
+    })
+}
+
+/// The command of a product that writes to `y` what it would have written, dropped: what a pass makes of a product and a dropout.
+/// `None` if `product` is no product, or drops or adds something already.
+pub(crate) fn with_dropout(product: &Command, drops: Drops, y: BufferRef) -> Option<Command> {
+    with_ending(product, y, |ending, _| {
+        let is_last = ending.has_residual == 0 && !ending.drops.is_any();
+        ending.drops = drops;
+        is_last
+    })
+}
+
+/// The command of a product with another ending, if `change` says that it can have it, that writes to `y`.
+fn with_ending(product: &Command, y: BufferRef, change: impl Fn(&mut Ending, &mut [BufferRef]) -> bool) -> Option<Command> {
     let Command::Dispatch { kernel, params, buffers } = product else { return None };
-    let mut params = params.clone();
+    let (mut params, mut buffers) = (params.clone(), buffers.clone());
     let bytes = bytemuck::cast_slice_mut(&mut params);
     let ending = match kernel.name {
-        name if name == AnyKernel::of::<Matmul>().name => &mut bytemuck::from_bytes_mut::<Params>(bytes).ending,
-        name if name == AnyKernel::of::<Matvec>().name => &mut bytemuck::from_bytes_mut::<row::Params>(bytes).ending,
+        Matmul::NAME => &mut bytemuck::from_bytes_mut::<Params>(bytes).ending,
+        Matvec::NAME => &mut bytemuck::from_bytes_mut::<row::Params>(bytes).ending,
+        SumParts::NAME => &mut bytemuck::from_bytes_mut::<parts::Params>(bytes).ending,
         _ => return None,
     };
-    if ending.has_residual == 1 || residual.elements != sum.elements || sum.elements != buffers[4].elements {
-        return None;
-    }
-    ending.has_residual = 1;
-    let mut buffers = buffers.clone();
-    (buffers[3], buffers[4]) = (residual, sum);
-    Some(Command::Dispatch { kernel, params, buffers })
+    let fits = y.elements == buffers[4].elements && change(ending, &mut buffers);
+    buffers[4] = y;
+    fits.then_some(Command::Dispatch { kernel, params, buffers })
 }
 
 #[track_caller]

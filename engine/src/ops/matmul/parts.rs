@@ -44,7 +44,7 @@ pub(super) struct Params {
     elements: u32,
     columns: u32,
     parts: u32,
-    ending: Ending,
+    pub ending: Ending,
 }
 
 /// Sums [parts, M, N], nothing in b's place, bias, residual -> y [M, N].

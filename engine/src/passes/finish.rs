@@ -1,0 +1,112 @@
+//! Lets products finish what was begun: a product whose one reader drops elements of it, or adds something to it, writes what that
+//! reader would.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::Reads;
+use crate::ops::{addition, as_dropout, with_dropout, with_residual};
+use crate::recording::{BufferRef, Command, Recording};
+
+/// The recording without the dropouts and additions that a product before them can make. Its reads stay as they are.
+pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
+    let mut out: Vec<Command> = Vec::with_capacity(recording.commands.len());
+    // Where each buffer was last written.
+    let mut written: FxHashMap<u64, usize> = FxHashMap::with_capacity_and_hasher(recording.commands.len(), Default::default());
+    let mut gone: FxHashSet<u64> = FxHashSet::default();
+    for command in recording.commands {
+        match &command {
+            Command::Free { buffer } if gone.contains(&buffer.id) => continue,
+            _ => {}
+        }
+        // Where a buffer was written that is read once.
+        let product = |buffer: BufferRef| {
+            let at = *written.get(&buffer.id).filter(|_| reads.get(&buffer.id) == Some(&1))?;
+            Some((at, &out[at], buffer))
+        };
+        let finished = if let Some((x, y, drops)) = as_dropout(&command) {
+            product(x).and_then(|(at, product, x)| Some((at, x, y, with_dropout(product, drops, y)?)))
+        } else if let Some([a, b, sum]) = addition(&command) {
+            // The other side must be there before the product; of two products, the later can add the earlier.
+            [(a, b), (b, a)].into_iter().filter(|(product, other)| product.id != other.id).find_map(|(x, other)| {
+                let (at, product, x) = product(x)?;
+                let is_there = written.get(&other.id).is_none_or(|&other| other < at);
+                Some((at, x, sum, with_residual(product, other, sum).filter(|_| is_there)?))
+            })
+        } else {
+            None
+        };
+        if let Some((at, from, to, finishing)) = finished {
+            out[at] = finishing;
+            gone.insert(from.id);
+            written.insert(to.id, at);
+            continue;
+        }
+        written.extend(command.writes().map(|buffer| (buffer.id, out.len())));
+        out.push(command);
+    }
+    Recording { commands: out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::reads;
+    use crate::random::Philox;
+    use crate::{Device, ops};
+
+    fn dispatches(device: &Device) -> (usize, usize) {
+        let recorded = device.recorded();
+        let reads = reads(&recorded, |_| true);
+        (recorded.dispatches(), finish_in_products(recorded, &reads).dispatches())
+    }
+
+    #[test]
+    fn a_product_adds_what_was_there_before_it_on_either_side() {
+        let device = Device::cpu();
+        let [a, b, c] = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0, 10.0, 11.0, 12.0]].map(|x| device.tensor(&x, [2, 2]));
+        let left = ops::add(&ops::matmul(&a, &b), &c);
+        let right = ops::add(&c, &ops::matmul(&a, &b));
+        let both = ops::add(&ops::matmul(&a, &b), &ops::matmul(&a, &c));
+        assert_eq!(dispatches(&device), (7, 4));
+        assert_eq!(left.to_vec().unwrap(), [28.0, 32.0, 54.0, 62.0]);
+        assert_eq!(right.to_vec().unwrap(), [28.0, 32.0, 54.0, 62.0]);
+        assert_eq!(both.to_vec().unwrap(), [19.0 + 31.0, 22.0 + 34.0, 43.0 + 71.0, 50.0 + 78.0]);
+    }
+
+    #[test]
+    fn a_product_drops_and_then_adds_but_does_not_drop_what_was_added() {
+        let device = Device::cpu();
+        let values: Vec<f32> = (0..4096).map(|at| at as f32).collect();
+        let [a, b] = [device.tensor(&values[..64], [64, 1]), device.tensor(&values[..64], [1, 64])];
+        let residual = device.tensor(&values, [64, 64]);
+        let (random, probability) = (Philox::new(3), 0.25);
+        let dropped_first = ops::add(&ops::dropout(&ops::matmul(&a, &b), random, probability), &residual);
+        let added_first = ops::dropout(&ops::add(&ops::matmul(&a, &b), &residual), random, probability);
+        let twice = ops::dropout(&ops::dropout(&ops::matmul(&a, &b), random, probability), random, probability);
+        assert_eq!(dispatches(&device), (9, 5));
+        let place = |at: usize| (at / 64 * (at % 64)) as f32;
+        let kept = |at: usize, value: f32| if random.uniform(at as u64) < 0.25 { 0.0 } else { value / 0.75 };
+        for (at, value) in dropped_first.to_vec().unwrap().into_iter().enumerate() {
+            assert!((value - kept(at, place(at)) - at as f32).abs() < 1e-3, "at {at}: {value}");
+        }
+        for (at, value) in added_first.to_vec().unwrap().into_iter().enumerate() {
+            assert!((value - kept(at, place(at) + at as f32)).abs() < 1e-3, "at {at}: {value}");
+        }
+        for (at, value) in twice.to_vec().unwrap().into_iter().enumerate() {
+            assert!((value - kept(at, kept(at, place(at)))).abs() < 2e-3, "at {at}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_product_that_is_read_twice_or_kept_or_meets_a_later_result_is_written() {
+        let device = Device::cpu();
+        let a = device.tensor(&[1.0, 2.0, 3.0, 4.0], [2, 2]);
+        let kept = ops::matmul(&a, &a);
+        let sums = [ops::add(&kept, &a), ops::add(&ops::matmul(&a, &a), &ops::exp(&a))];
+        let twice = ops::matmul(&a, &a);
+        let doubled = ops::add(&twice, &twice);
+        drop(twice);
+        assert_eq!(dispatches(&device), (7, 7));
+        drop((kept, sums, doubled));
+    }
+}
