@@ -51,9 +51,10 @@ impl Philox {
     /// The ten rounds on `N` counters, each on its own from first to last, so that vector instructions keep many in registers.
     #[inline(always)]
     fn rounds<const N: usize>(&self, mut counters: [[u32; N]; 4]) -> [[u32; N]; 4] {
-        for i in 0..N {
+        let [first, second, third, fourth] = &mut counters;
+        for (((first, second), third), fourth) in first.iter_mut().zip(second).zip(third).zip(fourth) {
             let [mut k0, mut k1] = self.key;
-            let [mut c0, mut c1, mut c2, mut c3] = [counters[0][i], counters[1][i], counters[2][i], counters[3][i]];
+            let [mut c0, mut c1, mut c2, mut c3] = [*first, *second, *third, *fourth];
             for _ in 0..10 {
                 let p0 = u64::from(c0) * 0xD251_1F53;
                 let p1 = u64::from(c2) * 0xCD9E_8D57;
@@ -64,7 +65,7 @@ impl Philox {
                 k0 = k0.wrapping_add(0x9E37_79B9);
                 k1 = k1.wrapping_add(0xBB67_AE85);
             }
-            [counters[0][i], counters[1][i], counters[2][i], counters[3][i]] = [c0, c1, c2, c3];
+            [*first, *second, *third, *fourth] = [c0, c1, c2, c3];
         }
         counters
     }

@@ -13,7 +13,7 @@ struct Params {
 
 // The operands have changed places: y is written as [batch, n, m], and a bias is of those columns.
 override TURNED: bool = false;
-// y is written by rows, which are whole vectors of four.
+// y is written by rows, which are whole vectors of four; matters where something drops.
 override IN_FOURS: bool = false;
 
 // Where the matrices of one batch begin.

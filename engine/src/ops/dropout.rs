@@ -57,7 +57,7 @@ pub(crate) struct Drops {
 }
 
 impl Drops {
-    pub(super) fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         self.dropped > 0
     }
 

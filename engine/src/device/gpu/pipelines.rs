@@ -82,7 +82,8 @@ impl Pipelines {
             layouts: FxHashMap::default(),
             params_layout,
             cache,
-            checked: cfg!(debug_assertions),
+            // llvmpipe looks after bounds itself, and takes several times as long to compile what checks them once more.
+            checked: cfg!(debug_assertions) && !driver.name.starts_with("llvmpipe"),
             key: Vec::new(),
         }
     }
@@ -244,6 +245,6 @@ fn compile_text(device: &wgpu::Device, label: &str, text: String, checked: bool)
         return device.create_shader_module(descriptor);
     }
     // SAFETY: the text is one of this project's own kernels, never a user's. Each stays inside its buffers and ends: the laws
-    // run every one of them with sentinels round its outputs, and tests and debug builds run the checked modules.
+    // run every one of them with sentinels round its outputs, and debug builds run the checked modules.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

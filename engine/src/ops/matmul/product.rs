@@ -215,7 +215,7 @@ fn constants<const UPDATE: bool>(p: &Params) -> Constants {
         ("A_ALONG_K", (p.a.column == 1).into()),
         ("B_ALONG_N", (p.b.column == 1).into()),
         ("TURNED", p.turned.into()),
-        ("IN_FOURS", (p.turned == 0 && p.n.is_multiple_of(4)).into()),
+        ("IN_FOURS", (p.ending.drops.is_any() && p.turned == 0 && p.n.is_multiple_of(4)).into()),
     ];
     p.ending.constants(UPDATE).into_iter().chain(operands).collect()
 }
