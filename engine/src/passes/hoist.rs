@@ -23,7 +23,7 @@ pub fn hoist(mut recording: Recording) -> Recording {
             continue;
         }
         let reads_head = commands[at].reads().any(|buffer| buffer == *result);
-        let Some(candidate) = Some(&commands[at]).filter(|_| reads_head).and_then(Candidate::of) else { continue };
+        let Some(candidate) = reads_head.then(|| Candidate::of(&commands[at])).flatten() else { continue };
         let is_in_the_way = |command: &Command| {
             let mut writes = command.writes();
             let changes_an_input = writes.any(|buffer| candidate.inputs.iter().any(|input| input.id == buffer.id));

@@ -25,7 +25,7 @@ impl Shape {
         let [_, read, _] = chain.split(buffers);
         Shape {
             head: chain.head.as_ref().map(|head| {
-                let constants = constants(head, traits).into_iter().map(|(_, value)| value.to_bits());
+                let constants = head_constants(head, traits).into_iter().map(|(_, value)| value.to_bits());
                 (std::ptr::from_ref(head.kernel) as usize, constants.collect())
             }),
             steps: chain
@@ -47,14 +47,13 @@ fn shader(head: &Head, traits: &Traits) -> usize {
     (head.kernel.choose)(bytemuck::cast_slice(&head.params), traits)
 }
 
-/// The head's constants.
-fn constants(head: &Head, traits: &Traits) -> Constants {
+fn head_constants(head: &Head, traits: &Traits) -> Constants {
     (head.kernel.constants)(bytemuck::cast_slice(&head.params), shader(head, traits))
 }
 
-/// Values for the constants of a chain's shader.
-pub(super) fn constants_of(chain: &Chain, traits: &Traits) -> Constants {
-    chain.head.as_ref().map(|head| constants(head, traits)).unwrap_or_default()
+/// Values for the constants of a chain's shader: those of the head.
+pub(super) fn constants(chain: &Chain, traits: &Traits) -> Constants {
+    chain.head.as_ref().map(|head| head_constants(head, traits)).unwrap_or_default()
 }
 
 /// How many workgroups to start.

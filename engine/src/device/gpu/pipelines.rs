@@ -131,7 +131,7 @@ impl Pipelines {
             let text = fused::text(&shape, chain).map_err(|missing| driver.rejected(source, missing.to_string()))?;
             let module = compile_text(&driver.device, source, text, self.checked);
             driver.check(source)?;
-            let pipeline = self.pipeline(driver, source, access.clone(), &module, &fused::constants_of(chain, traits))?;
+            let pipeline = self.pipeline(driver, source, access.clone(), &module, &fused::constants(chain, traits))?;
             self.fused.insert(shape.clone(), pipeline);
         }
         let workgroups = fused::workgroups(chain, traits);
