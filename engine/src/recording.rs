@@ -93,6 +93,8 @@ pub struct Chain {
     pub steps: Vec<Step>,
     /// The steps whose results are written.
     pub outputs: Vec<usize>,
+    /// How it uses each of its buffers.
+    pub access: Vec<Access>,
 }
 
 /// The kernel that a chain begins with, if not with a step.
@@ -127,23 +129,11 @@ pub enum Value {
 }
 
 impl Chain {
-    /// How it uses each of its buffers.
-    pub fn accesses(&self, buffers: usize) -> impl Iterator<Item = Access> + Clone + '_ {
-        let head = self.head_access();
-        let reads = buffers - head.len() - self.outputs.len();
-        let steps = std::iter::repeat_n(Access::Read, reads).chain(std::iter::repeat_n(Access::Write, self.outputs.len()));
-        head.iter().copied().chain(steps)
-    }
-
     /// Its buffers: those of the head, what the steps read, and what they write.
     pub fn split<'a, T>(&self, buffers: &'a [T]) -> [&'a [T]; 3] {
-        let (head, rest) = buffers.split_at(self.head_access().len());
+        let (head, rest) = buffers.split_at(self.head.as_ref().map_or(0, |head| head.kernel.access.len()));
         let (reads, writes) = rest.split_at(rest.len() - self.outputs.len());
         [head, reads, writes]
-    }
-
-    fn head_access(&self) -> &'static [Access] {
-        self.head.as_ref().map_or(&[], |head| head.kernel.access)
     }
 }
 
@@ -200,15 +190,14 @@ impl Command {
 
     /// Its buffers, in the order of the bindings, and how it uses each.
     pub fn accesses(&self) -> impl Iterator<Item = (Access, BufferRef)> + '_ {
-        let (access, chain, buffers): (&[Access], Option<&Chain>, &[BufferRef]) = match self {
-            Command::Upload { to, .. } => (&[Access::Write], None, std::slice::from_ref(to)),
-            Command::Download { from } => (&[Access::Read], None, std::slice::from_ref(from)),
-            Command::Dispatch { kernel, buffers, .. } => (kernel.access, None, buffers),
-            Command::Fused { chain, buffers } => (&[], Some(chain), buffers),
-            Command::Free { .. } => (&[], None, &[]),
+        let (access, buffers): (&[Access], &[BufferRef]) = match self {
+            Command::Upload { to, .. } => (&[Access::Write], std::slice::from_ref(to)),
+            Command::Download { from } => (&[Access::Read], std::slice::from_ref(from)),
+            Command::Dispatch { kernel, buffers, .. } => (kernel.access, buffers),
+            Command::Fused { chain, buffers } => (&chain.access, buffers),
+            Command::Free { .. } => (&[], &[]),
         };
-        let of_chain = chain.into_iter().flat_map(|chain| chain.accesses(buffers.len()));
-        access.iter().copied().chain(of_chain).zip(buffers.iter().copied())
+        access.iter().copied().zip(buffers.iter().copied())
     }
 }
 

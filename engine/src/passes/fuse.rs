@@ -86,10 +86,13 @@ impl Fuser<'_> {
         let mut buffers = std::mem::take(&mut group.head_buffers);
         buffers.extend(&group.inputs);
         buffers.extend(&written);
+        let mut access = group.head.as_ref().map_or(Vec::new(), |head| head.kernel.access.to_vec());
+        access.resize(buffers.len() - written.len(), Access::Read);
+        access.resize(buffers.len(), Access::Write);
         let kept = |buffer: &BufferRef| !group.results.iter().any(|result| result.id == buffer.id) || written.contains(buffer);
         let frees: Vec<Command> =
             group.frees.iter().filter(|&buffer| kept(buffer)).map(|&buffer| Command::Free { buffer }).collect();
-        let chain = Chain { head: group.head, elements: group.elements, steps: group.steps, outputs };
+        let chain = Chain { head: group.head, elements: group.elements, steps: group.steps, outputs, access };
         self.out.push(Command::Fused { chain, buffers });
         self.out.extend(frees);
     }

@@ -119,24 +119,24 @@ impl Pipelines {
         }
         let workgroups = (kernel.workgroups)(params, shader);
         check_workgroups(driver, kernel.name, workgroups)?;
-        let (signature, source) = (signature(kernel.access.iter().copied()), (kernel.source)(shader));
+        let (signature, source) = (signature(kernel.access), (kernel.source)(shader));
         let layout = &self.layouts[&signature].buffers;
         Ok(Ready { pipeline: &self.compiled[&self.key], layout, signature, workgroups, source })
     }
 
     fn ready_fused(&mut self, driver: &Driver, traits: &Traits, chain: &Chain, buffers: &[BufferRef]) -> Result<Ready<'_>> {
-        let (access, source) = (chain.accesses(buffers.len()), "fused");
+        let source = "fused";
         let shape = fused::Shape::of(chain, buffers, traits);
         if !self.fused.contains_key(&shape) {
             let text = fused::text(&shape, chain).map_err(|missing| driver.rejected(source, missing.to_string()))?;
             let module = compile_text(&driver.device, source, text, self.checked);
             driver.check(source)?;
-            let pipeline = self.pipeline(driver, source, access.clone(), &module, &fused::constants(chain, traits))?;
+            let pipeline = self.pipeline(driver, source, &chain.access, &module, &fused::constants(chain, traits))?;
             self.fused.insert(shape.clone(), pipeline);
         }
         let workgroups = fused::workgroups(chain, traits);
         check_workgroups(driver, source, workgroups)?;
-        let signature = signature(access);
+        let signature = signature(&chain.access);
         let layout = &self.layouts[&signature].buffers;
         Ok(Ready { pipeline: &self.fused[&shape], layout, signature, workgroups, source })
     }
@@ -160,18 +160,18 @@ impl Pipelines {
             self.modules.insert(source, module);
         }
         let module = self.modules[source].clone();
-        self.pipeline(driver, kernel.name, kernel.access.iter().copied(), &module, constants)
+        self.pipeline(driver, kernel.name, kernel.access, &module, constants)
     }
 
     fn pipeline(
         &mut self,
         driver: &Driver,
         name: &str,
-        access: impl Iterator<Item = Access> + Clone,
+        access: &[Access],
         module: &wgpu::ShaderModule,
         constants: &[(&'static str, f64)],
     ) -> Result<wgpu::ComputePipeline> {
-        let layout = match self.layouts.entry(signature(access.clone())) {
+        let layout = match self.layouts.entry(signature(access)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Layout::new(driver, name, access, &self.params_layout)?),
         };
@@ -201,24 +201,20 @@ fn check_workgroups(driver: &Driver, name: &str, workgroups: [u32; 3]) -> Result
 }
 
 /// A bit for each buffer, set where the kernel writes it, behind a leading one.
-fn signature(access: impl Iterator<Item = Access>) -> u64 {
-    access.fold(1, |bits, access| bits << 1 | u64::from(access != Access::Read))
+fn signature(access: &[Access]) -> u64 {
+    access.iter().fold(1, |bits, access| bits << 1 | u64::from(*access != Access::Read))
 }
 
 impl Layout {
-    fn new(
-        driver: &Driver,
-        name: &str,
-        access: impl Iterator<Item = Access>,
-        params_layout: &wgpu::BindGroupLayout,
-    ) -> Result<Layout> {
+    fn new(driver: &Driver, name: &str, access: &[Access], params_layout: &wgpu::BindGroupLayout) -> Result<Layout> {
         let entries: Vec<_> = access
+            .iter()
             .enumerate()
             .map(|(binding, access)| wgpu::BindGroupLayoutEntry {
                 binding: binding as u32,
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: access == Access::Read },
+                    ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
                     has_dynamic_offset: false,
                     min_binding_size: None,
                 },
