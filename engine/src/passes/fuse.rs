@@ -196,12 +196,16 @@ impl Group {
         self.head_buffers.iter().chain(&self.inputs).chain(&self.results).any(|touched| touched.id == buffer.id)
     }
 
+    /// Whether a buffer is written by the head or would be by a step.
+    fn writes(&self, buffer: &BufferRef) -> bool {
+        let of_head = self.head.iter().flat_map(|head| head.kernel.access.iter().zip(&self.head_buffers));
+        let by_head = of_head.filter(|(access, _)| **access != Access::Read).map(|(_, written)| written);
+        by_head.chain(&self.results).any(|written| written.id == buffer.id)
+    }
+
     /// Whether a command that was recorded after the group may not run before it.
     fn is_in_the_way_of(&self, command: &Command) -> bool {
-        let head_writes = self.head.iter().flat_map(|head| head.kernel.access.iter().zip(&self.head_buffers));
-        let of_head = head_writes.filter(|(access, _)| **access != Access::Read).map(|(_, buffer)| buffer);
-        let results: Vec<u64> = of_head.chain(&self.results).map(|buffer| buffer.id).collect();
-        command.reads().any(|buffer| results.contains(&buffer.id)) || command.writes().any(|buffer| self.touches(&buffer))
+        command.reads().any(|buffer| self.writes(&buffer)) || command.writes().any(|buffer| self.touches(&buffer))
     }
 }
 
