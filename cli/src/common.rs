@@ -10,9 +10,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wgtune_engine::Device;
 use wgtune_engine::device::{Config, MatmulPrecision};
-use wgtune_models::error::Error;
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::files::check_writable;
+use wgtune_models::formats::model::{Use, check_directory, load_decoder};
 use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::train::run::{Begin, check_content};
 use wgtune_models::transformer::Decoder;
 
 /// What a command ends with.
@@ -84,6 +86,11 @@ pub struct Base {
 }
 
 impl Base {
+    /// Checks that both are there, before anything is opened.
+    pub fn check(&self) -> wgtune_models::Result<()> {
+        check_directory(&self.model)
+    }
+
     /// Loads both onto a device, to be read only.
     pub fn load(&self, device: &Device) -> wgtune_models::Result<(Decoder, Arc<dyn Tuning>)> {
         let decoder = load_decoder(&self.model, device, Use::Frozen)?;
@@ -120,12 +127,54 @@ impl Prompt {
     }
 }
 
-/// Checks that a folder is not there yet, or empty: nobody's files are replaced.
-pub fn check_empty(out: &Path) -> wgtune_models::Result<()> {
-    if out.exists() && out.read_dir().map_err(Error::io(out))?.next().is_some() {
-        return Err(Error::Data { message: format!("{} is not empty: expected a new folder for --out", out.display()) });
+/// Checks that the model takes so many tokens, or that the user said that it need not.
+pub fn check_length(config: &ModelConfig, what: &str, tokens: usize, beyond: bool) -> Result<(), String> {
+    match config.check_length(what, tokens) {
+        Err(error) if !beyond => Err(format!("{error}: --beyond allows more")),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// The user's word that what is there may be replaced.
+#[derive(Args, Clone, Copy)]
+pub struct Overwrite {
+    /// Replace what an earlier command left there; without it nothing is ever overwritten
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+impl Overwrite {
+    /// How a run begins, or another command that writes a folder.
+    pub fn begin(self) -> Begin {
+        if self.overwrite { Begin::Over } else { Begin::New }
+    }
+
+    /// Checks, before any work, that the folder `out` may be written, and that it is none of the folders that are `read`.
+    pub fn check_folder(self, out: &Path, read: &[&Path]) -> Result<(), String> {
+        check_folder(out, self.begin(), read)
+    }
+
+    /// Checks, before any work, that the file can be written, and that nothing is lost by it.
+    pub fn check_file(self, file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+        check_writable(file)?;
+        if file.exists() && !self.overwrite {
+            return Err(format!("{} is there already: choose another name, or --overwrite it", file.display()).into());
+        }
+        Ok(())
+    }
+}
+
+/// Checks that `out` may be written by what begins so, and that it is none of the folders that are `read`.
+pub fn check_folder(out: &Path, begin: Begin, read: &[&Path]) -> Result<(), String> {
+    let whole = |path: &Path| path.canonicalize().ok();
+    if let Some(read) = read.iter().find(|read| whole(read).is_some() && whole(read) == whole(out)) {
+        return Err(format!("--out is {}, which is read: choose another folder", read.display()));
+    }
+    let advice = match begin {
+        Begin::New => "; --resume goes on with a run, --overwrite replaces what wgtune wrote",
+        Begin::Over | Begin::Resumed => "",
+    };
+    check_content(out, begin).map_err(|error| format!("{error}{advice}"))
 }
 
 /// Prints a value as one JSON document on standard output.
@@ -142,19 +191,51 @@ pub fn print_line(text: &str) -> Outcome {
     }
 }
 
-/// Says a line on standard error, beside the figures. Nobody listening is no failure.
-pub fn note(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+/// Whether notes and progress are left out.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Leaves notes and progress out from here on, or not.
+pub fn say_nothing(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
 }
 
-/// Set by Ctrl-C (and SIGTERM): long work stops at its next safe point. A second one ends the program at once.
-pub fn on_interrupt() -> Result<Arc<AtomicBool>, ctrlc::Error> {
+/// Whether notes and progress are wanted.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Says a line on standard error, beside the figures. Nobody listening is no failure.
+pub fn note(text: impl Display) {
+    if !is_quiet() {
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Long work that was asked to stop, and stopped where it can go on; the text says how.
+#[derive(Debug)]
+pub struct Stopped(pub String);
+
+impl Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// The exit code of a program that an interrupt ended, as shells count it.
+pub const INTERRUPTED: u8 = 130;
+
+/// Set by Ctrl-C (and SIGTERM), which is answered at once: `what` (as "this step") is finished first. A second one ends the
+/// program where it is.
+pub fn on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>, ctrlc::Error> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+            std::process::exit(INTERRUPTED.into());
         }
+        note(format!("finishing {what}; again to quit"));
     })?;
     Ok(interrupted)
 }

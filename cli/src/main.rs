@@ -3,13 +3,16 @@
 mod commands;
 mod common;
 mod data;
+mod numbers;
 mod profile;
 mod progress;
 mod training;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use wgtune_models::error::Error;
 
 /// Fine-tunes language models on any GPU: AMD, Intel, Apple, NVIDIA, a software adapter, or none.
 #[derive(Parser)]
@@ -18,6 +21,9 @@ use clap::{Parser, Subcommand};
 struct Program {
     #[command(subcommand)]
     command: Command,
+    /// Say nothing but results and errors: no notes, no progress
+    #[arg(long, short, global = true)]
+    quiet: bool,
 }
 
 #[derive(Subcommand)]
@@ -32,10 +38,20 @@ enum Command {
     Merge(commands::merge::Arguments),
     Logits(commands::logits::Arguments),
     Demo(commands::demo::Arguments),
+    Completions(commands::completions::Arguments),
 }
 
 fn main() -> ExitCode {
-    let outcome = match Program::parse().command {
+    // A negative number is a value, so that its option can say what it expects.
+    let command = Program::command().mut_subcommands(|command| {
+        command.mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        })
+    });
+    let program = Program::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    common::say_nothing(program.quiet);
+    let outcome = match program.command {
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
@@ -46,12 +62,15 @@ fn main() -> ExitCode {
         Command::Merge(arguments) => commands::merge::run(&arguments),
         Command::Logits(arguments) => commands::logits::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::Completions(arguments) => commands::completions::run(&arguments, Program::command()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            common::note(format!("wgtune: {error}"));
-            ExitCode::FAILURE
+            // Nobody listening is no other failure.
+            let _ = writeln!(io::stderr(), "wgtune: {error}");
+            let interrupted = error.is::<common::Stopped>() || matches!(error.downcast_ref(), Some(Error::Interrupted));
+            if interrupted { ExitCode::from(common::INTERRUPTED) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Progress {
 impl Progress {
     /// Work of `total` parts, of which `done` are done.
     pub fn new(what: &'static str, total: usize, done: usize) -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = (std::io::stderr().is_terminal() && !common::is_quiet()).then(|| {
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}");
             let bar = ProgressBar::new(total as u64).with_style(style.expect("a constant template")).with_prefix(what);
             bar.set_position(done as u64);

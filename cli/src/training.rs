@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -11,35 +12,65 @@ use wgtune_engine::device::MatmulPrecision;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
-use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::error::Error;
+use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
 use wgtune_models::train::tuned::Tuned;
 use wgtune_models::wording::counted;
 
-use crate::common::{bytes, note, on_interrupt};
+use crate::common::{Overwrite, Stopped, bytes, check_folder, check_length, note, on_interrupt};
 use crate::data::{Prepared, fingerprint};
+use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
 use crate::profile::Profiler;
 use crate::progress;
+
+/// How long a row may be.
+#[derive(Args)]
+pub struct Length {
+    /// Tokens of the longest row; longer rows are cut, and counted [default: 1024, or as many as the model was made for]
+    #[arg(long, value_parser = whole(2..=MOST_TOKENS), value_name = "TOKENS")]
+    pub max_length: Option<usize>,
+    /// Allow more tokens than the model was made for (its max_position_embeddings, and what its rope scaling makes of them)
+    #[arg(long)]
+    pub beyond: bool,
+}
+
+impl Length {
+    const DEFAULT: usize = 1024;
+
+    /// For rows that this model reads.
+    pub fn of(&self, config: &ModelConfig) -> Result<usize, String> {
+        match self.max_length {
+            None => Ok(config.longest_text().map_or(Length::DEFAULT, |longest| longest.min(Length::DEFAULT))),
+            Some(length) => check_length(config, "the longest row", length, self.beyond).map(|()| length),
+        }
+    }
+
+    /// For rows of a model that is made for them.
+    pub fn of_new_model(&self) -> usize {
+        self.max_length.unwrap_or(Length::DEFAULT)
+    }
+}
 
 /// How a run goes.
 #[derive(Args)]
 pub struct Training {
     /// Updates to make; without it, --epochs decides
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = whole(1..=1_000_000_000))]
     pub steps: Option<usize>,
     /// Passes over the data
     #[arg(long, default_value_t = 3.0, value_parser = above_zero, conflicts_with = "steps")]
     pub epochs: f64,
     /// Rows of a batch
-    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 4, value_parser = whole(1..=65_536))]
     pub batch_size: usize,
     /// Batches behind one update
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=4096))]
     pub accumulate: usize,
-    /// Tokens of the longest row; longer rows are cut, and counted
-    #[arg(long, default_value_t = 1024)]
-    pub max_length: usize,
+    #[command(flatten)]
+    pub length: Length,
     /// The learning rate's greatest value
     #[arg(long, value_parser = above_zero)]
     pub learning_rate: Option<f64>,
@@ -67,15 +98,33 @@ pub struct Training {
     /// Rows held out for validation: a number, or a share below 1; 0 is none
     #[arg(long, default_value_t = 0.05, value_parser = at_least_zero)]
     pub validation: f64,
-    /// Go on from the checkpoint in --out
-    #[arg(long)]
+    /// Go on from the checkpoint in --out; with --schedule constant, --steps and --epochs may be more than before
+    #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Write a checkpoint every so many updates; 0 is only at the end
-    #[arg(long, default_value_t = 100)]
+    #[command(flatten)]
+    pub overwrite: Overwrite,
+    /// Write a checkpoint every so many updates; 0 is only by time and at the end
+    #[arg(long, default_value_t = 100, value_parser = whole(0..=1_000_000_000), value_name = "UPDATES")]
     pub save_every: usize,
+    /// Write a checkpoint whenever so many minutes have passed since the last; 0 is only by updates and at the end
+    #[arg(long, default_value_t = 5.0, value_parser = at_least_zero, value_name = "MINUTES")]
+    pub save_minutes: f64,
     /// Time every kernel of three updates after the first: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
+}
+
+/// What is trained, on what, and where it goes.
+pub struct Job<'a> {
+    pub model: &'a Tuned,
+    pub data: Prepared,
+    pub out: &'a Path,
+    pub seed: u64,
+    /// Tokens of the longest row.
+    pub max_length: usize,
+    pub default_learning_rate: f64,
+    /// What else decides the run's numbers, beside [`Training`].
+    pub options: Value,
 }
 
 /// The names of [`Schedule`].
@@ -87,19 +136,6 @@ pub enum ScheduleName {
     Linear,
     /// It falls to 0 along half a cosine
     Cosine,
-}
-
-fn above_zero(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|value: &f64| *value > 0.0 && value.is_finite()).ok_or("expected a number above 0".into())
-}
-
-fn at_least_zero(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite()).ok_or("expected a number from 0".into())
-}
-
-/// A whole number from 1.
-pub fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|value| *value >= 1).ok_or("expected a whole number from 1".into())
 }
 
 /// What a run came to.
@@ -128,19 +164,28 @@ impl Training {
         if self.validation >= 1.0 { HeldOut::Count(self.validation as usize) } else { HeldOut::Fraction(self.validation) }
     }
 
-    /// Runs it: validation, training, validation. `options` is what else decides the run's numbers, beside what is here.
+    /// Checks, before any work, that the run can begin in `out` and write its files, and that none of the folders that are
+    /// `read` is written.
+    pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
+        check_folder(out, self.begin(), read)?;
+        self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
+    }
+
+    fn begin(&self) -> Begin {
+        if self.resume { Begin::Resumed } else { self.overwrite.begin() }
+    }
+
+    /// Runs it: validation, training, validation; then `write` writes what was trained, before another run may have the folder.
     pub fn run(
         &self,
-        model: &Tuned,
-        data: Prepared,
-        out: &Path,
-        seed: u64,
-        default_learning_rate: f64,
-        options: Value,
+        job: Job<'_>,
+        write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
+        let Job { model, data, out, seed, max_length, default_learning_rate, options } = job;
+        let interrupted = on_interrupt("this step")?;
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
-            packing: self.packing.then_some(self.max_length),
+            packing: self.packing.then_some(max_length),
             shuffle,
             seed,
             padding: data.padding,
@@ -148,15 +193,16 @@ impl Training {
         let data_fingerprint = fingerprint(&data.training);
         let loader = Loader::new(data.training, batches(!self.no_shuffle));
         let recipe = self.recipe(&loader, seed, default_learning_rate);
-        let run = RunDirectory::open(out, self.options(&recipe, data_fingerprint, options))?;
+        let options = self.options(&recipe, max_length, data_fingerprint, options);
+        let may_rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
+        let run = RunDirectory::open(out, self.begin(), &options, may_rise)?;
         let mut progress = Progress::new(model, &recipe);
         if self.resume {
+            run.changes().iter().for_each(|change| note(format!("changed: {change}")));
             match run.resume(model, &mut progress)? {
                 true => note(format!("resumed after step {} of {}", progress.step, recipe.steps)),
                 false => note(format!("no checkpoint in {}: starting from the beginning", out.display())),
             }
-        } else {
-            run.start()?;
         }
 
         let (trained, all) = model.sizes();
@@ -164,12 +210,15 @@ impl Training {
         note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
         let validation = (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false)));
         let validation_before = match progress.step {
-            0 => validate(model, validation.as_ref(), "before")?,
+            0 => validate(model, validation.as_ref(), "before", &interrupted)?,
             _ => None,
         };
-        let mut losses = Vec::new();
-        let metrics = self.train(model, &loader, &recipe, &mut progress, &run, &mut losses)?;
-        let validation_after = validate(model, validation.as_ref(), "after")?;
+        let metrics = self.train(model, &loader, &recipe, &mut progress, &run, &interrupted)?;
+        let validation_after = validate(model, validation.as_ref(), "after", &interrupted).map_err(|error| match error {
+            Error::Interrupted => stopped(&run, progress.step, recipe.steps),
+            error => error.into(),
+        })?;
+        write()?;
         let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
         speeds.sort_by(f64::total_cmp);
         Ok(Report {
@@ -195,9 +244,9 @@ impl Training {
         recipe: &Recipe,
         progress: &mut Progress,
         run: &RunDirectory,
-        seen: &mut Vec<Metrics>,
+        interrupted: &AtomicBool,
     ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
-        let interrupted = on_interrupt()?;
+        let mut seen = Vec::new();
         let mut bar = progress::Progress::new("training", recipe.steps, progress.step);
         let profiler = |file| Profiler::new(file, model.decoder.device(), progress.step + 1);
         let mut profiler = self.profile.as_deref().map(profiler).transpose()?;
@@ -208,7 +257,7 @@ impl Training {
             }
             bar.advance(&format!("loss {:.4}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second));
             seen.push(metrics.clone());
-            if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            unless(interrupted)
         };
         train(model, loader, recipe, progress, run, &mut on_step)?;
         drop(bar);
@@ -219,15 +268,9 @@ impl Training {
             profiler.finish()?;
         }
         if progress.step < recipe.steps {
-            let at = progress.step;
-            let place = run.path().display();
-            return Err(format!(
-                "stopped after step {at} of {}: the checkpoint is in {place}; the same command with --resume goes on",
-                recipe.steps
-            )
-            .into());
+            return Err(stopped(run, progress.step, recipe.steps));
         }
-        Ok(std::mem::take(seen))
+        Ok(seen)
     }
 
     fn recipe(&self, loader: &Loader, seed: u64, default_learning_rate: f64) -> Recipe {
@@ -253,16 +296,17 @@ impl Training {
             checkpoint_blocks: self.checkpoint_blocks,
             seed,
             save_every: self.save_every,
+            save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }
     }
 
     /// Everything that decides a run's numbers.
-    fn options(&self, recipe: &Recipe, data: String, more: Value) -> Value {
+    fn options(&self, recipe: &Recipe, max_length: usize, data: String, more: Value) -> Value {
         let mut options = json!({
             "steps": recipe.steps,
             "batch_size": self.batch_size,
             "accumulate": self.accumulate,
-            "max_length": self.max_length,
+            "max_length": max_length,
             "learning_rate": recipe.learning_rate.peak,
             "schedule": format!("{:?}", recipe.learning_rate.schedule).to_lowercase(),
             "warmup": recipe.learning_rate.warmup_steps,
@@ -283,15 +327,37 @@ impl Training {
 }
 
 /// The loss on the rows held out, told on standard error.
-fn validate(model: &Tuned, loader: Option<&Loader>, when: &str) -> wgtune_models::Result<Option<Evaluation>> {
+fn validate(
+    model: &Tuned,
+    loader: Option<&Loader>,
+    when: &str,
+    interrupted: &AtomicBool,
+) -> wgtune_models::Result<Option<Evaluation>> {
     let Some(loader) = loader else { return Ok(None) };
     let count = loader.batches_per_epoch();
     let mut bar = progress::Progress::new("validating", count, 0);
-    let evaluation = evaluate(model, (0..count).map(|index| loader.batch(index)), &mut || bar.advance(""))?;
+    let mut on_batch = || {
+        bar.advance("");
+        unless(interrupted)
+    };
+    let evaluation = evaluate(model, (0..count).map(|index| loader.batch(index)), &mut on_batch)?;
     drop(bar);
-    let Evaluation { loss, perplexity, tokens, .. } = evaluation;
-    note(format!("validation {when}: loss {loss:.4}, perplexity {perplexity:.2} ({})", counted(tokens, "token")));
+    let Evaluation { loss, perplexity, trained_tokens, .. } = evaluation;
+    note(format!("validation {when}: loss {loss:.4}, perplexity {perplexity:.2} ({})", counted(trained_tokens, "trained token")));
     Ok(Some(evaluation))
+}
+
+/// Goes on unless that was interrupted.
+pub fn unless(interrupted: &AtomicBool) -> ControlFlow<()> {
+    if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// How an interrupted run ends.
+fn stopped(run: &RunDirectory, step: usize, steps: usize) -> Box<dyn std::error::Error> {
+    let place = run.path().display();
+    let how =
+        format!("stopped after step {step} of {steps}: the checkpoint is in {place}; the same command with --resume goes on");
+    Stopped(how).into()
 }
 
 /// Batches of examples that are only evaluated.

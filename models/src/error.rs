@@ -133,6 +133,10 @@ pub enum Error {
         first: Option<NonFinite>,
     },
 
+    /// Long work was asked to stop, and stopped: nothing is half-written.
+    #[error("interrupted")]
+    Interrupted,
+
     /// The data as a whole cannot be used.
     #[error("{message}")]
     Data {

@@ -124,13 +124,17 @@ pub fn check_prompt(decoder: &Decoder, prompt: &[u32]) -> Result<()> {
 fn next_logits(decoder: &Decoder, tuning: &dyn Tuning, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
     let input = Input::row(decoder.device(), ids, cache.length());
     let hidden = decoder.hidden_cached(&input, tuning, cache);
-    let logits = decoder.logits(&hidden.slice(1, ids.len() - 1..ids.len())).to_vec()?;
+    check_finite(decoder.logits(&hidden.slice(1, ids.len() - 1..ids.len())).to_vec()?)
+}
+
+/// The same logits.
+///
+/// # Errors
+/// [`Error::Data`] if one is not finite.
+pub fn check_finite(logits: Vec<f32>) -> Result<Vec<f32>> {
     match logits.iter().find(|logit| !logit.is_finite()) {
         Some(logit) => {
-            let message = format!(
-                "a logit after {} tokens is {logit}; expected a finite number: look at the weights of model and adapter",
-                cache.length()
-            );
+            let message = format!("a logit is {logit}; expected a finite number: look at the weights of model and adapter");
             Err(Error::Data { message })
         }
         None => Ok(logits),

@@ -1,9 +1,7 @@
 //! `wgtune demo`.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -21,13 +19,14 @@ use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{Sampling, generate};
 use wgtune_models::peft::{Lora, Tuning};
-use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::train::run::{Begin, RunDirectory, check_content};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
 use wgtune_models::train::tuned::Tuned;
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Compute, Outcome, bytes, check_empty, on_interrupt, print_json, print_line};
+use crate::common::{Compute, Outcome, Stopped, bytes, on_interrupt, print_json, print_line};
+use crate::training::unless;
 
 const ROWS: usize = 1600;
 const HELD_OUT: usize = 50;
@@ -78,7 +77,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let temporary = tempfile::tempdir()?;
     let out = arguments.out.as_deref().unwrap_or(temporary.path());
     let (base, data) = (out.join("base"), out.join("rows.jsonl"));
-    check_empty(out)?;
+    check_content(out, Begin::New)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     write_base(&base)?;
     let seed = arguments.compute.seed;
@@ -188,10 +187,10 @@ fn learn(
         checkpoint_blocks: false,
         seed,
         save_every: 0,
+        save_after: Duration::ZERO,
     };
-    let run = RunDirectory::open(&out.join("run"), json!({"seed": seed}))?;
-    run.start()?;
-    let interrupted = on_interrupt()?;
+    let run = RunDirectory::open(&out.join("run"), Begin::New, &json!({"seed": seed}), &[])?;
+    let interrupted = on_interrupt("this step")?;
     let mut metrics = Vec::with_capacity(STEPS);
     let mut on_step = |step: &Metrics| {
         if !arguments.json && (step.step == 1 || step.step.is_multiple_of(100)) {
@@ -199,10 +198,10 @@ fn learn(
             let _ = print_line(&format!("   step {:>4}  loss {:.3}  {bar}", step.step, step.loss));
         }
         metrics.push(step.clone());
-        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        unless(&interrupted)
     };
     train(model, &loader, &recipe, &mut Progress::new(model, &recipe), &run, &mut on_step)?;
-    if metrics.len() < STEPS { Err("stopped".into()) } else { Ok(metrics) }
+    if metrics.len() < STEPS { Err(Stopped("stopped".into()).into()) } else { Ok(metrics) }
 }
 
 fn rows(rows: &[Row]) -> String {

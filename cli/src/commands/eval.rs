@@ -1,9 +1,11 @@
 //! `wgtune eval`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
 use wgtune_models::data::split::HeldOut;
+use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::Lora;
 use wgtune_models::train::sft::evaluate;
@@ -11,8 +13,9 @@ use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
 use crate::data::prepare;
+use crate::numbers::whole;
 use crate::progress::Progress;
-use crate::training::{at_least_one, evaluation_loader};
+use crate::training::{Length, evaluation_loader};
 
 /// Measures loss and perplexity on rows
 #[derive(Args)]
@@ -23,11 +26,10 @@ pub struct Arguments {
     /// Data files: JSON Lines, JSON arrays, or plain text
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
-    /// Tokens of the longest row; longer rows are cut, and counted
-    #[arg(long, default_value_t = 1024)]
-    max_length: usize,
+    #[command(flatten)]
+    length: Length,
     /// Rows of a batch
-    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 4, value_parser = whole(1..=65_536))]
     batch_size: usize,
     /// Print JSON
     #[arg(long)]
@@ -38,8 +40,10 @@ pub struct Arguments {
 
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
+    arguments.base.check()?;
+    let max_length = arguments.length.of(&ModelConfig::open(&arguments.base.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.base.model, &arguments.data, arguments.max_length, HeldOut::Count(0), arguments.compute.seed)?;
+    let data = prepare(&arguments.base.model, &arguments.data, max_length, HeldOut::Count(0), arguments.compute.seed)?;
     let decoder = load_decoder(&arguments.base.model, &device, Use::Frozen)?;
     let lora = match &arguments.base.adapter {
         Some(directory) => Some(Lora::open(directory, &decoder)?),
@@ -49,13 +53,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let count = loader.batches_per_epoch();
     let mut bar = Progress::new("evaluating", count, 0);
     let model = Tuned { decoder, lora };
-    let evaluation = evaluate(&model, (0..count).map(|index| loader.batch(index)), &mut || bar.advance(""))?;
+    let evaluation = evaluate(&model, (0..count).map(|index| loader.batch(index)), &mut || {
+        bar.advance("");
+        ControlFlow::Continue(())
+    })?;
     drop(bar);
     if arguments.json {
         return print_json(&evaluation);
     }
-    print_line(&format!("loss                 {:.4}", evaluation.loss))?;
+    print_line(&format!("loss                 {:.4} nats a token", evaluation.loss))?;
     print_line(&format!("perplexity           {:.3}", evaluation.perplexity))?;
     print_line(&format!("mean token accuracy  {:.4}", evaluation.mean_token_accuracy))?;
-    print_line(&format!("tokens               {}", evaluation.tokens))
+    print_line(&format!("trained tokens       {}", evaluation.trained_tokens))
 }

@@ -6,15 +6,15 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgtune_models::data::encode::conversation_ids;
-use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
+use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};
 use wgtune_models::peft::Tuning;
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Base, Compute, Outcome, note, print_json};
-use crate::training::at_least_one;
+use crate::common::{Base, Compute, Outcome, check_length, note, print_json};
+use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, whole};
 
 /// Continues a prompt, or holds a conversation
 #[derive(Args)]
@@ -27,6 +27,9 @@ pub struct Arguments {
     base: Base,
     #[command(flatten)]
     source: Source,
+    /// What the system says before a chat begins
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Print one JSON document: ids, text, finish_reason, tokens per second
@@ -52,36 +55,51 @@ struct Source {
 
 #[derive(Args)]
 struct SamplingArguments {
-    /// At most this many new tokens (in a chat: an answer)
-    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
-    max_new_tokens: usize,
+    /// At most this many new tokens (in a chat: an answer) [default: 128, or as many as the model has room for]
+    #[arg(long, value_parser = whole(1..=MOST_TOKENS), value_name = "TOKENS")]
+    max_new_tokens: Option<usize>,
+    /// Allow more tokens than the model was made for (its max_position_embeddings, and what its rope scaling makes of them)
+    #[arg(long)]
+    beyond: bool,
     /// Divides the logits; 0 always takes the most likely token
     #[arg(long, default_value_t = 0.7, value_parser = at_least_zero)]
-    temperature: f32,
+    temperature: f64,
     /// Draw among the k most likely tokens; 0 is all
     #[arg(long, default_value_t = 0)]
     top_k: usize,
     /// Draw among the most likely tokens that together have this probability; 1 is all
     #[arg(long, default_value_t = 1.0, value_parser = share)]
-    top_p: f32,
+    top_p: f64,
     /// Make tokens that were seen less likely; 1 is off
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
-    repetition_penalty: f32,
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
+    repetition_penalty: f64,
     /// Stop where this text appears (can be given again)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = stop)]
     stop: Vec<String>,
 }
 
-fn at_least_zero(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|value: &f32| *value >= 0.0 && value.is_finite()).ok_or("expected a number from 0".into())
+fn stop(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("expected a text of at least one character".into()) } else { Ok(text.into()) }
 }
 
-fn positive(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|value: &f32| *value > 0.0 && value.is_finite()).ok_or("expected a number above 0".into())
-}
+/// New tokens where nobody says how many.
+const NEW_TOKENS: usize = 128;
 
-fn share(text: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|value: &f32| *value > 0.0 && *value <= 1.0).ok_or("expected a number above 0 and up to 1".into())
+impl SamplingArguments {
+    /// How many tokens may follow a prompt of so many.
+    fn new_tokens(&self, config: &ModelConfig, prompt: usize) -> Result<usize, String> {
+        match self.max_new_tokens {
+            Some(tokens) => {
+                check_length(config, "the prompt with --max-new-tokens", prompt + tokens, self.beyond).map(|()| tokens)
+            }
+            None => {
+                // The first new token needs a place of its own.
+                check_length(config, "the prompt with a new token", prompt + 1, self.beyond)?;
+                let room = config.longest_text().filter(|_| !self.beyond).map_or(NEW_TOKENS, |longest| longest - prompt);
+                Ok(room.min(NEW_TOKENS))
+            }
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -105,6 +123,7 @@ struct Session<'a> {
 
 /// Streams the text as it comes, or prints the report.
 pub fn run(arguments: &Arguments) -> Outcome {
+    arguments.base.check()?;
     let device = arguments.compute.open()?;
     let (decoder, tuning) = arguments.base.load(&device)?;
     // Ids in, ids out works without a tokenizer; everything else needs one.
@@ -143,13 +162,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 impl Session<'_> {
     /// Generates after `ids`; streams to standard output if `stream`. The text ends before a stop text.
-    fn answer(&self, ids: &[u32], stream: bool) -> wgtune_models::Result<(Generated, String)> {
+    fn answer(&self, ids: &[u32], stream: bool) -> Result<(Generated, String), Box<dyn std::error::Error>> {
         let arguments = &self.arguments.sampling;
+        let new_tokens = arguments.new_tokens(self.decoder.config(), ids.len())?;
         let sampling = Sampling {
-            temperature: arguments.temperature,
+            temperature: arguments.temperature as f32,
             top_k: arguments.top_k,
-            top_p: arguments.top_p,
-            repetition_penalty: arguments.repetition_penalty,
+            top_p: arguments.top_p as f32,
+            repetition_penalty: arguments.repetition_penalty as f32,
             seed: self.arguments.compute.seed,
         };
         let mut text = StoppedText { stops: &arguments.stop, text: String::new(), shown: 0, stream };
@@ -163,8 +183,7 @@ impl Session<'_> {
                 Ok(true)
             }
         };
-        let generated =
-            generate(&self.decoder, &*self.tuning, ids, arguments.max_new_tokens, &self.ends, &sampling, &mut on_token)?;
+        let generated = generate(&self.decoder, &*self.tuning, ids, new_tokens, &self.ends, &sampling, &mut on_token)?;
         if let Some(decoding) = decoding
             && generated.finish_reason == FinishReason::Length
         {
@@ -182,7 +201,8 @@ impl Session<'_> {
             self.ends.extend(tokenizer.token_id("<|im_end|>"));
         }
         let terminal = io::stdin().is_terminal();
-        let mut messages: Vec<Value> = Vec::new();
+        let system = self.arguments.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let mut messages: Vec<Value> = system.collect();
         loop {
             if terminal {
                 show("> ");
@@ -196,11 +216,6 @@ impl Session<'_> {
             }
             messages.push(json!({"role": "user", "content": line.trim_end()}));
             let ids = conversation_ids(tokenizer, &template, &messages, None, true)?;
-            let limit = self.decoder.config().max_position_embeddings;
-            if ids.len() >= limit {
-                let message = format!("the conversation has {} tokens, and the model takes {limit}", ids.len());
-                return Err(Error::Data { message }.into());
-            }
             let (_, text) = self.answer(&ids, true)?;
             messages.push(json!({"role": "assistant", "content": text}));
         }

@@ -9,10 +9,10 @@ use serde::Serialize;
 use wgtune_engine::DType;
 use wgtune_models::formats::safetensors::{self, TensorInfo};
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::generate::check_prompt;
+use wgtune_models::generate::{check_finite, check_prompt};
 use wgtune_models::transformer::{Forward, Input};
 
-use crate::common::{Base, Compute, Outcome, Prompt, print_json};
+use crate::common::{Base, Compute, Outcome, Overwrite, Prompt, check_length, print_json};
 
 /// Computes the logits of a prompt, to compare a model with another implementation
 #[derive(Args)]
@@ -25,6 +25,11 @@ pub struct Arguments {
     /// Write `logits` [T, V] in f32 to this safetensors file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: Overwrite,
+    /// Allow a prompt of more tokens than the model was made for
+    #[arg(long)]
+    beyond: bool,
     #[command(flatten)]
     compute: Compute,
 }
@@ -46,12 +51,15 @@ struct Candidate {
 
 /// Prints the ten most likely next tokens as JSON, and writes all logits.
 pub fn run(arguments: &Arguments) -> Outcome {
+    arguments.base.check()?;
+    arguments.out.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     let device = arguments.compute.open()?;
     let ids = arguments.prompt.ids(&arguments.base.model)?;
     let (decoder, tuning) = arguments.base.load(&device)?;
     check_prompt(&decoder, &ids)?;
+    check_length(decoder.config(), "the prompt", ids.len(), arguments.beyond)?;
     let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &Forward { tuning, checkpoint_blocks: false });
-    let logits = decoder.logits(&hidden).to_vec()?;
+    let logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
     let vocabulary = decoder.config().vocab_size;
     if let Some(path) = &arguments.out {
         let info = TensorInfo { name: "logits".into(), dtype: DType::F32, shape: vec![ids.len(), vocabulary] };

@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments, and `run`.
 
 pub mod bench;
+pub mod completions;
 pub mod demo;
 pub mod devices;
 pub mod eval;

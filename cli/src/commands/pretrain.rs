@@ -16,7 +16,8 @@ use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::data::{encode, read};
-use crate::training::{Training, at_least_one};
+use crate::numbers::whole;
+use crate::training::{Job, Training};
 
 /// Trains a tokenizer and a small Llama from plain text
 #[derive(Args)]
@@ -42,22 +43,22 @@ pub struct Arguments {
 #[derive(Args)]
 struct Shape {
     /// Tokens of the byte-level BPE vocabulary
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = 1024, value_parser = whole(259..=1 << 20))]
     vocab_size: usize,
     /// Width of the residual stream
-    #[arg(long, default_value_t = 128, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 128, value_parser = whole(1..=65_536))]
     hidden_size: usize,
     /// Width inside the feed-forward layers
-    #[arg(long, default_value_t = 352, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 352, value_parser = whole(1..=262_144))]
     intermediate_size: usize,
     /// Blocks
-    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 4, value_parser = whole(1..=1024))]
     layers: usize,
     /// Query heads
-    #[arg(long, default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 4, value_parser = whole(1..=1024))]
     heads: usize,
     /// Key and value heads
-    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    #[arg(long, default_value_t = 2, value_parser = whole(1..=1024))]
     key_value_heads: usize,
     /// Store the weights in this type
     #[arg(long, value_enum, default_value_t = Storage::F32)]
@@ -73,29 +74,58 @@ enum Storage {
 
 /// Trains and writes the model.
 pub fn run(arguments: &Arguments) -> Outcome {
+    let (training, seed, out) = (&arguments.training, arguments.compute.seed, &arguments.out);
+    training.check(out, &[])?;
+    let max_length = training.length.of_new_model();
+    arguments.shape.check()?;
     let device = arguments.compute.open()?;
-    let (training, seed) = (&arguments.training, arguments.compute.seed);
     let dataset = read(&arguments.data)?;
     let tokenizer = arguments.shape.tokenizer(&dataset)?;
-    let config = arguments.shape.config(&tokenizer, training.max_length)?;
+    let config = arguments.shape.config(&tokenizer, max_length)?;
     let encoder = Encoder {
         tokenizer: Some(&tokenizer),
-        template: &ChatTemplate::new(&arguments.out, CHATML, BTreeMap::new())?,
+        template: &ChatTemplate::new(out, CHATML, BTreeMap::new())?,
         vocab_size: config.vocab_size,
-        max_length: training.max_length,
+        max_length,
         split_text: true,
     };
     let data = encode(&dataset, &encoder, tokenizer.pad_id().unwrap_or(0), training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
-    let shape = config.to_json();
+    let options = json!({"method": "pretrain", "config": config.to_json()});
     let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
-    let report = training.run(&model, data, &arguments.out, seed, 1e-3, json!({"method": "pretrain", "config": shape}))?;
-    tokenizer.save(&arguments.out)?;
-    save_decoder(&arguments.out, &model.decoder, dtype, |_, _| None)?;
+    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, options };
+    let report = training.run(job, || {
+        tokenizer.save(out)?;
+        save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))
+    })?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 
+/// Numbers of the largest model that is made here: its weights, gradients and moments take 32 GB.
+const MOST_PARAMETERS: usize = 2_000_000_000;
+
 impl Shape {
+    /// Checks the sizes against each other, before anything is read or allocated.
+    fn check(&self) -> Result<(), String> {
+        let attention = 2 * self.hidden_size + 2 * self.hidden_size * self.key_value_heads / self.heads;
+        let block = self.hidden_size * (attention + 3 * self.intermediate_size);
+        let parameters = self.vocab_size * self.hidden_size + self.layers * block;
+        if parameters > MOST_PARAMETERS {
+            return Err(format!(
+                "a model of {parameters} parameters: expected at most {MOST_PARAMETERS}; lower --hidden-size, --intermediate-size, \
+                 --layers or --vocab-size"
+            ));
+        }
+        if !self.hidden_size.is_multiple_of(2 * self.heads) || !self.heads.is_multiple_of(self.key_value_heads) {
+            let Shape { hidden_size, heads, key_value_heads, .. } = self;
+            return Err(format!(
+                "--hidden-size {hidden_size}, --heads {heads}, --key-value-heads {key_value_heads}: expected heads of an even width, \
+                 and as many for each key and value head"
+            ));
+        }
+        Ok(())
+    }
+
     fn tokenizer(&self, dataset: &Dataset) -> wgtune_models::Result<Tokenizer> {
         let mut texts = Vec::with_capacity(dataset.rows.len());
         for row in &dataset.rows {

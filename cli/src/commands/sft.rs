@@ -1,19 +1,22 @@
 //! `wgtune sft`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use wgtune_engine::{DType, Device};
-use wgtune_models::error::Error;
 use wgtune_models::formats::adapter::{AdapterConfig, Init, Targets};
-use wgtune_models::formats::model::{Use, copy_companions, load_decoder, save_decoder};
+use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::model::{
+    Use, base_name, check_directory, copy_companions, copy_tokenizer, fingerprint, load_decoder, save_decoder,
+};
 use wgtune_models::peft::Lora;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::data::prepare;
-use crate::training::{Training, at_least_one};
+use crate::numbers::{above_zero, below_one, whole};
+use crate::training::{Job, Training};
 
 /// Fine-tunes a model on rows: prompt/completion, messages, Alpaca, ShareGPT, plain text, or token ids
 #[derive(Args)]
@@ -57,18 +60,18 @@ struct LoraArguments {
     /// Start from this PEFT adapter, with its rank, alpha and targets
     #[arg(long, value_name = "DIR", conflicts_with_all = ["rank", "alpha", "targets", "init", "rslora"])]
     adapter: Option<PathBuf>,
-    /// LoRA's rank
-    #[arg(long, default_value_t = 8, value_parser = at_least_one)]
+    /// LoRA's rank, at most a layer's width
+    #[arg(long, default_value_t = 8, value_parser = whole(1..=65_536))]
     rank: usize,
     /// LoRA's alpha: updates are scaled by alpha / rank
-    #[arg(long, default_value_t = 16.0)]
+    #[arg(long, default_value_t = 16.0, value_parser = above_zero)]
     alpha: f64,
     /// Dropout of what enters an update
-    #[arg(long, default_value_t = 0.0, value_parser = probability)]
+    #[arg(long, default_value_t = 0.0, value_parser = below_one)]
     dropout: f64,
-    /// Names of the layers to update, separated by commas, or all-linear
-    #[arg(long, value_delimiter = ',', default_value = "q_proj,v_proj")]
-    targets: Vec<String>,
+    /// Names of the layers to update, separated by commas, each in the model, or all-linear
+    #[arg(long, value_parser = targets, default_value = "q_proj,v_proj")]
+    targets: Targets,
     /// How A begins; B is zero
     #[arg(long, value_enum, default_value_t = InitName::Kaiming)]
     init: InitName,
@@ -85,45 +88,60 @@ enum InitName {
     Gaussian,
 }
 
-fn probability(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|value| (0.0..1.0).contains(value)).ok_or("expected a number from 0 to below 1".into())
+fn targets(text: &str) -> Result<Targets, String> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_string()).collect();
+    match &names[..] {
+        [all] if all == "all-linear" => Ok(Targets::AllLinear),
+        names if names.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) => {
+            Err("expected names separated by commas, as q_proj,v_proj".into())
+        }
+        _ => Ok(Targets::Named(names)),
+    }
 }
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments) -> Outcome {
+    let (training, seed, out) = (&arguments.training, arguments.compute.seed, &arguments.out);
+    check_directory(&arguments.model)?;
+    let read: Vec<&Path> =
+        [Some(&arguments.model), arguments.lora.adapter.as_ref()].into_iter().flatten().map(AsRef::as_ref).collect();
+    training.check(out, &read)?;
+    let max_length = training.length.of(&ModelConfig::open(&arguments.model)?)?;
     let device = arguments.compute.open()?;
-    let training = &arguments.training;
-    let data = prepare(&arguments.model, &arguments.data, training.max_length, training.held_out(), arguments.compute.seed)?;
+    let data = prepare(&arguments.model, &arguments.data, max_length, training.held_out(), seed)?;
     let model = arguments.load(&device)?;
-    let (learning_rate, options) = match &model.lora {
-        Some(lora) => (2e-4, json!({"method": "lora", "lora": lora.config().to_json(), "model": arguments.model})),
-        None => (2e-5, json!({"method": "full", "model": arguments.model})),
+    let base = fingerprint(&arguments.model)?;
+    let (default_learning_rate, options) = match &model.lora {
+        Some(lora) => (2e-4, json!({"method": "lora", "lora": lora.config().numbers(), "model": base})),
+        None => (2e-5, json!({"method": "full", "model": base})),
     };
-    let report = training.run(&model, data, &arguments.out, arguments.compute.seed, learning_rate, options)?;
-    match &model.lora {
-        Some(lora) => lora.write_into(&arguments.out)?,
+    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate, options };
+    let report = training.run(job, || match &model.lora {
+        Some(lora) => {
+            copy_tokenizer(&arguments.model, out)?;
+            lora.write_into(out)
+        }
         None => {
             let dtype = model.decoder.config().dtype.unwrap_or(DType::F32);
-            save_decoder(&arguments.out, &model.decoder, dtype, |_, _| None)?;
-            copy_companions(&arguments.model, &arguments.out)?;
+            save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))?;
+            copy_companions(&arguments.model, out)
         }
-    }
+    })?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 
 impl Arguments {
-    fn load(&self, device: &Device) -> wgtune_models::Result<Tuned> {
+    fn load(&self, device: &Device) -> Result<Tuned, Box<dyn std::error::Error>> {
         if self.method == Method::Full {
             if self.lora.adapter.is_some() {
-                let message = "--adapter goes with --method lora: merge it first to train the whole model".into();
-                return Err(Error::Data { message });
+                return Err("--adapter goes with --method lora: merge it first to train the whole model".into());
             }
             return Ok(Tuned { decoder: load_decoder(&self.model, device, Use::Trained)?, lora: None });
         }
         let decoder = load_decoder(&self.model, device, Use::Frozen)?;
         let lora = match &self.lora.adapter {
             Some(directory) => Lora::open(directory, &decoder)?,
-            None => Lora::new(self.lora.config(self.model.display().to_string()), &decoder, self.compute.seed)?,
+            None => Lora::new(self.lora.config(base_name(&self.model)?), &decoder, self.compute.seed)?,
         };
         Ok(Tuned { lora: Some(lora.requiring_grad()), decoder })
     }
@@ -135,10 +153,7 @@ impl LoraArguments {
             rank: self.rank,
             alpha: self.alpha,
             dropout: self.dropout,
-            targets: match &self.targets[..] {
-                [all] if all == "all-linear" => Targets::AllLinear,
-                names => Targets::Named(names.to_vec()),
-            },
+            targets: self.targets.clone(),
             rank_stabilised: self.rslora,
             init: match self.init {
                 InitName::Kaiming => Init::Kaiming,

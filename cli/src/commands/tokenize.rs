@@ -9,6 +9,7 @@ use wgtune_models::data::encode::conversation_ids;
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::read_text;
+use wgtune_models::formats::model::check_directory;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::wording::counted;
 
@@ -51,6 +52,7 @@ struct Report {
 
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
+    check_directory(&arguments.model)?;
     let tokenizer = Tokenizer::open(&arguments.model)?;
     let (ids, text) = match &arguments.source.messages {
         Some(path) => {

@@ -13,13 +13,13 @@ const EVALUATE: &str = "eval --model model --data rows.jsonl --device cpu";
 #[test]
 fn a_missing_file_is_named() {
     let folder = Folder::new();
-    folder.fails("sft --model nowhere --data rows.jsonl --out out", &["nowhere", "config.json", "No such file"]);
+    folder.fails("sft --model nowhere --data rows.jsonl --out out", &["there is no folder nowhere", "config.json"]);
     folder.fails(
         "eval --model model --adapter nowhere --data rows.jsonl --device cpu",
         &["nowhere", "adapter_config.json", "No such file"],
     );
     folder.fails("generate --model model --prompt x --device cpu", &["model", "tokenizer.json", "No such file"]);
-    folder.fails("generate --model nowhere --ids 1", &["nowhere", "config.json", "No such file"]);
+    folder.fails("generate --model nowhere --ids 1", &["there is no folder nowhere", "config.json"]);
     folder.fails("tokenize --model model --text x", &["model", "tokenizer.json"]);
     folder.fails("logits --model nowhere --ids 1", &["nowhere", "config.json"]);
     folder.fails("merge --model model --adapter nowhere --out out --device cpu", &["nowhere", "adapter_config.json"]);
@@ -121,12 +121,7 @@ fn a_config_with_an_impossible_shape_names_the_key() {
     }
     folder.write("model/config.json", &whole[..whole.len() / 2]);
     folder.fails(EVALUATE, &["model/config.json:", "broken JSON"]);
-    folder.fails("pretrain --data rows.jsonl --out out --heads 3", &["rows.jsonl:1", "expected plain text"]);
-    folder.write("text.txt", "Some text.");
-    folder.fails(
-        "pretrain --data text.txt --out out --heads 3 --device cpu",
-        &["num_attention_heads` is 3", "divisor of `hidden_size`, which is 128"],
-    );
+    folder.fails("pretrain --data rows.jsonl --out out", &["rows.jsonl:1", "expected plain text"]);
     assert!(folder.names("out").is_empty());
 }
 
@@ -170,7 +165,8 @@ fn adapters_must_fit_their_base() {
 #[test]
 fn new_adapters_must_fit_their_base() {
     let folder = Folder::new();
-    folder.fails(&format!("{TRAIN} --targets c_attn,c_proj"), &["LoRA targets c_attn, c_proj", "expected some of", "q_proj"]);
+    folder
+        .fails(&format!("{TRAIN} --targets c_attn,c_proj"), &["target \"c_attn\" is in no layer", "expected some of", "q_proj"]);
     folder.fails(&format!("{TRAIN} --rank 0"), &["--rank", "'0'", "expected a whole number from 1"]);
     folder.fails(&format!("{TRAIN} --dropout 1"), &["--dropout", "'1'", "from 0 to below 1"]);
     folder.fails(&format!("{TRAIN} --adapter model"), &["model/adapter_config.json", "No such file"]);
@@ -191,12 +187,11 @@ fn a_loss_that_is_not_finite_names_the_first_op_and_keeps_the_last_checkpoint() 
         for method in ["lora", "full"] {
             let expected = ["step 1: the loss is", "the first op whose output was not finite is `matmul"];
             folder.fails(&format!("{TRAIN} --method {method}"), &expected);
-            assert_eq!(folder.names("out"), ["metrics.jsonl"]);
+            assert_eq!(folder.names("out"), ["metrics.jsonl", "run.json", "run.lock"]);
             assert!(folder.read("out/metrics.jsonl").is_empty());
         }
         folder.fails(EVALUATE, &["the loss is", "the first op whose output was not finite is `matmul"]);
-        folder
-            .fails("generate --model model --ids 1,2,3 --device cpu", &["a logit after 3 tokens is", "expected a finite number"]);
+        folder.fails("generate --model model --ids 1,2,3 --device cpu", &["a logit is", "expected a finite number"]);
         folder.write(WEIGHTS, &whole);
     }
     let absurd = "sft --model model --data rows.jsonl --out absurd --method full --steps 8 --clip 0 --save-every 1 \

@@ -5,7 +5,8 @@ use wgtune_models::formats::safetensors::Weights;
 
 use crate::folder::{Folder, TINY};
 
-const COMMANDS: [&str; 10] = ["bench", "devices", "pretrain", "sft", "generate", "tokenize", "eval", "merge", "logits", "demo"];
+const COMMANDS: [&str; 11] =
+    ["bench", "devices", "pretrain", "sft", "generate", "tokenize", "eval", "merge", "logits", "demo", "completions"];
 
 #[test]
 fn every_command_shows_an_example() {
@@ -71,7 +72,7 @@ fn a_model_is_tuned_measured_asked_merged_and_compared() {
     assert!(report["last_loss"].as_f64() < report["first_loss"].as_f64(), "{report}");
     assert!(report["trained_parameters"].as_u64() < report["all_parameters"].as_u64(), "{report}");
     let after = folder.reports(&format!("eval {rows} --adapter adapter --json"));
-    assert_eq!(before["tokens"], after["tokens"]);
+    assert_eq!(before["trained_tokens"], after["trained_tokens"]);
     let (loss, perplexity) = (after["loss"].as_f64().unwrap(), after["perplexity"].as_f64().unwrap());
     assert!(loss < 0.5 * before["loss"].as_f64().unwrap(), "{before} {after}");
     assert!((perplexity - loss.exp()).abs() < 1e-9 * perplexity);
@@ -260,6 +261,23 @@ fn progress_goes_to_standard_error_and_nobody_needs_to_listen() {
     drop(reader);
     let status = folder.command(&arguments).stderr(writer.try_clone().unwrap()).stdout(writer).status().unwrap();
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_quiet_program_says_only_its_results_and_errors() {
+    let folder = Folder::new();
+    let run = folder.run("sft --model model --data rows.jsonl --out out --steps 2 --device cpu --quiet");
+    assert!(run.code == Some(0) && run.stderr.is_empty() && run.stdout.starts_with("wrote out"), "{}", run.stderr);
+    folder.run("--quiet eval --model model --data nowhere.jsonl --device cpu").failed(&["nowhere.jsonl"]);
+}
+
+#[test]
+fn shells_get_completions() {
+    let folder = Folder::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = folder.succeeds(&format!("completions {shell}"));
+        assert!(["sft", "merge", "max-new-tokens"].iter().all(|word| script.contains(word)), "{shell}: {script}");
+    }
 }
 
 #[test]

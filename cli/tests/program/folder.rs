@@ -139,6 +139,20 @@ impl Folder {
         names
     }
 
+    /// Every file of a subfolder and those below it, with its bytes.
+    pub fn contents(&self, name: &str) -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        for entry in self.names(name) {
+            let name = format!("{name}/{entry}");
+            if self.path(&name).is_dir() {
+                files.extend(self.contents(&name));
+            } else {
+                files.push((name.clone(), self.read(&name)));
+            }
+        }
+        files
+    }
+
     /// Panics if a file in this subfolder, or below it, is not whole.
     #[track_caller]
     pub fn check_whole(&self, name: &str) {

@@ -1,8 +1,10 @@
 //! The program as its users meet it: the built binary, run in a folder of its own.
 
+mod adapters;
 mod bad_input;
 mod bad_model;
 mod bench;
 mod commands;
 mod folder;
 mod resume;
+mod run_folder;

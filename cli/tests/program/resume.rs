@@ -79,8 +79,8 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_resume() {
     let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let run = crate::folder::Run::new(child.wait_with_output().unwrap());
-    run.failed(&["stopped after step", "of 1000", "the checkpoint is in out", "--resume"]);
-    assert_eq!(run.code, Some(1));
+    run.failed(&["finishing this step; again to quit", "stopped after step", "of 1000", "the checkpoint is in out", "--resume"]);
+    assert_eq!(run.code, Some(130));
     folder.check_whole("out");
     let step = folder.json("out/checkpoint/state.json")["step"].as_u64().unwrap();
     assert!((1..1000).contains(&step), "{step}");

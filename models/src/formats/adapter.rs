@@ -5,16 +5,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::files::write_bytes;
 use super::json::Object;
+use super::model_card::CARD_FILE;
 use crate::error::Result;
 
 /// The name of an adapter's weight file.
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
 /// The name of an adapter's config.
 pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The names of what an adapter is saved as, its model card included.
+pub const ADAPTER_FILES: [&str; 3] = [ADAPTER_FILE, CONFIG_FILE, CARD_FILE];
 
 /// What PEFT puts before a model's own tensor names.
 const PREFIX: &str = "base_model.model.";
@@ -124,12 +127,12 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// Reads `adapter_config.json` of an adapter's folder. Unknown keys are ignored, as PEFT asks of readers.
+    /// Reads `adapter_config.json` of an adapter's folder.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) and [`Error::Json`](crate::Error::Json) for the file; [`Error::Value`](crate::Error::Value) naming the key for a rank of 0, an
-    /// adapter other than LoRA, and what would change its meaning but is not supported: DoRA, trained
-    /// biases, `modules_to_save`.
+    /// [`Error::Io`](crate::Error::Io) and [`Error::Json`](crate::Error::Json) for the file; [`Error::Value`](crate::Error::Value)
+    /// naming the key for a rank of 0, an adapter other than LoRA, a start that changed the base's weights too (PiSSA, OLoRA), and
+    /// every key that says something that is not understood here: it may change what the model computes.
     pub fn open(directory: &Path) -> Result<AdapterConfig> {
         AdapterConfig::from_object(&Object::read(&directory.join(CONFIG_FILE))?)
     }
@@ -143,13 +146,13 @@ impl AdapterConfig {
     }
 
     fn from_object(keys: &Object) -> Result<AdapterConfig> {
-        reject_unsupported(keys)?;
+        let defaults = AdapterConfig::default();
+        reject_unsupported(keys, defaults.to_json().as_object().expect("an object"))?;
         let share = |value: &Value| value.as_f64().filter(|share| (0.0..1.0).contains(share));
         let layer_list = |value: &Value| match value {
             Value::Array(list) => list.iter().map(as_index).collect(),
             one => as_index(one).map(|layer| vec![layer]),
         };
-        let defaults = AdapterConfig::default();
         Ok(AdapterConfig {
             rank: keys.size("r")?.unwrap_or(defaults.rank),
             alpha: keys.positive("lora_alpha")?.unwrap_or(defaults.alpha),
@@ -226,6 +229,15 @@ impl AdapterConfig {
         })
     }
 
+    /// What of [`to_json`](Self::to_json) decides what is computed: all but the base's name, which is another where its folder moved.
+    pub fn numbers(&self) -> Value {
+        let mut json = self.to_json();
+        if let Some(keys) = json.as_object_mut() {
+            keys.shift_remove("base_model_name_or_path");
+        }
+        json
+    }
+
     /// Writes `adapter_config.json` into an adapter's folder.
     ///
     /// # Errors
@@ -236,24 +248,44 @@ impl AdapterConfig {
     }
 }
 
-fn reject_unsupported(keys: &Object) -> Result<()> {
+/// Keys whose values change nothing of what a trained adapter computes: notes, and options of starts and of training.
+const WITHOUT_EFFECT: [&str; 13] = [
+    "auto_mapping",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "inference_mode",
+    "layers_pattern",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+];
+
+fn reject_unsupported(keys: &Object, understood: &Map<String, Value>) -> Result<()> {
     let peft_type = keys.string("peft_type")?;
     if keys.required("peft_type", "\"LORA\"", peft_type)? != "LORA" {
         return Err(keys.error("peft_type", "\"LORA\""));
     }
-    let unsupported = [
-        ("use_dora", json!(false)),
-        ("lora_bias", json!(false)),
-        ("bias", json!("none")),
-        ("modules_to_save", json!([])),
-        ("trainable_token_indices", json!([])),
-        ("layer_replication", json!([])),
-        ("target_parameters", json!([])),
-    ];
-    for (key, accepted) in unsupported {
-        if keys.get(key).is_some_and(|value| *value != accepted) {
-            let expected = format!("{accepted}: nothing else is supported");
-            return Err(keys.error(key, expected));
+    let is_off = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    };
+    for (key, value) in &keys.map {
+        let known = match key.as_str() {
+            "bias" => value == "none",
+            // These are written as they are, and never read otherwise.
+            "modules_to_save" | "use_dora" => false,
+            key => understood.contains_key(key) || WITHOUT_EFFECT.contains(&key),
+        };
+        if !known && !is_off(value) {
+            return Err(keys.error(key, "nothing: what it says is not understood here, and may change what the model computes"));
         }
     }
     Ok(())
@@ -277,10 +309,16 @@ fn targets(keys: &Object) -> Result<Targets> {
 }
 
 fn init(keys: &Object) -> Result<Init> {
+    // Trained weights replace a start, so all that leave the base as it is read the same.
     match keys.get("init_lora_weights") {
-        // Trained weights replace it, so any other start (PiSSA, LoftQ, false) reads the same.
         Some(Value::String(name)) if name == "gaussian" => Ok(Init::Gaussian),
-        _ => Ok(Init::Kaiming),
+        None | Some(Value::Bool(_)) => Ok(Init::Kaiming),
+        Some(Value::String(name)) if ["eva", "mica", "orthogonal"].contains(&name.as_str()) => Ok(Init::Kaiming),
+        Some(_) => Err(keys.error(
+            "init_lora_weights",
+            "a start that leaves the base's weights as they are: this adapter belongs to a changed base; \
+             save it with PEFT's path_initial_model_for_weight_conversion, which makes it a plain LoRA",
+        )),
     }
 }
 
@@ -300,7 +338,8 @@ fn of_pattern<T: Copy>(pattern: &BTreeMap<String, T>, module: &str) -> Option<T>
     found.map(|(_, value)| *value)
 }
 
-fn is_or_ends_in(module: &str, name: &str) -> bool {
+/// Whether a module's name is this one, or ends in it after a dot.
+pub(crate) fn is_or_ends_in(module: &str, name: &str) -> bool {
     match module.strip_suffix(name) {
         Some(before) => before.is_empty() || before.ends_with('.'),
         None => false,
@@ -317,96 +356,5 @@ fn as_index(value: &Value) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const Q0: &str = "model.layers.0.self_attn.q_proj";
-    const DOWN3: &str = "model.layers.3.mlp.down_proj";
-
-    fn read(json: Value) -> Result<AdapterConfig> {
-        AdapterConfig::from_json(Path::new(CONFIG_FILE), json)
-    }
-
-    #[test]
-    fn names_go_both_ways() {
-        let name = tensor_name(Q0, Factor::B);
-        assert_eq!(name, "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight");
-        assert_eq!(parse_tensor_name(&name), Some((Q0, Factor::B)));
-        assert_eq!(parse_tensor_name(Q0), None);
-        assert_eq!(parse_tensor_name(&format!("{PREFIX}{Q0}.lora_magnitude_vector")), None);
-    }
-
-    #[test]
-    fn a_saved_adapter_reads_back_the_same_with_sorted_keys() {
-        let config = AdapterConfig {
-            rank: 4,
-            alpha: 32.0,
-            dropout: 0.25,
-            targets: Targets::AllLinear,
-            exclude: vec!["down_proj".into()],
-            layers: Some(vec![0, 2]),
-            rank_stabilised: true,
-            rank_pattern: BTreeMap::from([("q_proj".into(), 16)]),
-            alpha_pattern: BTreeMap::from([("q_proj".into(), 64.0)]),
-            init: Init::Gaussian,
-            base_model: Some("some/model".into()),
-            ..AdapterConfig::default()
-        };
-        let folder = tempfile::tempdir().unwrap();
-        config.save(folder.path()).unwrap();
-        assert_eq!(AdapterConfig::open(folder.path()).unwrap(), config);
-        let json = config.to_json();
-        assert!(json.as_object().unwrap().keys().is_sorted());
-    }
-
-    #[test]
-    fn targets_layers_and_exclusions_choose_modules() {
-        let adapts = |changes: Value, module: &str| {
-            let mut json = json!({"peft_type": "LORA", "target_modules": "all-linear"});
-            json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-            read(json).unwrap().adapts(module)
-        };
-        assert!(adapts(json!({}), Q0) && adapts(json!({}), DOWN3) && !adapts(json!({}), "lm_head"));
-        let named = json!({"target_modules": ["q_proj", "v_proj"]});
-        assert!(adapts(named.clone(), Q0) && !adapts(named, DOWN3));
-        assert!(!adapts(json!({"target_modules": ["proj"]}), Q0));
-        assert!(adapts(json!({"target_modules": [Q0]}), Q0));
-        assert!(!adapts(json!({"exclude_modules": ["q_proj"]}), Q0));
-        let layers = json!({"layers_to_transform": [3]});
-        assert!(!adapts(layers.clone(), Q0) && adapts(layers, DOWN3));
-        assert!(adapts(json!({"layers_to_transform": 0}), Q0));
-    }
-
-    #[test]
-    fn scales_follow_patterns_and_rslora() {
-        let config = read(json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "q_proj",
-            "rank_pattern": {"q_proj": 16}, "alpha_pattern": {"down_proj": 2}}))
-        .unwrap();
-        assert_eq!((config.rank_of(Q0), config.rank_of(DOWN3)), (16, 4));
-        assert_eq!((config.scale_of(Q0), config.scale_of(DOWN3)), (0.5, 0.5));
-        let stabilised = AdapterConfig { rank_stabilised: true, ..config };
-        assert_eq!((stabilised.scale_of(Q0), stabilised.scale_of(DOWN3)), (2.0, 1.0));
-    }
-
-    #[test]
-    fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
-        let cases = [
-            (json!({"r": 0}), "`r` is 0"),
-            (json!({"rank_pattern": {"q_proj": 0}}), "`rank_pattern.q_proj` is 0"),
-            (json!({"peft_type": "IA3"}), "`peft_type` is \"IA3\""),
-            (json!({"peft_type": null}), "`peft_type` is null"),
-            (json!({"use_dora": true}), "`use_dora` is true"),
-            (json!({"bias": "all"}), "`bias` is \"all\""),
-            (json!({"modules_to_save": ["lm_head"]}), "`modules_to_save` is [\"lm_head\"]"),
-            (json!({"target_modules": []}), "`target_modules` is []"),
-            (json!({"target_modules": ".*q_proj"}), "`target_modules` is \".*q_proj\""),
-            (json!({"lora_dropout": 1.0}), "`lora_dropout` is 1.0"),
-        ];
-        for (changes, expected) in cases {
-            let mut json = json!({"peft_type": "LORA", "target_modules": ["q_proj"], "unknown": 1});
-            json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-            let message = read(json).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message} should contain {expected}");
-        }
-    }
-}
+#[path = "adapter_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use wgtune_engine::DType;
 
 use super::files::write_bytes;
 use super::json::Object;
-use super::rope::RopeConfig;
+use super::rope::{RopeConfig, RopeScaling};
 use crate::error::{Error, Result};
 
 /// The families of decoder that are known. They share one shape and differ in biases, in the norm on
@@ -186,6 +186,33 @@ impl ModelConfig {
             return Err(keys.error("head_dim", expected));
         }
         Ok(())
+    }
+
+    /// Tokens of the longest text that the model takes: those it was made for, and what its rope scaling stretches them to; `None`
+    /// where the scaling follows any length.
+    pub fn longest_text(&self) -> Option<usize> {
+        let longest = self.max_position_embeddings;
+        let stretched = |length: usize, factor: f64| longest.max((length as f64 * factor) as usize);
+        match &self.rope.scaling {
+            RopeScaling::Default | RopeScaling::Llama3 { .. } => Some(longest),
+            RopeScaling::Linear { factor } => Some(stretched(longest, *factor)),
+            RopeScaling::Yarn(yarn) => Some(stretched(yarn.original_max_position_embeddings.unwrap_or(longest), yarn.factor)),
+            RopeScaling::Dynamic { .. } => None,
+        }
+    }
+
+    /// Checks that a text of `tokens` tokens is not longer than [`longest_text`](Self::longest_text).
+    ///
+    /// # Errors
+    /// [`Error::Data`] with `what` is too long, and both lengths.
+    pub fn check_length(&self, what: &str, tokens: usize) -> Result<()> {
+        match self.longest_text() {
+            Some(longest) if tokens > longest => {
+                let message = format!("{what} is {tokens} tokens long, and the model was made for {longest} at most");
+                Err(Error::Data { message })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `config.json`'s content, as transformers 5 writes it, with the older spellings of `dtype` and rope

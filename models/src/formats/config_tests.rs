@@ -150,3 +150,18 @@ fn impossible_configs_name_the_key_and_the_value() {
     }
     assert!(read(json!([])).is_err());
 }
+
+#[test]
+fn the_longest_text_is_the_models_own_unless_its_rope_is_scaled() {
+    let longest = |rope: Value| read(with("llama", json!({"rope_scaling": rope}))).unwrap().longest_text();
+    assert_eq!(longest(Value::Null), Some(128));
+    assert_eq!(longest(json!({"rope_type": "linear", "factor": 4.0})), Some(512));
+    assert_eq!(longest(json!({"rope_type": "dynamic", "factor": 2.0})), None);
+    assert_eq!(longest(json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64})), Some(256));
+    // Models with this one state the stretched length.
+    let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64});
+    assert_eq!(longest(llama3), Some(128));
+    let error = read(base("llama")).unwrap().check_length("the prompt", 129).unwrap_err().to_string();
+    assert_eq!(error, "the prompt is 129 tokens long, and the model was made for 128 at most");
+}

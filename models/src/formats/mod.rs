@@ -7,6 +7,7 @@ pub mod config;
 pub mod files;
 pub(crate) mod json;
 pub mod model;
+pub mod model_card;
 pub mod rope;
 pub mod safetensors;
 mod strftime;

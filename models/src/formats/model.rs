@@ -4,17 +4,96 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use twox_hash::xxhash3_128;
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
+use super::adapter::ADAPTER_FILE;
+use super::chat_template::TEMPLATE_FILE;
 use super::config::ModelConfig;
 use super::files::{recover_directory, write_bytes};
-use super::safetensors::{TensorInfo, View, Weights, save_model};
+use super::json::Object;
+use super::model_card::is_hub_name;
+use super::safetensors::{INDEX_FILE, MODEL_FILE, TensorInfo, View, Weights, save_model};
 use crate::error::{Error, Result};
 use crate::transformer::Decoder;
 
 /// Bytes of a weight file past which a model is saved in shards, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
+
+const GENERATION_FILE: &str = "generation_config.json";
+/// The tokenizer and the chat template.
+const TOKENIZER_FILES: [&str; 4] = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", TEMPLATE_FILE];
+
+/// Whether a file of this name is part of a model directory that is written here.
+pub fn is_model_file(name: &str) -> bool {
+    let is_shard = || name.starts_with("model-") && name.ends_with(".safetensors");
+    let others = ["config.json", GENERATION_FILE, MODEL_FILE, INDEX_FILE];
+    others.contains(&name) || TOKENIZER_FILES.contains(&name) || is_shard()
+}
+
+/// Checks that there is a model directory at `path`, before anything of it is read.
+///
+/// # Errors
+/// [`Error::Data`] that says what is there instead: nothing, a file, a hub's name, a folder without a `config.json`.
+pub fn check_directory(path: &Path) -> Result<()> {
+    recover_directory(path)?;
+    let shown = path.display();
+    let is_gguf = |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let convert = "transformers makes a folder of it: \
+         AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=FILE).save_pretrained(DIR), and the same with AutoTokenizer";
+    let expected = "expected the folder of a model, with config.json, model.safetensors and tokenizer.json";
+    let message = if path.is_file() && is_gguf(path) {
+        format!("{shown} is a GGUF file; {expected}: {convert}")
+    } else if path.is_file() {
+        format!("{shown} is a file; {expected}")
+    } else if !path.exists() && path.to_str().is_some_and(is_hub_name) {
+        format!(
+            "there is no folder {shown}; {expected}: nothing is downloaded here, `hf download {shown} --local-dir DIR` does it"
+        )
+    } else if !path.exists() {
+        format!("there is no folder {shown}; {expected}")
+    } else if !path.join("config.json").exists() {
+        let entries = path.read_dir().map_err(Error::io(path))?;
+        match entries.flatten().find(|entry| is_gguf(&entry.path())) {
+            Some(gguf) => format!("{shown} has no config.json, only {}; {expected}: {convert}", gguf.file_name().display()),
+            None if path.join(ADAPTER_FILE).exists() => format!("{shown} is the folder of an adapter; {expected}"),
+            None => format!("{shown} has no config.json; {expected}"),
+        }
+    } else {
+        return Ok(());
+    };
+    Err(Error::Data { message })
+}
+
+/// A hash of what the model in a folder is: its config, and the names, shapes and elements of its weights. The folder's place,
+/// how its weights are cut into files, and its tokenizer have no part in it.
+///
+/// # Errors
+/// What [`ModelConfig::open`] and [`Weights::open_model`] say.
+pub fn fingerprint(directory: &Path) -> Result<String> {
+    let config = ModelConfig::open(directory)?;
+    let weights = Weights::open_model(directory)?;
+    let mut hash = xxhash3_128::Hasher::new();
+    hash.write(config.to_json().to_string().as_bytes());
+    for name in weights.names() {
+        let view = weights.get(name)?;
+        hash.write(format!("{name} {} {:?}", view.dtype, view.shape).as_bytes());
+        hash.write(view.bytes);
+    }
+    Ok(format!("{:032x}", hash.finish_128()))
+}
+
+/// What an adapter may call its base: the hub's name where the config says one, or else the folder's whole path, since the
+/// adapter is read from elsewhere.
+///
+/// # Errors
+/// A config that cannot be read.
+pub fn base_name(directory: &Path) -> Result<String> {
+    let name = Object::read(&directory.join("config.json"))?.string("_name_or_path")?;
+    let whole = || std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf()).display().to_string();
+    Ok(name.filter(|name| is_hub_name(name)).unwrap_or_else(whole))
+}
 
 /// What a model is loaded for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,12 +174,12 @@ pub fn new_decoder(config: ModelConfig, device: &Device, seed: u64) -> Result<De
 /// merging does.
 ///
 /// # Errors
-/// A full disk or a device that failed.
+/// A full disk, a device that failed, or what `replaced` returns.
 pub fn save_decoder(
     directory: &Path,
     decoder: &Decoder,
     dtype: DType,
-    replaced: impl Fn(&str, &Tensor) -> Option<Tensor>,
+    replaced: impl Fn(&str, &Tensor) -> Result<Option<Tensor>>,
 ) -> Result<()> {
     let mut config = decoder.config().clone();
     config.dtype = Some(dtype);
@@ -112,24 +191,32 @@ pub fn save_decoder(
         .collect();
     save_model(directory, &infos, SHARD_BYTES, |info| {
         let (_, tensor) = parameters.iter().find(|(name, _)| *name == info.name).expect("an info a parameter");
-        let tensor = replaced(&info.name, tensor).unwrap_or_else(|| tensor.detach());
+        let tensor = replaced(&info.name, tensor)?.unwrap_or_else(|| tensor.detach());
         Ok(Cow::Owned(ops::cast(&tensor, dtype).to_bytes()?))
     })
+}
+
+/// Copies the tokenizer and the chat template from one model's folder to another.
+///
+/// # Errors
+/// A file that cannot be read or written; one that is not there is passed over.
+pub fn copy_tokenizer(from: &Path, to: &Path) -> Result<()> {
+    TOKENIZER_FILES.into_iter().try_for_each(|name| copy(from, to, name))
 }
 
 /// Copies what belongs to a model beside its weights and config: the tokenizer, the chat template, generation defaults.
 ///
 /// # Errors
-/// A file that cannot be read or written; one that is not there is passed over.
+/// As [`copy_tokenizer`].
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
-    let names =
-        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
-    for name in names {
-        match std::fs::read(from.join(name)) {
-            Ok(bytes) => write_bytes(&to.join(name), &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(from.join(name))(error)),
-        }
+    copy_tokenizer(from, to)?;
+    copy(from, to, GENERATION_FILE)
+}
+
+fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
+    match std::fs::read(from.join(name)) {
+        Ok(bytes) => write_bytes(&to.join(name), &bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(from.join(name))(error)),
     }
-    Ok(())
 }

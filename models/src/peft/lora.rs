@@ -9,8 +9,11 @@ use wgtune_engine::{DType, Tensor, checkpoint, ops};
 
 use super::Tuning;
 use crate::error::{Error, Result};
-use crate::formats::adapter::{ADAPTER_FILE, AdapterConfig, Factor, Init, parse_tensor_name, tensor_name};
-use crate::formats::files::{recover_directory, write_directory};
+use crate::formats::adapter::{
+    ADAPTER_FILE, AdapterConfig, Factor, Init, Targets, is_or_ends_in, parse_tensor_name, tensor_name,
+};
+use crate::formats::files::{recover_directory, write_bytes, write_directory};
+use crate::formats::model_card::{CARD_FILE, adapter_card};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 use crate::nn::Linear;
 use crate::transformer::Decoder;
@@ -40,12 +43,23 @@ impl Lora {
     /// New updates for the layers that `config` targets: A random, B zero, so that the model is as it was.
     ///
     /// # Errors
-    /// A config that targets no layer of this decoder.
+    /// A target that is in no layer of this decoder, and a rank above a layer's width.
     pub fn new(config: AdapterConfig, decoder: &Decoder, seed: u64) -> Result<Lora> {
+        if let Targets::Named(names) = &config.targets {
+            let is_layer = |name: &&String| decoder.linears().any(|linear| is_or_ends_in(&linear.path, name));
+            if let Some(name) = names.iter().find(|name| !is_layer(name)) {
+                return Err(no_layer(decoder, &format!("target {name:?} is")));
+            }
+        }
         let random = Philox::new(seed).stream(0x6c_6f7261);
         Lora::build(config, decoder, |config, linear, index| {
             let [outputs, inputs] = [linear.weight.size(0), linear.weight.size(1)];
             let rank = config.rank_of(&linear.path);
+            if rank > outputs.min(inputs) {
+                let most = outputs.min(inputs);
+                let message = format!("a rank of {rank} for {}: expected at most its width, {most}", linear.path);
+                return Err(Error::Data { message });
+            }
             let random = random.stream(index);
             let draw = |i: u64| match config.init {
                 // Kaiming's uniform with a = sqrt 5 has the bound 1 / sqrt(inputs).
@@ -61,8 +75,8 @@ impl Lora {
     /// Reads an adapter directory in PEFT's layout for this decoder.
     ///
     /// # Errors
-    /// Unreadable files, and an adapter of another base: a target that the decoder lacks, a tensor of another shape, one
-    /// that is missing, or one that belongs nowhere.
+    /// Unreadable files, a number that is not finite, and an adapter of another base: a target that the decoder lacks, a tensor of
+    /// another shape, one that is missing, or one that belongs nowhere.
     pub fn open(directory: &Path, decoder: &Decoder) -> Result<Lora> {
         recover_directory(directory)?;
         let config = AdapterConfig::open(directory)?;
@@ -80,7 +94,12 @@ impl Lora {
                     );
                     return Err(Error::Weights { path: path.clone(), message });
                 }
-                Ok(decoder.device().tensor(&view.to_f32(), shape))
+                let values = view.to_f32();
+                if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                    let message = format!("tensor `{name}` is {} at element {index}: expected finite numbers", values[index]);
+                    return Err(Error::Weights { path: path.clone(), message });
+                }
+                Ok(decoder.device().tensor(&values, shape))
             };
             Ok((read(Factor::A, [rank, linear.weight.size(1)])?, read(Factor::B, [linear.weight.size(0), rank])?))
         })?;
@@ -107,11 +126,7 @@ impl Lora {
             pairs.insert(linear.path.clone(), Pair { a, b, scale, index: index as u64 });
         }
         if pairs.is_empty() {
-            let mut names: Vec<&str> = decoder.linears().filter_map(|linear| linear.path.rsplit('.').next()).collect();
-            names.sort_unstable();
-            names.dedup();
-            let message = format!("LoRA targets {} are in no layer: expected some of {}", config.targets, names.join(", "));
-            return Err(Error::Data { message });
+            return Err(no_layer(decoder, &format!("LoRA targets {} are", config.targets)));
         }
         Ok(Lora { config, pairs, random: None })
     }
@@ -181,8 +196,17 @@ impl Lora {
         safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| {
             Ok(Cow::Owned(parameters[&info.name].to_bytes()?))
         })?;
+        write_bytes(&directory.join(CARD_FILE), adapter_card(&self.config).as_bytes())?;
         self.config.save(directory)
     }
+}
+
+/// The error for targets that the decoder lacks.
+fn no_layer(decoder: &Decoder, targets_are: &str) -> Error {
+    let mut names: Vec<&str> = decoder.linears().filter_map(|linear| linear.path.rsplit('.').next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    Error::Data { message: format!("{targets_are} in no layer of the model: expected some of {}", names.join(", ")) }
 }
 
 impl Tuning for Lora {

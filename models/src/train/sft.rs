@@ -1,14 +1,14 @@
 //! Supervised fine-tuning: next-token cross-entropy on the tokens that carry a loss.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use wgtune_engine::optim::{AdamW, AdamWConfig};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{Device, Gradients, Tensor, ops};
 
-use super::checkpoint::RunDirectory;
+use super::run::RunDirectory;
 use super::schedule::LearningRate;
 use super::tuned::Tuned;
 use crate::data::batch::{Batch, Loader};
@@ -34,6 +34,8 @@ pub struct Recipe {
     pub seed: u64,
     /// A checkpoint every so many updates; 0 is none before the end.
     pub save_every: usize,
+    /// A checkpoint whenever so much time has passed since the last; 0 is never.
+    pub save_after: Duration,
 }
 
 /// One line of `metrics.jsonl`: what update `step` saw before it.
@@ -82,8 +84,8 @@ impl Progress {
     }
 }
 
-/// Trains from where `progress` stands to the recipe's last step, or until `on_step` breaks. Writes `metrics.jsonl` and, every
-/// `save_every` steps and at the end, a checkpoint.
+/// Trains from where `progress` stands to the recipe's last step, or until `on_step` breaks. Writes `metrics.jsonl` and, as often
+/// as the recipe says and at the end, a checkpoint.
 ///
 /// # Errors
 /// A parameter that no gradient reaches, a loss that is not finite (naming the first op whose output was not), a full disk, a
@@ -96,6 +98,7 @@ pub fn train(
     run: &RunDirectory,
     on_step: &mut dyn FnMut(&Metrics) -> ControlFlow<()>,
 ) -> Result<()> {
+    let mut saved = Instant::now();
     let epochs = |step: usize| (step * recipe.accumulate) as f64 / loader.batches_per_epoch() as f64;
     while progress.step < recipe.steps {
         let window: Vec<Batch> = (0..recipe.accumulate).map(|i| loader.batch(progress.step * recipe.accumulate + i)).collect();
@@ -104,8 +107,11 @@ pub fn train(
         run.append(&metrics)?;
         let last = progress.step == recipe.steps;
         let stop = on_step(&metrics).is_break();
-        if last || stop || (recipe.save_every > 0 && progress.step.is_multiple_of(recipe.save_every)) {
+        let by_steps = recipe.save_every > 0 && progress.step.is_multiple_of(recipe.save_every);
+        let by_time = !recipe.save_after.is_zero() && saved.elapsed() >= recipe.save_after;
+        if last || stop || by_steps || by_time {
             run.save(model, progress)?;
+            saved = Instant::now();
         }
         if stop {
             break;
@@ -206,16 +212,20 @@ pub struct Evaluation {
     /// Share of tokens that were the most likely.
     pub mean_token_accuracy: f64,
     /// Tokens that carry a loss.
-    pub tokens: usize,
+    pub trained_tokens: usize,
 }
 
-/// The loss over batches, each token counted once. `on_batch` hears after each.
+/// The loss over batches, each token counted once. `on_batch` hears after each, and may break.
 ///
 /// # Errors
-/// No token that carries a loss, a loss that is not finite (naming the first op whose output was not), or a device that failed.
-pub fn evaluate(model: &Tuned, batches: impl Iterator<Item = Batch>, on_batch: &mut dyn FnMut()) -> Result<Evaluation> {
+/// [`Error::Interrupted`] where `on_batch` breaks; no token that carries a loss, a loss that is not finite (naming the first op whose output was not), or a device that failed.
+pub fn evaluate(
+    model: &Tuned,
+    batches: impl Iterator<Item = Batch>,
+    on_batch: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<Evaluation> {
     let (decoder, forward) = model.evaluation();
-    let (mut loss, mut correct, mut tokens) = (0.0, 0.0, 0);
+    let (mut loss, mut correct, mut trained_tokens) = (0.0, 0.0, 0);
     for (index, batch) in batches.enumerate() {
         let output = cross_entropy(&decoder, &batch, &forward);
         let value = f64::from(output.loss.item()?);
@@ -226,14 +236,17 @@ pub fn evaluate(model: &Tuned, batches: impl Iterator<Item = Batch>, on_batch: &
         }
         loss += value;
         correct += f64::from(output.correct.item()?);
-        tokens += batch.trained_tokens();
-        on_batch();
+        trained_tokens += batch.trained_tokens();
+        if on_batch().is_break() {
+            return Err(Error::Interrupted);
+        }
     }
-    if tokens == 0 {
+    if trained_tokens == 0 {
         return Err(Error::Data { message: "no token carries a loss: nothing to evaluate".into() });
     }
-    let loss = loss / tokens as f64;
-    Ok(Evaluation { loss, perplexity: loss.exp(), mean_token_accuracy: correct / tokens as f64, tokens })
+    let loss = loss / trained_tokens as f64;
+    let mean_token_accuracy = correct / trained_tokens as f64;
+    Ok(Evaluation { loss, perplexity: loss.exp(), mean_token_accuracy, trained_tokens })
 }
 
 fn cross_entropy(decoder: &Decoder, batch: &Batch, forward: &Forward) -> ops::CrossEntropy {

@@ -27,7 +27,7 @@ pub fn checks() -> Vec<Check> {
         ]
     };
     let mut checks: Vec<Check> = MODELS.into_iter().flat_map(of_model).collect();
-    for name in ["lora", "lora_rslora"] {
+    for name in ["lora", "lora_rslora", "lora_pissa", "lora_olora"] {
         checks.push(Check::new(format!("{name}: logits and loss"), move |device| adapted_logits(device, name)));
     }
     for checkpoint_blocks in [false, true] {

@@ -22,7 +22,7 @@ fn model(device: &Device, name: &str) -> Outcome {
     let dtype = if name == "bf16" { DType::BF16 } else { DType::F32 };
     let decoder = load_decoder(&path(name), device, Use::Trained)?;
     let folder = tempfile::tempdir()?;
-    save_decoder(folder.path(), &decoder, dtype, |_, _| None)?;
+    save_decoder(folder.path(), &decoder, dtype, |_, _| Ok(None))?;
 
     let loaded = load_decoder(folder.path(), device, Use::Trained)?;
     assert_eq!(loaded.config(), decoder.config());

@@ -129,6 +129,7 @@ fn recipe(trainer: &Trainer) -> Recipe {
         checkpoint_blocks: false,
         seed: 0,
         save_every: 0,
+        save_after: std::time::Duration::ZERO,
     }
 }
 
@@ -152,7 +153,7 @@ fn packed(device: &Device, name: &str) -> Outcome {
         let loader = Loader::new(examples.clone(), options);
         let batches: Vec<Batch> = (0..loader.batches_per_epoch()).map(|index| loader.batch(index)).collect();
         assert_eq!(batches.iter().any(Batch::is_packed), packing.is_some());
-        Ok(evaluate(&model, batches.into_iter(), &mut || ())?.loss as f32)
+        Ok(evaluate(&model, batches.into_iter(), &mut || std::ops::ControlFlow::Continue(()))?.loss as f32)
     };
     let alone = loss(1, None)?;
     // The same sums, in another order: some units in the last place of a loss of up to 7.

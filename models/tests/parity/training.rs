@@ -7,7 +7,7 @@ use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::Lora;
-use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
 use wgtune_models::train::tuned::Tuned;
@@ -35,7 +35,17 @@ pub fn checks() -> Vec<Check> {
 fn recipe(learning_rate: f64, weight_decay: f64) -> Recipe {
     let steps = 10;
     let learning_rate = LearningRate { peak: learning_rate, warmup_steps: 0, total_steps: steps, schedule: Schedule::Constant };
-    Recipe { steps, accumulate: 1, learning_rate, weight_decay, clip: 1.0, checkpoint_blocks: false, seed: 0, save_every: 0 }
+    Recipe {
+        steps,
+        accumulate: 1,
+        learning_rate,
+        weight_decay,
+        clip: 1.0,
+        checkpoint_blocks: false,
+        seed: 0,
+        save_every: 0,
+        save_after: std::time::Duration::ZERO,
+    }
 }
 
 fn compare(model: &Tuned, recipe: &Recipe, expected: &Expected) -> Outcome {
@@ -61,7 +71,7 @@ pub fn run(
     on_step: &mut dyn FnMut(usize),
 ) -> wgtune_models::Result<Vec<Metrics>> {
     let folder = tempfile::tempdir().expect("a folder for what is thrown away");
-    let run = RunDirectory::open(folder.path(), json!({}))?;
+    let run = RunDirectory::open(folder.path(), Begin::New, &json!({}), &[])?;
     let mut metrics = Vec::new();
     train(model, loader, recipe, &mut Progress::new(model, recipe), &run, &mut |step| {
         metrics.push(step.clone());

@@ -19,13 +19,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use wgtune_models::error::Error;
-use wgtune_models::formats::files::{check_writable, write_bytes};
-use wgtune_models::formats::model::Use;
+use wgtune_models::formats::files::write_bytes;
+use wgtune_models::formats::model::{Use, check_directory};
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Compute, Outcome, note, print_json, print_line};
+use crate::common::{Compute, Outcome, Overwrite, note, print_json, print_line};
+use crate::numbers::{at_least_zero, whole};
 use crate::progress::Progress;
-use crate::training::at_least_one;
 use compare::Comparison;
 use measure::Bench;
 use results::{DeviceUnderTest, LeftOut, Results};
@@ -47,7 +47,7 @@ pub struct Arguments {
     #[arg(long, value_enum, value_name = "SHAPES", value_delimiter = ',')]
     shapes: Vec<Shapes>,
     /// Tokens of a batch [default: 256 on the CPU, 64 on a software adapter, 1024 on a real GPU]
-    #[arg(long, value_parser = at_least_one)]
+    #[arg(long, value_parser = whole(1..=16_384))]
     tokens: Option<usize>,
     /// Seconds for each measurement, after warming up
     #[arg(long, default_value_t = 0.2, value_parser = seconds)]
@@ -65,11 +65,13 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// How much slower a measurement may be, as a share of its earlier time
-    #[arg(long, default_value_t = 0.2, value_parser = share, requires = "compare")]
+    #[arg(long, default_value_t = 0.2, value_parser = at_least_zero, requires = "compare")]
     tolerance: f64,
     /// Write one self-contained HTML page
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: Overwrite,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -80,10 +82,6 @@ pub struct Arguments {
 fn seconds(text: &str) -> Result<f64, String> {
     let in_range = |value: &f64| (0.001..=600.0).contains(value);
     text.parse().ok().filter(in_range).ok_or("expected seconds from 0.001 to 600".into())
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|value: &f64| *value >= 0.0 && value.is_finite()).ok_or("expected a share from 0, as 0.2".into())
 }
 
 /// What is printed with `--json`.
@@ -98,7 +96,8 @@ struct Printed<'a> {
 /// Measures, compares, writes the page and prints the figures.
 pub fn run(arguments: &Arguments) -> Outcome {
     // A file that cannot be read or written is told before anything is measured.
-    arguments.report.as_deref().map_or(Ok(()), check_writable)?;
+    arguments.report.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
+    arguments.model.as_deref().map_or(Ok(()), check_directory)?;
     let earlier = arguments.compare.as_ref().map(|file| Results::open(file).map(|results| (file, results))).transpose()?;
     let results = match &arguments.from {
         Some(file) => Results::open(file)?,

@@ -240,6 +240,7 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
         checkpoint_blocks,
         seed: 0,
         save_every: 0,
+        save_after: Duration::ZERO,
     };
     let window = [batch(&model.decoder, tokens)];
     let mut progress = Progress::new(model, &recipe);

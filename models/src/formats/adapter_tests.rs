@@ -1,0 +1,123 @@
+use super::*;
+
+const Q0: &str = "model.layers.0.self_attn.q_proj";
+const DOWN3: &str = "model.layers.3.mlp.down_proj";
+
+fn read(json: Value) -> Result<AdapterConfig> {
+    AdapterConfig::from_json(Path::new(CONFIG_FILE), json)
+}
+
+#[test]
+fn names_go_both_ways() {
+    let name = tensor_name(Q0, Factor::B);
+    assert_eq!(name, "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight");
+    assert_eq!(parse_tensor_name(&name), Some((Q0, Factor::B)));
+    assert_eq!(parse_tensor_name(Q0), None);
+    assert_eq!(parse_tensor_name(&format!("{PREFIX}{Q0}.lora_magnitude_vector")), None);
+}
+
+#[test]
+fn a_saved_adapter_reads_back_the_same_with_sorted_keys() {
+    let config = AdapterConfig {
+        rank: 4,
+        alpha: 32.0,
+        dropout: 0.25,
+        targets: Targets::AllLinear,
+        exclude: vec!["down_proj".into()],
+        layers: Some(vec![0, 2]),
+        rank_stabilised: true,
+        rank_pattern: BTreeMap::from([("q_proj".into(), 16)]),
+        alpha_pattern: BTreeMap::from([("q_proj".into(), 64.0)]),
+        init: Init::Gaussian,
+        base_model: Some("some/model".into()),
+        ..AdapterConfig::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    config.save(folder.path()).unwrap();
+    assert_eq!(AdapterConfig::open(folder.path()).unwrap(), config);
+    let json = config.to_json();
+    assert!(json.as_object().unwrap().keys().is_sorted());
+}
+
+#[test]
+fn targets_layers_and_exclusions_choose_modules() {
+    let adapts = |changes: Value, module: &str| {
+        let mut json = json!({"peft_type": "LORA", "target_modules": "all-linear"});
+        json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        read(json).unwrap().adapts(module)
+    };
+    assert!(adapts(json!({}), Q0) && adapts(json!({}), DOWN3) && !adapts(json!({}), "lm_head"));
+    let named = json!({"target_modules": ["q_proj", "v_proj"]});
+    assert!(adapts(named.clone(), Q0) && !adapts(named, DOWN3));
+    assert!(!adapts(json!({"target_modules": ["proj"]}), Q0));
+    assert!(adapts(json!({"target_modules": [Q0]}), Q0));
+    assert!(!adapts(json!({"exclude_modules": ["q_proj"]}), Q0));
+    let layers = json!({"layers_to_transform": [3]});
+    assert!(!adapts(layers.clone(), Q0) && adapts(layers, DOWN3));
+    assert!(adapts(json!({"layers_to_transform": 0}), Q0));
+}
+
+#[test]
+fn scales_follow_patterns_and_rslora() {
+    let config = read(json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": "q_proj",
+        "rank_pattern": {"q_proj": 16}, "alpha_pattern": {"down_proj": 2}}))
+    .unwrap();
+    assert_eq!((config.rank_of(Q0), config.rank_of(DOWN3)), (16, 4));
+    assert_eq!((config.scale_of(Q0), config.scale_of(DOWN3)), (0.5, 0.5));
+    let stabilised = AdapterConfig { rank_stabilised: true, ..config };
+    assert_eq!((stabilised.scale_of(Q0), stabilised.scale_of(DOWN3)), (2.0, 1.0));
+}
+
+#[test]
+fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
+    let cases = [
+        (json!({"r": 0}), "`r` is 0"),
+        (json!({"rank_pattern": {"q_proj": 0}}), "`rank_pattern.q_proj` is 0"),
+        (json!({"peft_type": "IA3"}), "`peft_type` is \"IA3\""),
+        (json!({"peft_type": null}), "`peft_type` is null"),
+        (json!({"use_dora": true}), "`use_dora` is true"),
+        (json!({"bias": "all"}), "`bias` is \"all\""),
+        (json!({"init_lora_weights": "pissa"}), "`init_lora_weights` is \"pissa\""),
+        (json!({"init_lora_weights": "pissa_niter_4"}), "`init_lora_weights` is \"pissa_niter_4\""),
+        (json!({"init_lora_weights": "olora"}), "a start that leaves the base's weights as they are"),
+        (json!({"init_lora_weights": "loftq"}), "`init_lora_weights` is \"loftq\""),
+        (json!({"init_lora_weights": "corda"}), "`init_lora_weights` is \"corda\""),
+        (json!({"init_lora_weights": "lora_ga"}), "`init_lora_weights` is \"lora_ga\""),
+        (json!({"alora_invocation_tokens": [1, 2]}), "`alora_invocation_tokens` is [1,2]"),
+        (json!({"kasa_config": {"beta": 1e-4}}), "`kasa_config` is {\"beta\":0.0001}"),
+        (json!({"use_bdlora": {"nblocks": 2}}), "`use_bdlora` is"),
+        (json!({"arrow_config": {"top_k": 3}}), "`arrow_config` is"),
+        (json!({"velora_config": {"rank": 1}}), "`velora_config` is"),
+        (json!({"monteclora_config": {"samples": 4}}), "`monteclora_config` is"),
+        (json!({"use_qalora": true}), "`use_qalora` is true"),
+        (json!({"megatron_config": {"fp16": true}}), "`megatron_config` is"),
+        (json!({"lora_bias": true}), "`lora_bias` is true"),
+        (json!({"of_the_future": 1}), "`of_the_future` is 1; expected nothing: what it says is not understood here"),
+        (json!({"modules_to_save": ["lm_head"]}), "`modules_to_save` is [\"lm_head\"]"),
+        (json!({"target_modules": []}), "`target_modules` is []"),
+        (json!({"target_modules": ".*q_proj"}), "`target_modules` is \".*q_proj\""),
+        (json!({"lora_dropout": 1.0}), "`lora_dropout` is 1.0"),
+    ];
+    for (changes, expected) in cases {
+        let mut json = json!({"peft_type": "LORA", "target_modules": ["q_proj"], "unknown": null});
+        json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let message = read(json).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message} should contain {expected}");
+    }
+}
+
+#[test]
+fn what_peft_writes_by_default_is_understood() {
+    // `LoraConfig(target_modules=["q_proj"]).to_dict()` of peft 0.21.2.
+    let config = read(json!({"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
+        "base_model_name_or_path": null, "bias": "none", "corda_config": null, "ensure_weight_tying": false, "eva_config": null,
+        "exclude_modules": null, "fan_in_fan_out": false, "inference_mode": false, "init_lora_weights": true, "kasa_config": null,
+        "layer_replication": null, "layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": 8,
+        "lora_bias": false, "lora_dropout": 0.0, "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
+        "modules_to_save": null, "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2",
+        "qalora_group_size": 16, "r": 8, "rank_pattern": {}, "revision": null, "target_modules": ["q_proj"],
+        "target_parameters": null, "task_type": null, "trainable_token_indices": null, "use_bdlora": null, "use_dora": false,
+        "use_qalora": false, "use_rslora": false, "velora_config": null}));
+    let expected = AdapterConfig { targets: Targets::Named(vec!["q_proj".into()]), task_type: None, ..AdapterConfig::default() };
+    assert_eq!(config.unwrap(), expected);
+}
