@@ -218,6 +218,7 @@ impl Training {
             Error::Interrupted => stopped(&run, progress.step, recipe.steps),
             error => error.into(),
         })?;
+        run.begin_results()?;
         write()?;
         let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
         speeds.sort_by(f64::total_cmp);

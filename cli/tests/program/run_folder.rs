@@ -34,7 +34,7 @@ fn a_model_is_never_replaced_by_what_is_trained() {
         for method in ["full", "lora"] {
             let command = format!("{LORA} --method {method} --out {out}");
             refused(&folder, out, &command, &[&holds, "expected a new or an empty folder", "--resume", "--overwrite"]);
-            refused(&folder, out, &format!("{command} --resume"), &[&holds, "no run to go on with"]);
+            refused(&folder, out, &format!("{command} --resume"), &[&holds, "no run's own"]);
         }
         refused(&folder, out, &format!("pretrain --data text.txt --out {out} {TINY} --device cpu"), &[&holds]);
         refused(&folder, out, &format!("demo --device cpu --out {out}"), &[&holds]);

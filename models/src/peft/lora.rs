@@ -196,7 +196,11 @@ impl Lora {
         safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| {
             Ok(Cow::Owned(parameters[&info.name].to_bytes()?))
         })?;
-        write_bytes(&directory.join(CARD_FILE), adapter_card(&self.config).as_bytes())?;
+        let card = directory.join(CARD_FILE);
+        // Somebody may have written more on it.
+        if !card.exists() {
+            write_bytes(&card, adapter_card(&self.config).as_bytes())?;
+        }
         self.config.save(directory)
     }
 }

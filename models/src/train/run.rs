@@ -5,7 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::sft::Metrics;
 use crate::error::{Error, Result};
@@ -35,8 +36,18 @@ pub enum Begin {
 /// A run's folder, locked: no other run can write it until this is dropped.
 pub struct RunDirectory {
     path: PathBuf,
+    options: Value,
     changes: Vec<String>,
     _lock: File,
+}
+
+/// What `run.json` holds.
+#[derive(Serialize, Deserialize)]
+struct Run {
+    wgtune: String,
+    /// Whether the files of a model or an adapter that are in the folder are this run's.
+    has_results: bool,
+    options: Value,
 }
 
 impl RunDirectory {
@@ -52,22 +63,35 @@ impl RunDirectory {
         check_content(path, begin)?;
         let lock = lock(path)?;
         check_content(path, begin)?;
-        let run = path.join(RUN);
-        let mut changes = Vec::new();
-        if begin == Begin::Resumed && run.exists() {
-            let saved: Value = serde_json::from_str(&read_text(&run)?).map_err(Error::json(&run))?;
-            changes = changed(path, &saved["options"], options, may_rise)?;
-        } else {
-            for name in names(path)?.iter().filter(|name| *name != LOCK) {
-                remove(&path.join(name))?;
+        let mut run = RunDirectory { path: path.to_path_buf(), options: options.clone(), changes: Vec::new(), _lock: lock };
+        match saved(path)? {
+            Some(saved) if begin == Begin::Resumed => {
+                run.changes = changed(path, &saved.options, options, may_rise)?;
+                run.mark(saved.has_results)?;
+            }
+            _ => {
+                for name in names(path)?.iter().filter(|name| *name != LOCK) {
+                    remove(&path.join(name))?;
+                }
+                run.mark(false)?;
+                write_bytes(&path.join(METRICS), b"")?;
             }
         }
-        let text = format!("{:#}\n", json!({"wgtune": env!("CARGO_PKG_VERSION"), "options": options}));
-        write_bytes(&run, text.as_bytes())?;
-        if begin != Begin::Resumed {
-            write_bytes(&path.join(METRICS), b"")?;
-        }
-        Ok(RunDirectory { path: path.to_path_buf(), changes, _lock: lock })
+        Ok(run)
+    }
+
+    /// Says that the files of a model or an adapter that come into the folder from here on are this run's.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn begin_results(&self) -> Result<()> {
+        self.mark(true)
+    }
+
+    fn mark(&self, has_results: bool) -> Result<()> {
+        let run = Run { wgtune: env!("CARGO_PKG_VERSION").into(), has_results, options: self.options.clone() };
+        let text = serde_json::to_string_pretty(&run).expect("options are JSON");
+        write_bytes(&self.path.join(RUN), format!("{text}\n").as_bytes())
     }
 
     /// Where it is.
@@ -127,16 +151,19 @@ pub fn check_content(path: &Path, begin: Begin) -> Result<()> {
         let name = name.to_str();
         matches!(name, Some(RUN | LOCK | ".run.json.partial")) || (name == Some(METRICS) && no_metrics())
     };
-    let refused = match begin {
-        Begin::Over => names.iter().find(|name| !is_written_here(name)),
-        Begin::Resumed if names.iter().any(|name| name == RUN) => None,
-        Begin::New | Begin::Resumed => names.iter().find(|name| !is_nothing(name)),
+    let is_result = |name: &&OsString| name.to_str().is_some_and(is_result);
+    let run = if begin == Begin::Resumed { saved(path)? } else { None };
+    let refused = match (begin, run) {
+        (Begin::Over, _) => names.iter().find(|name| !is_written_here(name)),
+        (_, Some(run)) if run.has_results => None,
+        (_, Some(_)) => names.iter().find(is_result),
+        (Begin::New | Begin::Resumed, None) => names.iter().find(|name| !is_nothing(name)),
     };
     let Some(name) = refused else { return Ok(()) };
     let expected = match begin {
         Begin::New => "expected a new or an empty folder",
         Begin::Over => "which is nothing that wgtune writes; expected another folder, or one without it",
-        Begin::Resumed => "and no run to go on with; expected the folder of a run, or an empty one",
+        Begin::Resumed => "which is no run's own; expected the folder of a run, or an empty one",
     };
     let name = name.to_string_lossy();
     Err(Error::Data { message: format!("{} is not empty: it holds {name}, {expected}", path.display()) })
@@ -147,7 +174,19 @@ fn is_written_here(name: &OsStr) -> bool {
     // A write that was killed leaves its target's name between these.
     let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
     let name = unfinished.unwrap_or(name);
-    [CHECKPOINT, METRICS, RUN, LOCK].contains(&name) || ADAPTER_FILES.contains(&name) || is_model_file(name)
+    [CHECKPOINT, METRICS, RUN, LOCK].contains(&name) || is_result(name)
+}
+
+fn is_result(name: &str) -> bool {
+    ADAPTER_FILES.contains(&name) || is_model_file(name)
+}
+
+fn saved(path: &Path) -> Result<Option<Run>> {
+    let run = path.join(RUN);
+    if !run.exists() {
+        return Ok(None);
+    }
+    serde_json::from_str(&read_text(&run)?).map(Some).map_err(Error::json(&run))
 }
 
 fn names(path: &Path) -> Result<Vec<OsString>> {
@@ -205,6 +244,8 @@ fn differences<'a>(saved: &'a Value, now: &'a Value, key: &str) -> Vec<(String, 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn open(path: &Path, begin: Begin, options: Value) -> Result<RunDirectory> {
@@ -223,7 +264,7 @@ mod tests {
         fs::write(folder.path().join("notes.txt"), "mine").unwrap();
         refused(open(folder.path(), Begin::New, json!({})), &["it holds notes.txt", "expected a new or an empty folder"]);
         refused(open(folder.path(), Begin::Over, json!({})), &["it holds notes.txt", "nothing that wgtune writes"]);
-        refused(open(folder.path(), Begin::Resumed, json!({})), &["it holds notes.txt", "no run to go on with"]);
+        refused(open(folder.path(), Begin::Resumed, json!({})), &["it holds notes.txt", "no run's own"]);
         assert_eq!(names(folder.path()).unwrap(), ["notes.txt"]);
     }
 
@@ -238,6 +279,21 @@ mod tests {
         refused(open(folder.path(), Begin::New, json!({"seed": 1})), &["it holds adapter_config.json"]);
         drop(open(folder.path(), Begin::Over, json!({"seed": 2})).unwrap());
         assert_eq!(names(folder.path()).unwrap(), [METRICS, RUN, LOCK]);
+    }
+
+    #[test]
+    fn a_model_that_came_into_the_folder_of_a_run_is_not_the_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = open(folder.path(), Begin::New, json!({})).unwrap();
+        drop(run);
+        fs::write(folder.path().join("config.json"), "somebody's").unwrap();
+        refused(open(folder.path(), Begin::Resumed, json!({})), &["it holds config.json", "no run's own"]);
+        fs::remove_file(folder.path().join("config.json")).unwrap();
+        let run = open(folder.path(), Begin::Resumed, json!({})).unwrap();
+        run.begin_results().unwrap();
+        fs::write(folder.path().join("config.json"), "the run's").unwrap();
+        drop(run);
+        open(folder.path(), Begin::Resumed, json!({})).unwrap();
     }
 
     #[test]
