@@ -10,12 +10,15 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wgtune_engine::Device;
 use wgtune_engine::device::{Config, MatmulPrecision};
+use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::check_writable;
 use wgtune_models::formats::model::{Use, check_directory, load_decoder};
 use wgtune_models::peft::{Lora, Tuning};
 use wgtune_models::train::run::{Begin, check_content};
 use wgtune_models::transformer::Decoder;
+
+use crate::numbers;
 
 /// What a command ends with.
 pub type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -27,7 +30,7 @@ pub struct Compute {
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// The same seed on the same device gives the same result, to the bit
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = numbers::seed)]
     pub seed: u64,
     /// What matrix products may round their operands to: f32, or f16 where the device has matrix units for it
     #[arg(long, value_enum, default_value_t, value_name = "PRECISION")]
@@ -39,7 +42,8 @@ pub struct Compute {
 
 impl Compute {
     /// Opens the device.
-    pub fn open(&self) -> Result<Device, wgtune_engine::Error> {
+    pub fn open(&self) -> Result<Device, Box<dyn std::error::Error>> {
+        check_threads()?;
         let device = Device::open_with(&self.device, &self.config())?;
         device.words().iter().for_each(note);
         if self.matmul_precision == Precision::High && device.matmul_precision() == MatmulPrecision::Highest {
@@ -52,6 +56,15 @@ impl Compute {
     pub fn config(&self) -> Config {
         let cache = if self.no_tune { None } else { dirs::cache_dir().map(|folder| folder.join("wgtune")) };
         Config { cache, matmul_precision: self.matmul_precision.into(), ..Config::default() }
+    }
+}
+
+/// Checks the number of threads that the environment asks for, since so many are started at once.
+fn check_threads() -> Result<(), String> {
+    const NAME: &str = "RAYON_NUM_THREADS";
+    match std::env::var(NAME) {
+        Ok(text) => numbers::whole(0..=4096)(&text).map(drop).map_err(|expected| format!("{NAME} is {text:?}: {expected}")),
+        Err(_) => Ok(()),
     }
 }
 
@@ -110,7 +123,7 @@ pub struct Prompt {
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// The prompt's token ids, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = numbers::token_id)]
     pub ids: Option<Vec<u32>>,
 }
 
@@ -174,7 +187,10 @@ pub fn check_folder(out: &Path, begin: Begin, read: &[&Path]) -> Result<(), Stri
         Begin::New => "; --resume goes on with a run, --overwrite replaces what wgtune wrote",
         Begin::Over | Begin::Resumed => "",
     };
-    check_content(out, begin).map_err(|error| format!("{error}{advice}"))
+    check_content(out, begin).map_err(|error| match error {
+        Error::Data { message } => format!("{message}{advice}"),
+        error => error.to_string(),
+    })
 }
 
 /// Prints a value as one JSON document on standard output.

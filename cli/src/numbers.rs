@@ -13,6 +13,16 @@ pub fn whole(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, Str
     }
 }
 
+/// What random numbers are drawn from.
+pub fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from 0 to {}", u64::MAX))
+}
+
+/// A token's id, of a list.
+pub fn token_id(text: &str) -> Result<u32, String> {
+    text.trim().parse().map_err(|_| "expected token ids separated by commas, as 1,2,3".into())
+}
+
 /// A number above 0.
 pub fn above_zero(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0, "above 0")
@@ -35,8 +45,11 @@ pub fn share(text: &str) -> Result<f64, String> {
 
 /// A number that f32 can hold too, where `fits`.
 fn number(text: &str, fits: impl Fn(f64) -> bool, which: &str) -> Result<f64, String> {
-    let found = text.parse().ok().filter(|value: &f64| value.abs() <= f64::from(f32::MAX) && fits(*value));
-    found.ok_or_else(|| format!("expected a number {which}"))
+    match text.parse::<f64>() {
+        Ok(value) if fits(value) && value.abs() <= f64::from(f32::MAX) => Ok(value),
+        Ok(value) if fits(value) => Err(format!("expected a number {which}, at most {:.1e}", f32::MAX)),
+        _ => Err(format!("expected a number {which}")),
+    }
 }
 
 #[cfg(test)]
@@ -50,7 +63,8 @@ mod tests {
         for text in ["0", "101", "-1", "1.5", "18446744073709551616", "", "many"] {
             assert_eq!(steps(text), Err("expected a whole number from 1 to 100".into()), "{text}");
         }
-        for text in ["0", "NaN", "inf", "1e300", "-1", "x"] {
+        assert_eq!(above_zero("1e300"), Err("expected a number above 0, at most 3.4e38".into()));
+        for text in ["0", "NaN", "-inf", "-1", "x"] {
             assert_eq!(above_zero(text), Err("expected a number above 0".into()), "{text}");
         }
         assert_eq!((at_least_zero("0"), below_one("0"), share("1")), (Ok(0.0), Ok(0.0), Ok(1.0)));

@@ -203,6 +203,10 @@ impl Training {
                 true => note(format!("resumed after step {} of {}", progress.step, recipe.steps)),
                 false => note(format!("no checkpoint in {}: starting from the beginning", out.display())),
             }
+            if progress.step > recipe.steps {
+                let (place, at, steps) = (out.display(), progress.step, recipe.steps);
+                return Err(format!("the checkpoint in {place} is of step {at}: expected one of at most {steps}").into());
+            }
         }
 
         let (trained, all) = model.sizes();

@@ -170,6 +170,8 @@ fn first_not_finite(first: &Option<NonFinite>) -> String {
                  look at the model's weights, or train with a lower --learning-rate"
             )
         }
-        None => "it came out finite when it was computed again: the device is not reliable".into(),
+        None => "every result was finite when it was computed again: either a sum of squares passes f32's range, \
+                 or the device is not reliable"
+            .into(),
     }
 }

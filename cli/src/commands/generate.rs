@@ -14,7 +14,7 @@ use wgtune_models::peft::Tuning;
 use wgtune_models::transformer::Decoder;
 
 use crate::common::{Base, Compute, Outcome, check_length, note, print_json};
-use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, whole};
+use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, token_id, whole};
 
 /// Continues a prompt, or holds a conversation
 #[derive(Args)]
@@ -28,7 +28,7 @@ pub struct Arguments {
     #[command(flatten)]
     source: Source,
     /// What the system says before a chat begins
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "ids"])]
     system: Option<String>,
     #[command(flatten)]
     sampling: SamplingArguments,
@@ -46,7 +46,7 @@ struct Source {
     #[arg(long, value_name = "TEXT")]
     prompt: Option<String>,
     /// The token ids to continue, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     ids: Option<Vec<u32>>,
     /// Take turns: lines of standard input are answered through the model's chat template
     #[arg(long)]
@@ -208,7 +208,7 @@ impl Session<'_> {
                 show("> ");
             }
             let mut line = String::new();
-            if io::stdin().lock().read_line(&mut line)? == 0 {
+            if io::stdin().lock().read_line(&mut line).map_err(|error| format!("standard input: {error}"))? == 0 {
                 return Ok(());
             }
             if line.trim().is_empty() {

@@ -35,10 +35,13 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Whether the file `path` can be written, for one that long work ends with. Only its folder is made, where it is missing.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder cannot be written, [`Error::Data`] if `path` is a folder.
+/// [`Error::Io`] if the folder cannot be written, [`Error::Data`] if `path` is a folder or a device.
 pub fn check_writable(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::Data { message: format!("{} is a folder: expected the name of a file", path.display()) });
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Error::Data { message: format!("{} is no regular file: expected the name of one", path.display()) });
     }
     let partial = Partial::beside(path)?;
     File::create(&partial.path).map(drop).map_err(Error::io(&partial.path))
