@@ -10,6 +10,11 @@ mod training;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use wgtune_models::formats::sandbox::{self, Allocator};
+
+/// Holds a model's chat template and tokenizer to their memory.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Fine-tunes language models on any GPU: AMD, Intel, Apple, NVIDIA, a software adapter, or none.
 #[derive(Parser)]
@@ -35,6 +40,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    sandbox::silence_panics();
     let outcome = match Program::parse().command {
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),

@@ -9,5 +9,6 @@ pub(crate) mod json;
 pub mod model;
 pub mod rope;
 pub mod safetensors;
+pub mod sandbox;
 mod strftime;
 pub mod tokenizer;
