@@ -13,6 +13,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use wgtune_models::error::Error;
+use wgtune_models::formats::sandbox::{self, Allocator};
+
+/// Holds a model's chat template and tokenizer to their memory.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// Fine-tunes language models on any GPU: AMD, Intel, Apple, NVIDIA, a software adapter, or none.
 #[derive(Parser)]
@@ -42,6 +47,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    sandbox::silence_panics();
     // A negative number is a value, so that its option can say what it expects.
     let command = Program::command().mut_subcommands(|command| {
         command.mut_args(|argument| match argument.get_action().takes_values() {

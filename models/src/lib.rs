@@ -13,3 +13,7 @@ pub mod transformer;
 pub mod wording;
 
 pub use error::{Error, Result};
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: formats::sandbox::Allocator = formats::sandbox::Allocator;

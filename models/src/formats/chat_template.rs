@@ -3,10 +3,15 @@
 //! A template is Jinja, rendered as transformers renders it: `trim_blocks`, `lstrip_blocks`, loop controls,
 //! Python's string methods, `raise_exception`, `strftime_now`, `tojson`, and `{% generation %}` blocks, which
 //! mark what the assistant says. See <https://huggingface.co/docs/transformers/chat_templating_writing>.
+//!
+//! A template is also a program by whoever made the model. It is parsed and run in a [sandbox](super::sandbox), within limits
+//! that real ones stay far below: the longest have 30 KiB, and take a few hundred steps a message.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
@@ -15,6 +20,7 @@ use serde_json::Value;
 
 use super::files::read_text;
 use super::json::Object;
+use super::sandbox::{Limits, Sandbox};
 use super::strftime::strftime_now;
 use crate::error::{Error, Result};
 
@@ -47,14 +53,35 @@ pub const CHATML: &str = "\
 {%- endif %}
 ";
 
+/// Bytes of a template's source. What is parsed nests by no more than one level a byte, which the sandbox's stack has room for.
+const SOURCE_BYTES: usize = 128 << 10;
+/// Instructions of one rendering.
+const STEPS: u64 = 20_000_000;
+/// Bytes that are written for any conversation, and for each byte of a longer one.
+const OUTPUT_BYTES: (usize, usize) = (1 << 20, 16);
+/// What a rendering may hold and take. The bytes grow with the conversation, by this for each of its own.
+const LIMITS: Limits = Limits { bytes: 64 << 20, blocks: 300_000, time: Duration::from_secs(10) };
+const BYTES_A_BYTE: usize = 32;
+/// Characters of a template's own message that are repeated.
+const MESSAGE_LENGTH: usize = 1000;
+/// Columns of `tojson(indent=...)`.
+const LARGEST_INDENT: usize = 100;
+
+/// The names of a model's template, and of the one for conversations with tools, in its environment.
+const CHAT: &str = "chat";
+const TOOL_USE: &str = "tool use";
+
 /// A model's chat template, ready to render.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     path: PathBuf,
     source: String,
-    tool_source: Option<String>,
     is_default: bool,
+    marks_generation: bool,
     variables: BTreeMap<String, String>,
+    environment: Arc<Environment<'static>>,
+    has_tool_use: bool,
+    sandbox: Sandbox,
 }
 
 /// A rendered conversation.
@@ -88,15 +115,9 @@ impl ChatTemplate {
             let (source, tool_source) = sources_in_config(&config)?;
             (config.path.clone(), source, tool_source)
         };
-        let template = ChatTemplate {
-            path,
-            is_default: source.is_none(),
-            source: source.unwrap_or_else(|| CHATML.into()),
-            tool_source,
-            variables: special_tokens(&config),
-        };
-        template.environment(false)?;
-        Ok(template)
+        let is_default = source.is_none();
+        let source = source.unwrap_or_else(|| CHATML.into());
+        ChatTemplate::parse(path, source, tool_source, is_default, special_tokens(&config))
     }
 
     /// A template from its text; `path` is what errors name, `variables` what it sees beside the
@@ -105,10 +126,33 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::ChatTemplate`] if it does not parse.
     pub fn new(path: &Path, source: &str, variables: BTreeMap<String, String>) -> Result<ChatTemplate> {
-        let template =
-            ChatTemplate { path: path.to_path_buf(), source: source.into(), tool_source: None, is_default: false, variables };
-        template.environment(false)?;
-        Ok(template)
+        ChatTemplate::parse(path.to_path_buf(), source.into(), None, false, variables)
+    }
+
+    fn parse(
+        path: PathBuf,
+        source: String,
+        tool_source: Option<String>,
+        is_default: bool,
+        variables: BTreeMap<String, String>,
+    ) -> Result<ChatTemplate> {
+        let has_tool_use = tool_source.is_some();
+        let marked = replace_generation_tags(&source);
+        let marks_generation = marked.is_some();
+        let marked_tool_use = tool_source.map(|source| replace_generation_tags(&source).unwrap_or(source));
+        let sources = [(CHAT, Some(marked.unwrap_or_else(|| source.clone()))), (TOOL_USE, marked_tool_use)];
+        let sandbox = Sandbox::new();
+        let parsed = match sources.iter().flat_map(|(_, source)| source).map(String::len).max() {
+            Some(bytes) if bytes > SOURCE_BYTES => Err(format!("its source has {bytes} bytes; expected at most {SOURCE_BYTES}")),
+            _ => sandbox.run(LIMITS, move || environment(sources)).and_then(|parsed| parsed),
+        };
+        match parsed {
+            Ok(environment) => {
+                let environment = Arc::new(environment);
+                Ok(ChatTemplate { path, source, is_default, marks_generation, variables, environment, has_tool_use, sandbox })
+            }
+            Err(message) => Err(Error::ChatTemplate { path, message }),
+        }
     }
 
     /// Whether the model brings no template and [`CHATML`] stands in.
@@ -123,57 +167,87 @@ impl ChatTemplate {
 
     /// Whether the template marks what the assistant says, by `{% generation %}` blocks.
     pub fn marks_generation(&self) -> bool {
-        replace_generation_tags(&self.source).is_some()
+        self.marks_generation
     }
 
     /// The text of a conversation. `messages` are objects with `role` and `content`; `tools`, where there
     /// are any, is a list of JSON schemas; `add_generation_prompt` opens the assistant's next turn.
     ///
     /// # Errors
-    /// [`Error::ChatTemplate`] if the template refuses the conversation, with its reason.
+    /// [`Error::ChatTemplate`] if the template refuses the conversation, with its reason, or passes a limit; if that could only
+    /// be stopped from outside, all that follows is refused with the same words.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>, add_generation_prompt: bool) -> Result<Rendered> {
-        let environment = self.environment(tools.is_some())?;
-        let template = environment.get_template("chat").map_err(|error| self.error(&error))?;
-        let text = template
-            .render(context! {
-                messages => Serde(messages),
-                tools => Serde(tools),
-                add_generation_prompt,
-                ..minijinja::Value::from(self.variables.clone())
-            })
-            .map_err(|error| self.error(&error))?;
-        take_out_marks(&text).ok_or_else(|| Error::ChatTemplate {
-            path: self.path.clone(),
-            message: "generation blocks do not match, or the conversation contains U+F0000 or U+F0001".into(),
-        })
-    }
-
-    fn environment(&self, with_tools: bool) -> Result<Environment<'static>> {
-        let source = match &self.tool_source {
-            Some(source) if with_tools => source,
-            _ => &self.source,
+        let name = if self.has_tool_use && tools.is_some() { TOOL_USE } else { CHAT };
+        let context = context! {
+            messages => Serde(messages),
+            tools => Serde(tools),
+            add_generation_prompt,
+            ..minijinja::Value::from(self.variables.clone())
         };
-        let source = replace_generation_tags(source).unwrap_or_else(|| source.clone());
-        let mut environment = Environment::new();
-        let syntax = minijinja::syntax::SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build()
-            .expect("the default delimiters are sound");
-        environment.set_syntax(syntax);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", |format: String| strftime_now(&format));
-        environment.add_template_owned("chat", source).map_err(|error| self.error(&error))?;
-        Ok(environment)
+        let given: usize = messages.iter().chain(tools).map(weight).sum();
+        let (least, each) = OUTPUT_BYTES;
+        let output = least.saturating_add(each.saturating_mul(given));
+        let limits = Limits { bytes: LIMITS.bytes.saturating_add(BYTES_A_BYTE.saturating_mul(given)), ..LIMITS };
+        let environment = self.environment.clone();
+        let rendered = self.sandbox.run(limits, move || {
+            let text = environment.get_template(name).and_then(|template| template.render(context));
+            let text = text.map_err(|error| reason(&error))?;
+            if text.len() > output {
+                return Err(format!("writes {} bytes; expected at most {output} for this conversation", text.len()));
+            }
+            take_out_marks(&text)
+                .ok_or_else(|| "generation blocks do not match, or the conversation contains U+F0000 or U+F0001".to_string())
+        });
+        rendered.and_then(|rendered| rendered).map_err(|message| Error::ChatTemplate { path: self.path.clone(), message })
     }
+}
 
-    fn error(&self, error: &minijinja::Error) -> Error {
-        let reason = error.detail().map_or_else(|| error.kind().to_string(), String::from);
-        let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
-        Error::ChatTemplate { path: self.path.clone(), message: format!("{line}{reason}") }
+/// Parses the templates that are there.
+fn environment(sources: [(&'static str, Option<String>); 2]) -> std::result::Result<Environment<'static>, String> {
+    let mut environment = Environment::new();
+    let syntax = minijinja::syntax::SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+        .expect("the default delimiters are sound");
+    environment.set_syntax(syntax);
+    environment.set_debug(false);
+    environment.set_fuel(Some(STEPS));
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", |format: String| strftime_now(&format));
+    for (name, source) in sources {
+        if let Some(source) = source {
+            environment.add_template_owned(name, source).map_err(|error| reason(&error))?;
+        }
+    }
+    Ok(environment)
+}
+
+/// What an error says, and on which line, at a length that can be read.
+fn reason(error: &minijinja::Error) -> String {
+    let mut reason = match error.kind() {
+        ErrorKind::OutOfFuel => format!("takes more than {STEPS} steps"),
+        kind => error.detail().map_or_else(|| kind.to_string(), String::from),
+    };
+    if let Some((end, _)) = reason.char_indices().nth(MESSAGE_LENGTH) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
+    format!("{line}{reason}")
+}
+
+/// About how many bytes a value takes as JSON.
+fn weight(value: &Value) -> usize {
+    const NODE: usize = 16;
+    match value {
+        Value::String(text) => NODE + text.len(),
+        Value::Array(list) => NODE + list.iter().map(weight).sum::<usize>(),
+        Value::Object(map) => NODE + map.iter().map(|(key, value)| key.len() + weight(value)).sum::<usize>(),
+        _ => NODE,
     }
 }
 
@@ -263,6 +337,10 @@ fn raise_exception(message: String) -> std::result::Result<String, minijinja::Er
 /// JSON as Python's `json.dumps` spaces it, without the escapes for HTML that Jinja's own filter makes.
 fn tojson(value: &minijinja::Value, options: Kwargs) -> std::result::Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
+    if let Some(width) = indent.filter(|&width| width > LARGEST_INDENT) {
+        let message = format!("tojson(indent={width}): expected at most {LARGEST_INDENT}");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+    }
     // The default anyway: letters of all scripts are written as themselves.
     let _: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;

@@ -7,8 +7,13 @@ use wgtune_engine::DType;
 
 use super::files::write_bytes;
 use super::json::Object;
-use super::rope::{RopeConfig, RopeScaling};
+use super::rope::{RopeConfig, RopeScaling, rope_frequencies};
 use crate::error::{Error, Result};
+
+/// The most layers that a config may have: something is kept for each. The deepest models have a few hundred.
+const MOST_LAYERS: usize = 65_536;
+/// The widest head: a frequency is kept for each pair of it. The widest have 512.
+const WIDEST_HEAD: usize = 65_536;
 
 /// The families of decoder that are known. They share one shape and differ in biases, in the norm on
 /// queries and keys, and in which layers look at a window.
@@ -144,6 +149,9 @@ impl ModelConfig {
 
         let hidden_size = size("hidden_size")?;
         let num_hidden_layers = size("num_hidden_layers")?;
+        if num_hidden_layers > MOST_LAYERS {
+            return Err(keys.error("num_hidden_layers", format!("at most {MOST_LAYERS}")));
+        }
         let num_attention_heads = size("num_attention_heads")?;
         let attention_bias = flag("attention_bias")?;
         let config = ModelConfig {
@@ -184,6 +192,24 @@ impl ModelConfig {
         if !self.head_dim.is_multiple_of(2) {
             let expected = format!("an even number, since rotary embedding turns pairs (it is {})", self.head_dim);
             return Err(keys.error("head_dim", expected));
+        }
+        if self.head_dim > WIDEST_HEAD {
+            let expected = format!("at most {WIDEST_HEAD} for the width of a head (it is {})", self.head_dim);
+            return Err(keys.error("head_dim", expected));
+        }
+        self.check_rope(keys)
+    }
+
+    /// Every angle must be a number, at any position. Powers and quotients of numbers that are none too odd may not be.
+    fn check_rope(&self, keys: &Object) -> Result<()> {
+        let last = u32::MAX as usize;
+        for length in [self.max_position_embeddings, last] {
+            let (frequencies, factor) = rope_frequencies(&self.rope, self.head_dim, self.max_position_embeddings, length);
+            if !frequencies.iter().all(|frequency| (frequency * last as f64).is_finite()) || !(factor as f32).is_finite() {
+                let given = |key: &&str| keys.get(key).is_some();
+                let key = ["rope_parameters", "rope_scaling"].into_iter().find(given).unwrap_or("rope_theta");
+                return Err(keys.error(key, "numbers that give finite angles"));
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -94,7 +94,21 @@ pub fn recover_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] naming the file, also when it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(Error::io(path))
+    io::read_to_string(open_regular(path)?).map_err(Error::io(path))
+}
+
+/// Opens a file to read it, unless it is a folder or something that may keep its reader waiting: a pipe, a device, a socket.
+///
+/// # Errors
+/// [`Error::Io`] naming what it is.
+pub fn open_regular(path: &Path) -> Result<File> {
+    let found = fs::metadata(path).map_err(Error::io(path))?;
+    if !found.is_file() {
+        let kind = if found.is_dir() { "a folder" } else { "a pipe, a device or a socket" };
+        let message = io::Error::new(io::ErrorKind::InvalidInput, format!("{kind}; expected a file"));
+        return Err(Error::io(path)(message));
+    }
+    File::open(path).map_err(Error::io(path))
 }
 
 /// Writes the open file whole and down to the disk; `path` is what errors name.

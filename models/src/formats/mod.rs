@@ -10,5 +10,6 @@ pub mod model;
 pub mod model_card;
 pub mod rope;
 pub mod safetensors;
+pub mod sandbox;
 mod strftime;
 pub mod tokenizer;

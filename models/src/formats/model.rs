@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use twox_hash::xxhash3_128;
@@ -11,7 +12,7 @@ use wgtune_engine::{DType, Device, Tensor, ops};
 use super::adapter::ADAPTER_FILE;
 use super::chat_template::TEMPLATE_FILE;
 use super::config::ModelConfig;
-use super::files::{recover_directory, write_bytes};
+use super::files::{open_regular, recover_directory, write_bytes};
 use super::json::Object;
 use super::model_card::is_hub_name;
 use super::safetensors::{INDEX_FILE, MODEL_FILE, TensorInfo, View, Weights, save_model};
@@ -107,12 +108,13 @@ pub enum Use {
 /// Loads the decoder of a Hugging Face directory.
 ///
 /// # Errors
-/// What [`ModelConfig::open`] and [`Weights::open_model`] say; a tensor of another shape than the config says, one that is
-/// missing, and one that the config has no place for.
+/// What [`ModelConfig::open`] and [`Weights::open_model`] say; a size of the config that the weights do not have, a tensor of
+/// another shape than the config says, one that is missing, and one that the config has no place for.
 pub fn load_decoder(directory: &Path, device: &Device, purpose: Use) -> Result<Decoder> {
     recover_directory(directory)?;
     let config = ModelConfig::open(directory)?;
     let weights = Weights::open_model(directory)?;
+    check_sizes(directory, &config, &weights)?;
     let mut used = BTreeSet::new();
     let tied = config.tie_word_embeddings;
     let decoder = Decoder::build(config, &mut |name, shape| {
@@ -136,6 +138,37 @@ pub fn load_decoder(directory: &Path, device: &Device, purpose: Use) -> Result<D
         }),
         None => Ok(decoder),
     }
+}
+
+/// Holds the config's sizes against the shapes in the weights' headers, before anything is made by either. A tensor that is
+/// missing says nothing here.
+fn check_sizes(directory: &Path, config: &ModelConfig, weights: &Weights) -> Result<()> {
+    let path = directory.join("config.json");
+    let error = |key: &str, value: usize, expected: String| {
+        Err(Error::Value { path: path.clone(), key: key.into(), found: value.to_string(), expected })
+    };
+    let numbers = weights.names().filter_map(|name| name.strip_prefix("model.layers.")?.split('.').next()?.parse::<usize>().ok());
+    let layers = numbers.collect::<BTreeSet<_>>().len();
+    if layers > 0 && config.num_hidden_layers != layers {
+        let expected = format!("{layers}, as many as there are in {}", weights.path().display());
+        return error("num_hidden_layers", config.num_hidden_layers, expected);
+    }
+    let head_dim = config.head_dim;
+    for (key, value, unit, tensor, axis) in [
+        ("vocab_size", config.vocab_size, 1, "model.embed_tokens.weight", 0),
+        ("hidden_size", config.hidden_size, 1, "model.embed_tokens.weight", 1),
+        ("intermediate_size", config.intermediate_size, 1, "model.layers.0.mlp.gate_proj.weight", 0),
+        ("num_attention_heads", config.num_attention_heads, head_dim, "model.layers.0.self_attn.q_proj.weight", 0),
+        ("num_key_value_heads", config.num_key_value_heads, head_dim, "model.layers.0.self_attn.k_proj.weight", 0),
+    ] {
+        let Some(shape) = weights.shape(tensor) else { continue };
+        if shape.get(axis).copied() != value.checked_mul(unit) {
+            let heads = if unit == 1 { String::new() } else { format!(", by the {unit} of a head") };
+            let expected = format!("the size that tensor `{tensor}` in {} has: {shape:?}{heads}", weights.path().display());
+            return error(key, value, expected);
+        }
+    }
+    Ok(())
 }
 
 fn tensor(device: &Device, view: &View<'_>, purpose: Use) -> Option<Tensor> {
@@ -214,9 +247,11 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
-    match std::fs::read(from.join(name)) {
-        Ok(bytes) => write_bytes(&to.join(name), &bytes),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io(from.join(name))(error)),
+    let path = from.join(name);
+    if !path.exists() {
+        return Ok(());
     }
+    let mut bytes = Vec::new();
+    open_regular(&path)?.read_to_end(&mut bytes).map_err(Error::io(&path))?;
+    write_bytes(&to.join(name), &bytes)
 }

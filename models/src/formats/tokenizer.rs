@@ -1,9 +1,14 @@
 //! Text to token ids and back, by Hugging Face's `tokenizers`.
+//!
+//! A `tokenizer.json` is a list of rewritings by whoever made the model, and may double a text as often as it likes: it is read
+//! and applied in a [sandbox](super::sandbox).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Display;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -13,6 +18,7 @@ use tokenizers::{AddedToken, TokenizerBuilder};
 use super::chat_template::{CHATML, TEMPLATE_FILE, special_tokens};
 use super::files::{read_text, write_bytes};
 use super::json::Object;
+use super::sandbox::{Limits, Sandbox};
 use crate::error::{Error, Result};
 
 /// Ends a text, in tokenizers that are trained here.
@@ -24,7 +30,8 @@ pub const TURN_MARKS: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     path: PathBuf,
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
+    sandbox: Sandbox,
     config: Map<String, Value>,
     chat_template: Option<String>,
     special: BTreeMap<String, String>,
@@ -45,9 +52,8 @@ impl Tokenizer {
     pub fn open(directory: &Path) -> Result<Tokenizer> {
         let path = directory.join("tokenizer.json");
         let text = read_text(&path)?;
-        let inner = text.parse().map_err(error(&path))?;
         let config = Object::read_optional(&directory.join("tokenizer_config.json"))?;
-        let mut tokenizer = Tokenizer::assemble(&path, inner, config)?;
+        let mut tokenizer = Tokenizer::assemble(&path, text, config)?;
 
         for name in ["generation_config.json", "config.json"] {
             let config = Object::read_optional(&directory.join(name))?;
@@ -107,16 +113,23 @@ impl Tokenizer {
             "clean_up_tokenization_spaces": false,
         });
         let config = Object::new(path, config)?;
-        let mut trained = Tokenizer::assemble(path, text.parse().map_err(error(path))?, config)?;
+        let mut trained = Tokenizer::assemble(path, text, config)?;
         trained.eos.extend(trained.token_id(TURN_MARKS[1]));
         trained.chat_template = Some(CHATML.into());
         Ok(trained)
     }
 
-    fn assemble(path: &Path, mut inner: tokenizers::Tokenizer, config: Object) -> Result<Tokenizer> {
-        // What the data is cut and filled to is for the caller to say.
-        inner.with_truncation(None).map_err(error(path))?;
-        inner.with_padding(None);
+    /// The tokenizer that a `tokenizer.json` describes.
+    fn assemble(path: &Path, json: String, config: Object) -> Result<Tokenizer> {
+        let sandbox = Sandbox::new();
+        let limits = limits(json.len(), 100, Duration::from_micros(5));
+        let inner = within(&sandbox, limits, path, move || {
+            let mut inner: tokenizers::Tokenizer = json.parse()?;
+            // What the data is cut and filled to is for the caller to say.
+            inner.with_truncation(None)?;
+            inner.with_padding(None);
+            Ok(inner)
+        })?;
         let special = special_tokens(&config);
         let id = |key: &str| special.get(key).and_then(|token| inner.token_to_id(token));
         Ok(Tokenizer {
@@ -129,8 +142,20 @@ impl Tokenizer {
             chat_template: None,
             special,
             config: config.map,
-            inner,
+            inner: Arc::new(inner),
+            sandbox,
         })
+    }
+
+    /// Applies it to as many bytes or ids as `size` says.
+    fn apply<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        let limits = limits(size, 4096, Duration::from_micros(100));
+        within(&self.sandbox, limits, &self.path, move || work(&inner))
     }
 
     /// The ids of a text. Special tokens written out in it become their ids either way; with
@@ -141,8 +166,9 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         // `add_bos_token` has the last word over what tokenizer.json itself would add.
         let by_template = add_special && self.add_bos != Some(false);
-        let encoding = self.inner.encode_fast(text, by_template).map_err(error(&self.path))?;
-        let mut ids = encoding.get_ids().to_vec();
+        let owned = text.to_string();
+        let encode = move |inner: &tokenizers::Tokenizer| Ok(inner.encode_fast(owned, by_template)?.get_ids().to_vec());
+        let mut ids = self.apply(text.len(), encode)?;
         if add_special {
             let bos = self.bos.filter(|_| self.add_bos == Some(true));
             if let Some(bos) = bos.filter(|bos| ids.first() != Some(bos)) {
@@ -161,9 +187,12 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Tokenizer::encode).
     pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>> {
-        let encoding = self.inner.encode(text, false).map_err(error(&self.path))?;
-        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
-        Ok(encoding.get_ids().iter().copied().zip(offsets).collect())
+        let owned = text.to_string();
+        self.apply(text.len(), move |inner| {
+            let encoding = inner.encode(owned, false)?;
+            let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+            Ok(encoding.get_ids().iter().copied().zip(offsets).collect())
+        })
     }
 
     /// Whether [`encode`](Tokenizer::encode) opens every text with [`bos_id`](Tokenizer::bos_id).
@@ -180,7 +209,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] if the decoder fails. An id past the vocabulary decodes to nothing.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(error(&self.path))
+        let owned = ids.to_vec();
+        self.apply(ids.len(), move |inner| inner.decode(&owned, skip_special))
     }
 
     /// Decodes ids as they come. See [`TextStream`].
@@ -303,6 +333,25 @@ impl TextStream<'_> {
         let mut all = self.tokenizer.decode(&self.ids, self.skip_special)?;
         Ok(all.split_off(all.floor_char_boundary(context.len())))
     }
+}
+
+/// What work on `size` bytes or ids may take: enough for any tokenizer that is meant to be one, by this for each of them.
+fn limits(size: usize, bytes: usize, time: Duration) -> Limits {
+    Limits {
+        bytes: (256usize << 20).saturating_add(bytes.saturating_mul(size)),
+        blocks: usize::MAX,
+        time: Duration::from_secs(20) + time.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)),
+    }
+}
+
+fn within<T: Send + 'static>(
+    sandbox: &Sandbox,
+    limits: Limits,
+    path: &Path,
+    work: impl FnOnce() -> tokenizers::Result<T> + Send + 'static,
+) -> Result<T> {
+    let outcome = sandbox.run(limits, move || work().map_err(|error| error.to_string()));
+    outcome.and_then(|outcome| outcome).map_err(error(path))
 }
 
 fn error<E: Display>(path: &Path) -> impl FnOnce(E) -> Error {

@@ -1,7 +1,6 @@
 //! Opened weights: mapped files, and a checked place in one of them for every tensor.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use wgtune_engine::recording::Payload;
 use super::header::Header;
 use super::{INDEX_FILE, MODEL_FILE};
 use crate::error::{Error, Result};
+use crate::formats::files::open_regular;
 use crate::formats::json::Object;
 
 /// The tensors of one weight file, or of all the shards of a model, by name.
@@ -112,6 +112,11 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// The shape of the tensor of this name, by the header alone, if there is one.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| &entry.shape[..])
+    }
+
     /// The tensor of this name.
     ///
     /// # Errors
@@ -206,7 +211,7 @@ impl Mapped {
     /// Maps a file for reading.
     #[allow(unsafe_code)]
     fn open(path: &Path) -> Result<Mapped> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = open_regular(path)?;
         // SAFETY: a mapping is a plain slice only as long as nobody shortens or rewrites the file beneath
         // it, which no program can prevent. Weight files are written once and, by this crate, replaced by
         // renaming, which leaves a mapped file as it was. Reading them instead would double the memory
