@@ -1,7 +1,5 @@
 //! `wgtune eval`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::formats::model::{Use, load_decoder};
@@ -10,7 +8,7 @@ use wgtune_models::train::sft::evaluate;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
-use crate::data::prepare;
+use crate::data::{Source, prepare};
 use crate::progress::Progress;
 use crate::training::{at_least_one, evaluation_loader};
 
@@ -20,9 +18,8 @@ use crate::training::{at_least_one, evaluation_loader};
 pub struct Arguments {
     #[command(flatten)]
     base: Base,
-    /// Data files: JSON Lines, JSON arrays, or plain text
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Tokens of the longest row; longer rows are cut, and counted
     #[arg(long, default_value_t = 1024)]
     max_length: usize,
@@ -39,7 +36,8 @@ pub struct Arguments {
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.base.model, &arguments.data, arguments.max_length, HeldOut::Count(0), arguments.compute.seed)?;
+    let data =
+        prepare(&arguments.base.model, &arguments.source, arguments.max_length, HeldOut::Count(0), arguments.compute.seed)?;
     let decoder = load_decoder(&arguments.base.model, &device, Use::Frozen)?;
     let lora = match &arguments.base.adapter {
         Some(directory) => Some(Lora::open(directory, &decoder)?),

@@ -15,16 +15,15 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
-use crate::data::{encode, read};
+use crate::data::{Source, encode};
 use crate::training::{Training, at_least_one};
 
 /// Trains a tokenizer and a small Llama from plain text
 #[derive(Args)]
 #[command(after_help = "Example:\n  wgtune pretrain --data stories.txt --out DIR --steps 2000 --packing --max-length 256")]
 pub struct Arguments {
-    /// Text files; a line <|endoftext|> ends a document
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Where the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -75,7 +74,7 @@ enum Storage {
 pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.compute.open()?;
     let (training, seed) = (&arguments.training, arguments.compute.seed);
-    let dataset = read(&arguments.data)?;
+    let dataset = arguments.source.read()?;
     let tokenizer = arguments.shape.tokenizer(&dataset)?;
     let config = arguments.shape.config(&tokenizer, training.max_length)?;
     let encoder = Encoder {

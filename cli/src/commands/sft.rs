@@ -12,7 +12,7 @@ use wgtune_models::peft::Lora;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
-use crate::data::prepare;
+use crate::data::{Source, prepare};
 use crate::training::{Training, at_least_one};
 
 /// Fine-tunes a model on rows: prompt/completion, messages, Alpaca, ShareGPT, plain text, or token ids
@@ -24,9 +24,8 @@ pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Data files: JSON Lines, JSON arrays, or plain text
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -93,7 +92,7 @@ fn probability(text: &str) -> Result<f64, String> {
 pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.compute.open()?;
     let training = &arguments.training;
-    let data = prepare(&arguments.model, &arguments.data, training.max_length, training.held_out(), arguments.compute.seed)?;
+    let data = prepare(&arguments.model, &arguments.source, training.max_length, training.held_out(), arguments.compute.seed)?;
     let model = arguments.load(&device)?;
     let (learning_rate, options) = match &model.lora {
         Some(lora) => (2e-4, json!({"method": "lora", "lora": lora.config().to_json(), "model": arguments.model})),
