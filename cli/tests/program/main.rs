@@ -4,5 +4,6 @@ mod bad_input;
 mod bad_model;
 mod bench;
 mod commands;
+mod data_formats;
 mod folder;
 mod resume;

@@ -125,6 +125,7 @@ fn broken(path: &Path, line: usize, error: &serde_json::Error) -> Error {
     // serde's own sentence ends in a position that is relative to the row.
     let sentence = error.to_string();
     let sentence = sentence.split(" at line ").next().unwrap_or_default();
+    let sentence = if error.is_eof() { format!("{sentence}; expected a whole row") } else { sentence.into() };
     Error::Row { path: path.to_path_buf(), line, message: format!("broken JSON at column {}: {sentence}", error.column()) }
 }
 

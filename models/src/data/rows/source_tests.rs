@@ -216,7 +216,7 @@ fn rows_at_the_edge_of_what_json_can_hold_are_read_or_named() {
         (r#"{"prompt": null, "completion": "c"}"#, "d.jsonl:1: `prompt` is null; expected text"),
         ("{}", "d.jsonl:1: a row of unknown form, with no keys"),
         ("", "d.jsonl: empty; expected at least one row"),
-        ("{\"text\":\n\"a\"}", "d.jsonl:1: broken JSON at column 8: EOF while parsing an object"),
+        ("{\"text\":\n\"a\"}", "d.jsonl:1: broken JSON at column 8: EOF while parsing a value; expected a whole row"),
     ] {
         refused("d.jsonl", row.as_bytes(), expected);
     }
