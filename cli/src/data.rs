@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
-use wgtune_models::data::rows::{Content, Dataset};
+use wgtune_models::data::rows::{Columns, Content, Dataset};
 use wgtune_models::data::split::{HeldOut, split};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
@@ -11,6 +12,57 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::fnv1a;
 
 use crate::common::note;
+
+const DATA_HELP: &str = r#"Data files, told by the ends of their names, with .gz or .zst after them or not:
+
+  .jsonl .ndjson .json  a row a line, or an array of rows
+  .csv .tsv             the first line names the columns
+  .parquet              columns as the Hugging Face hub has them
+  .txt .md              plain text; a line <|endoftext|> ends a document
+
+A row of every form, as JSON:
+
+  {"prompt": "What is 2 and 2?", "completion": "4"}
+  {"messages": [{"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hello"}]}
+  {"instruction": "Add.", "input": "2 2", "output": "4"}
+  {"conversations": [{"from": "human", "value": "Hi"},
+                     {"from": "gpt", "value": "Hello"}]}
+  {"text": "All of it is learnt."}
+  {"input_ids": [5, 9, 2], "labels": [-100, 9, 2]}
+
+And as CSV:
+
+  prompt,completion
+  What is 2 and 2?,"4, exactly""#;
+
+/// Where rows come from.
+#[derive(Args)]
+pub struct Source {
+    /// Data files: JSON Lines, JSON arrays, CSV, TSV, Parquet or plain text, and .gz or .zst of them
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true, long_help = DATA_HELP)]
+    data: Vec<PathBuf>,
+    /// Columns of other names, as in prompt=question,completion=solution: ours, and the data's
+    #[arg(long, value_name = "OURS=THEIRS,…", value_parser = columns)]
+    columns: Option<Columns>,
+}
+
+fn columns(text: &str) -> Result<Columns, String> {
+    let pair = |pair: &str| {
+        let (ours, theirs) = pair.split_once('=').ok_or(format!("`{}`: expected OURS=THEIRS", pair.trim()))?;
+        Ok((ours.trim().into(), theirs.trim().into()))
+    };
+    Columns::new(text.split(',').map(pair).collect::<Result<_, String>>()?)
+}
+
+impl Source {
+    /// Reads the files, telling on standard error what was found.
+    pub fn read(&self) -> wgtune_models::Result<Dataset> {
+        let dataset = Dataset::open(&self.data, self.columns.as_ref().unwrap_or(&Columns::default()))?;
+        dataset.files.iter().for_each(note);
+        Ok(dataset)
+    }
+}
 
 /// The examples of a data set for one model.
 pub struct Prepared {
@@ -22,22 +74,15 @@ pub struct Prepared {
     pub padding: u32,
 }
 
-/// Reads data files, telling on standard error what was found.
-pub fn read(files: &[PathBuf]) -> wgtune_models::Result<Dataset> {
-    let dataset = Dataset::open(files)?;
-    dataset.files.iter().for_each(note);
-    Ok(dataset)
-}
-
 /// Reads and encodes data files for the model at `directory`, telling on standard error what was found.
 pub fn prepare(
     directory: &Path,
-    files: &[PathBuf],
+    source: &Source,
     max_length: usize,
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
-    let dataset = read(files)?;
+    let dataset = source.read()?;
     let config = ModelConfig::open(directory)?;
     // Rows that are tokenised already need no tokenizer.
     let tokenised = dataset.rows.iter().all(|row| matches!(row.content, Content::Ids { .. }));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use wgtune_engine::DType;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
-use wgtune_models::data::rows::{Dataset, Format};
+use wgtune_models::data::rows::{Columns, Dataset, Format};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::rope::rope_frequencies;
@@ -102,7 +102,7 @@ fn every_row_of_sft_is_recognised_and_encoded() -> Result<(), Failed> {
         for (name, format) in files {
             let path = data("sft").join(name);
             let rows = std::fs::read_to_string(&path)?.lines().count();
-            let dataset = Dataset::open(&[path])?;
+            let dataset = Dataset::open(&[path], &Columns::default())?;
             assert_eq!((dataset.files[0].format, dataset.rows.len()), (format, rows), "{name}");
             let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;
             assert_eq!(report.examples + report.without_loss, rows, "{name}: {report}");
@@ -122,7 +122,7 @@ fn every_row_of_sft_is_recognised_and_encoded() -> Result<(), Failed> {
 }
 
 fn stories_are_split_without_loss() -> Result<(), Failed> {
-    let dataset = Dataset::open(&[data("pretrain/tinystories_valid.txt")])?;
+    let dataset = Dataset::open(&[data("pretrain/tinystories_valid.txt")], &Columns::default())?;
     assert_eq!(dataset.rows.len(), 150);
     encoder(128, true, |encoder| {
         let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;
@@ -141,7 +141,7 @@ fn stories_are_split_without_loss() -> Result<(), Failed> {
 }
 
 fn questions_without_a_known_form_are_refused() -> Result<(), Failed> {
-    let error = Dataset::open(&[data("sft/gsm8k_train.jsonl")]).unwrap_err().to_string();
+    let error = Dataset::open(&[data("sft/gsm8k_train.jsonl")], &Columns::default()).unwrap_err().to_string();
     let expected = "gsm8k_train.jsonl:1: a row of unknown form, with the keys `question`, `solution`, `answer`";
     assert!(error.contains(expected), "{error}");
     Ok(())

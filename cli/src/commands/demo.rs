@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Encoder;
-use wgtune_models::data::rows::Dataset;
+use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::demo::base::write_base;
 use wgtune_models::demo::{Row, task};
 use wgtune_models::error::Error;
@@ -167,7 +167,8 @@ fn learn(
     out: &Path,
 ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
     let seed = arguments.compute.seed;
-    let (dataset, tokenizer, template) = (Dataset::open(&[data])?, Tokenizer::open(base)?, ChatTemplate::open(base)?);
+    let dataset = Dataset::open(&[data], &Columns::default())?;
+    let (tokenizer, template) = (Tokenizer::open(base)?, ChatTemplate::open(base)?);
     let encoder = Encoder {
         tokenizer: Some(&tokenizer),
         template: &template,

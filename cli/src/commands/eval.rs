@@ -1,7 +1,6 @@
 //! `wgtune eval`.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use clap::Args;
 use wgtune_models::data::split::HeldOut;
@@ -12,7 +11,7 @@ use wgtune_models::train::sft::evaluate;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
-use crate::data::prepare;
+use crate::data::{Source, prepare};
 use crate::numbers::whole;
 use crate::progress::Progress;
 use crate::training::{Length, evaluation_loader};
@@ -23,9 +22,8 @@ use crate::training::{Length, evaluation_loader};
 pub struct Arguments {
     #[command(flatten)]
     base: Base,
-    /// Data files: JSON Lines, JSON arrays, or plain text
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     #[command(flatten)]
     length: Length,
     /// Rows of a batch
@@ -43,7 +41,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     arguments.base.check()?;
     let max_length = arguments.length.of(&ModelConfig::open(&arguments.base.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.base.model, &arguments.data, max_length, HeldOut::Count(0), arguments.compute.seed)?;
+    let data = prepare(&arguments.base.model, &arguments.source, max_length, HeldOut::Count(0), arguments.compute.seed)?;
     let decoder = load_decoder(&arguments.base.model, &device, Use::Frozen)?;
     let lora = match &arguments.base.adapter {
         Some(directory) => Some(Lora::open(directory, &decoder)?),

@@ -15,7 +15,7 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
-use crate::data::{encode, read};
+use crate::data::{Source, encode};
 use crate::numbers::whole;
 use crate::training::{Job, Training};
 
@@ -23,9 +23,8 @@ use crate::training::{Job, Training};
 #[derive(Args)]
 #[command(after_help = "Example:\n  wgtune pretrain --data stories.txt --out DIR --steps 2000 --packing --max-length 256")]
 pub struct Arguments {
-    /// Text files; a line <|endoftext|> ends a document
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Where the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -79,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let max_length = training.length.of_new_model();
     arguments.shape.check()?;
     let device = arguments.compute.open()?;
-    let dataset = read(&arguments.data)?;
+    let dataset = arguments.source.read()?;
     let tokenizer = arguments.shape.tokenizer(&dataset)?;
     let config = arguments.shape.config(&tokenizer, max_length)?;
     let encoder = Encoder {

@@ -14,7 +14,7 @@ use wgtune_models::peft::Lora;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
-use crate::data::prepare;
+use crate::data::{Source, prepare};
 use crate::numbers::{above_zero, below_one, whole};
 use crate::training::{Job, Training};
 
@@ -27,9 +27,8 @@ pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Data files: JSON Lines, JSON arrays, or plain text
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -108,7 +107,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     training.check(out, &read)?;
     let max_length = training.length.of(&ModelConfig::open(&arguments.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.model, &arguments.data, max_length, training.held_out(), seed)?;
+    let data = prepare(&arguments.model, &arguments.source, max_length, training.held_out(), seed)?;
     let model = arguments.load(&device)?;
     let base = fingerprint(&arguments.model)?;
     let (default_learning_rate, options) = match &model.lora {

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 use wgtune_models::data::encode::conversation_ids;
+use wgtune_models::data::rows::messages;
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::read_text;
@@ -75,15 +76,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 fn conversation(arguments: &Arguments, tokenizer: &Tokenizer, path: &PathBuf) -> wgtune_models::Result<Vec<u32>> {
     let json: Value = serde_json::from_str(&read_text(path)?).map_err(Error::json(path))?;
-    let messages = json.as_array().or_else(|| json["messages"].as_array()).ok_or_else(|| Error::Value {
-        path: path.clone(),
-        key: "messages".into(),
-        found: "missing".into(),
-        expected: "a list of messages with `role` and `content`, or an object with one".into(),
-    })?;
+    let list = json.get("messages").unwrap_or(&json);
+    let messages = messages(list).map_err(|message| Error::Data { message: format!("{}: {message}", path.display()) })?;
     let template = ChatTemplate::open(&arguments.model)?;
     if template.is_default() {
         note("the model brings no chat template: ChatML is used");
     }
-    conversation_ids(tokenizer, &template, messages, json.get("tools"), false)
+    conversation_ids(tokenizer, &template, &messages, json.get("tools"), false)
 }

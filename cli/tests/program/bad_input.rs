@@ -41,9 +41,9 @@ fn data_that_cannot_be_read_is_named_with_its_line() {
         folder.fails("eval --model model --data bad.jsonl --device cpu", &expected);
     }
     folder.write("bad.jsonl", [b'{', 0xff, 0xfe, b'}']);
-    folder.fails(&format!("{TRAIN} bad.jsonl"), &["bad.jsonl", "UTF-8"]);
+    folder.fails(&format!("{TRAIN} bad.jsonl"), &["bad.jsonl: line 1: byte 1 of the file, 0xff, is not UTF-8"]);
     folder.fails(&format!("{TRAIN} rows.jsonl nowhere.jsonl"), &["nowhere.jsonl", "No such file"]);
-    folder.fails(&format!("{TRAIN} model"), &["model", "Is a directory"]);
+    folder.fails(&format!("{TRAIN} model"), &["model: a folder; expected a regular file"]);
     folder.write("text.txt", "Plain text.");
     folder.fails(&format!("{TRAIN} text.txt"), &["model/tokenizer.json", "No such file"]);
     assert!(folder.names("out").is_empty());
@@ -83,9 +83,15 @@ fn prompts_must_be_of_the_vocabulary() {
 #[test]
 fn conversations_that_cannot_be_read_are_named() {
     let folder = Folder::pretrained();
-    for (text, expected) in
-        [("[{", vec!["chat.json:1:", "broken JSON"]), ("{}", vec!["chat.json: `messages` is missing", "a list of messages"])]
-    {
+    for (text, expected) in [
+        ("[{", vec!["chat.json:1:", "broken JSON"]),
+        ("{}", vec!["chat.json: {}; expected a list of objects with `role` and `content`"]),
+        (r#"{"messages": [{"role": "user"}]}"#, vec!["chat.json: {\"role\":\"user\"}; expected a list of objects with `role`"]),
+        (
+            r#"[{"role": "user", "content": [{"type": "image"}]}]"#,
+            vec!["chat.json: a part of the type `image`; expected parts of"],
+        ),
+    ] {
         folder.write("chat.json", text);
         folder.fails("tokenize --model model --messages chat.json", &expected);
     }

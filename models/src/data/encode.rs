@@ -57,7 +57,8 @@ pub struct Report {
 
 /// A conversation's ids: the template's text, whose special tokens become their ids. The template says how
 /// a text opens; only the default one leaves that to the tokenizer. With `add_generation_prompt` the
-/// assistant's turn is opened, which is how generation asks for an answer.
+/// assistant's turn is opened, which is how generation asks for an answer. Calls of tools and lists of parts
+/// are made text where the template does not look at them.
 ///
 /// # Errors
 /// [`Error::ChatTemplate`] if the template refuses the conversation, [`Error::Tokenizer`].
@@ -68,10 +69,33 @@ pub fn conversation_ids(
     tools: Option<&Value>,
     add_generation_prompt: bool,
 ) -> Result<Vec<u32>> {
-    let rendered = template.render(messages, tools, add_generation_prompt)?;
+    let rendered = template.render(&spelled_out(template, messages), tools, add_generation_prompt)?;
     let mut ids = tokenizer.encode(&rendered.text, false)?;
     ids.splice(0..0, opening(tokenizer, template)?);
     Ok(ids)
+}
+
+/// A conversation with nothing in it that the template would drop: calls of tools as plain JSON in `content`, and a list of
+/// parts as one text, where the template's source names neither. Done twice, it is as done once.
+fn spelled_out(template: &ChatTemplate, messages: &[Value]) -> Vec<Value> {
+    let source = template.source();
+    let (takes_calls, takes_parts) = (source.contains("tool_calls"), source.contains("'text'") || source.contains("\"text\""));
+    let mut messages = messages.to_vec();
+    for message in messages.iter_mut().filter_map(Value::as_object_mut) {
+        if let Some(Value::Array(parts)) = message.get("content").filter(|_| !takes_parts) {
+            let text: String = parts.iter().filter_map(|part| part["text"].as_str()).collect();
+            message.insert("content".into(), text.into());
+        }
+        if let Some(Value::Array(calls)) = message.get("tool_calls").filter(|_| !takes_calls) {
+            let functions = calls.iter().map(|call| call["function"].to_string());
+            let functions = functions.collect::<Vec<_>>().join("\n");
+            let content = message.get("content").and_then(Value::as_str).unwrap_or_default();
+            let content = format!("{content}{functions}");
+            message.insert("content".into(), content.into());
+            message.shift_remove("tool_calls");
+        }
+    }
+    messages
 }
 
 fn opening(tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<Option<u32>> {
@@ -139,11 +163,11 @@ impl Encoder<'_> {
             Content::Text(text) => self.completion("", text),
             Content::Completion { prompt, completion } => self.completion(prompt, completion),
             Content::Exchange { messages, learnt_from, tools } => {
-                let messages = self.spelled_out(messages);
+                let messages = spelled_out(self.template, messages);
                 self.exchange(&messages, *learnt_from, tools.as_ref(), report)
             }
             Content::Conversation { messages, tools } => {
-                let messages = self.spelled_out(messages);
+                let messages = spelled_out(self.template, messages);
                 if self.template.marks_generation() {
                     self.marked(&messages, tools.as_ref())
                 } else {
@@ -240,22 +264,6 @@ impl Encoder<'_> {
 
     fn ids(&self, messages: &[Value], tools: Option<&Value>, prompt: bool) -> Result<Vec<u32>> {
         conversation_ids(self.tokenizer()?, self.template, messages, tools, prompt)
-    }
-
-    /// Calls of tools as plain JSON in `content`, where the template would drop them.
-    fn spelled_out(&self, messages: &[Value]) -> Vec<Value> {
-        let mut messages = messages.to_vec();
-        if self.template.source().contains("tool_calls") {
-            return messages;
-        }
-        for message in &mut messages {
-            let Some(calls) = message["tool_calls"].as_array() else { continue };
-            let functions = calls.iter().map(|call| call["function"].to_string());
-            let functions = functions.collect::<Vec<_>>().join("\n");
-            let content = message["content"].as_str().unwrap_or_default();
-            message["content"] = format!("{content}{functions}").into();
-        }
-        messages
     }
 
     /// Cuts an example to the length, or into several.

@@ -217,3 +217,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn parts_of_text_are_joined_where_the_template_takes_text() {
+    let parts = json!([{"type": "text", "text": "the user "}, {"type": "text", "text": "says"}]);
+    let messages =
+        |content: Value| vec![json!({"role": "user", "content": content}), json!({"role": "assistant", "content": "things"})];
+    let encoded = |template: &str, content: Value| {
+        let setting = Setting::new(template);
+        let (example, _) = setting.encode(Content::Conversation { messages: messages(content.clone()), tools: None });
+        let ids = conversation_ids(&setting.tokenizer, &setting.template, &messages(content), None, false).unwrap();
+        assert_eq!(example.ids, ids);
+        setting.show(&example)
+    };
+    for template in [UNMARKED, UNSTABLE, CHATML] {
+        assert_eq!(encoded(template, parts.clone()), encoded(template, json!("the user says")));
+    }
+    let looks = "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}\
+        {% if part['type'] == 'text' %}<{{ part['text'] }}>{% endif %}{% endfor %}{% endif %}{% endfor %}";
+    assert_eq!(encoded(looks, parts).0, "[user]<the user ><says>[assistant]things");
+}
+
+#[test]
+fn what_is_spelled_out_twice_is_as_once() {
+    let setting = Setting::new(UNMARKED);
+    let call = json!({"type": "function", "function": {"name": "f"}});
+    let messages = [json!({"role": "assistant", "content": [{"type": "text", "text": "a"}], "tool_calls": [call]})];
+    let once = spelled_out(&setting.template, &messages);
+    assert_eq!(once, [json!({"role": "assistant", "content": "a{\"name\":\"f\"}"})]);
+    assert_eq!(spelled_out(&setting.template, &once), once);
+}

@@ -5,7 +5,9 @@
 //! ```
 
 pub mod batch;
+mod compressed;
 pub mod encode;
+mod parquet;
 pub mod rows;
 mod shuffle;
 pub mod split;

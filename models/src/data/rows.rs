@@ -1,5 +1,6 @@
 //! Rows of data files: what each holds is recognised by its keys, and said.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -7,11 +8,17 @@ use serde_json::Value;
 
 use super::IGNORE;
 use crate::error::{Error, Result};
-use crate::formats::files::read_text;
+use crate::formats::json::abbreviated;
 use crate::wording::counted;
 
+pub use self::columns::Columns;
+use self::source::Source;
+
+mod columns;
 mod parse;
 mod read;
+mod source;
+mod table;
 
 /// The forms that rows come in. A file holds one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +43,7 @@ pub enum Format {
 pub struct Row {
     /// Which of the data set's files it is from.
     pub file: usize,
-    /// The line it begins on, from 1.
+    /// The line it begins on, from 1; of a Parquet file, the row.
     pub line: usize,
     /// What it holds.
     pub content: Content,
@@ -100,29 +107,41 @@ pub struct DataFile {
 }
 
 impl Dataset {
-    /// Reads JSON Lines, JSON arrays, and plain text, which is cut into documents at lines that hold
-    /// [`END_OF_TEXT`](crate::formats::tokenizer::END_OF_TEXT) alone. Which of these a file is shows in
-    /// its first character; `.txt` and `.md` are always text.
+    /// Reads files by the ends of their names, with `.gz` or `.zst` after them or not:
+    ///
+    /// - `.jsonl`, `.ndjson`, `.json`: an object a line, or an array of them;
+    /// - `.csv`, `.tsv`, `.tab`: a table whose first line names its columns;
+    /// - `.parquet`, `.pq`: the same, with values of all types;
+    /// - `.txt`, `.text`, `.md`, `.markdown`: plain text, cut into documents at lines that hold
+    ///   [`END_OF_TEXT`](crate::formats::tokenizer::END_OF_TEXT) alone.
+    ///
+    /// A file with another name is read if it begins as JSON or Parquet do. `columns` says which columns stand for which of
+    /// the forms'. A compressed file or a Parquet file may grow to 64 MiB, or to 200 times its size.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Row`] naming file and line for broken JSON, a missing key, a wrong type, a
-    /// form that is not known, and a row of another form than the file's first; [`Error::Data`] for a file
-    /// without rows.
-    pub fn open(paths: &[impl AsRef<Path>]) -> Result<Dataset> {
+    /// [`Error::Io`]; [`Error::Row`] naming file and line for broken JSON and tables, a missing key, a wrong type, a
+    /// form that is not known, and a row of another form than the file's first; [`Error::Data`] for a file of no known kind,
+    /// one that is broken or grows past its bound, one without rows, and a mapped column that no row has.
+    pub fn open(paths: &[impl AsRef<Path>], columns: &Columns) -> Result<Dataset> {
         let mut dataset = Dataset { files: Vec::new(), rows: Vec::new() };
+        let mut seen = BTreeSet::new();
         for path in paths {
-            dataset.add(path.as_ref(), &read_text(path.as_ref())?)?;
+            let path = path.as_ref();
+            dataset.add(path, Source::open(path)?, columns, &mut seen)?;
         }
         if dataset.files.is_empty() {
             let message = "no data file was named; expected at least one".into();
             return Err(Error::Data { message });
         }
-        Ok(dataset)
+        match columns.missing(&seen) {
+            Some(message) => Err(Error::Data { message }),
+            None => Ok(dataset),
+        }
     }
 
-    fn add(&mut self, path: &Path, text: &str) -> Result<()> {
+    fn add(&mut self, path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<()> {
         let file = self.files.len();
-        let (format, rows) = read::rows(path, text)?;
+        let (format, rows) = read::rows(path, source, columns, seen)?;
         self.files.push(DataFile { path: path.to_path_buf(), format, rows: rows.len() });
         let rows = rows.into_iter();
         self.rows.extend(rows.map(|(line, content)| Row { file, line, content }));
@@ -133,6 +152,17 @@ impl Dataset {
     pub fn error_at(&self, row: &Row, message: String) -> Error {
         Error::Row { path: self.files[row.file].path.clone(), line: row.line, message }
     }
+}
+
+/// The messages of a conversation, from a list of objects with `role` and `content`, which is text or a list of parts of it.
+///
+/// # Errors
+/// A sentence, for anything else, and for parts that are not text.
+pub fn messages(list: &Value) -> std::result::Result<Vec<Value>, String> {
+    parse::messages(list).map_err(|(found, expected)| match found {
+        Some(found) => format!("{found}; expected {expected}"),
+        None => format!("{}; expected {expected}", abbreviated(list)),
+    })
 }
 
 impl fmt::Display for Format {
@@ -157,3 +187,7 @@ impl fmt::Display for DataFile {
 #[cfg(test)]
 #[path = "rows/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rows/source_tests.rs"]
+mod source_tests;

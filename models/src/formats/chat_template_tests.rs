@@ -231,10 +231,13 @@ fn a_source_as_deep_as_it_may_be_long_is_parsed_or_refused() {
 #[test]
 fn values_as_deep_as_they_may_be_are_used_and_dropped_or_refused() {
     let levels = [10_000, 60_000, 100_000, 100_000];
-    for (wrap, unwrap) in [("[n.x]", "n.x"), ("{'a': n.x}", "n.x"), ("(n.x, 1)", "n.x"), ("n.x[1:]", "n.x | list"), ("[n.x][::-1]", "n.x")] {
+    for (wrap, unwrap) in
+        [("[n.x]", "n.x"), ("{'a': n.x}", "n.x"), ("(n.x, 1)", "n.x"), ("n.x[1:]", "n.x | list"), ("[n.x][::-1]", "n.x")]
+    {
         for (round, used) in ["", "X", "X | tojson", "X == X", "[X, X] | sort", "{X: 1}", "X | string"].into_iter().enumerate() {
             let nested = format!("{{% set n.x = {wrap} %}}");
-            let used = if used.is_empty() { String::new() } else { format!("{{{{ ({}) | length }}}}", used.replace('X', unwrap)) };
+            let used =
+                if used.is_empty() { String::new() } else { format!("{{{{ ({}) | length }}}}", used.replace('X', unwrap)) };
             let count = levels[round % levels.len()];
             let source = format!(
                 "{{% set n = namespace(x=[1]) %}}{{% for a in range({count}) %}}{nested}{{% endfor %}}{used}\
@@ -250,7 +253,8 @@ fn values_as_deep_as_they_may_be_are_used_and_dropped_or_refused() {
 #[test]
 fn a_long_conversation_renders_as_a_short_one_does() {
     // The longest that real ones are, and parts of text that are as long.
-    let source = format!("{{# {} #}}{}", "x".repeat(30_000), CHATML.replace("message.content or ''", "message.content.strip() | trim"));
+    let source =
+        format!("{{# {} #}}{}", "x".repeat(30_000), CHATML.replace("message.content or ''", "message.content.strip() | trim"));
     let turns: Vec<Value> = (0..1000)
         .map(|turn| json!({"role": if turn % 2 == 0 { "user" } else { "assistant" }, "content": format!("{turn} {}", "word ".repeat(200))}))
         .collect();

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -92,9 +92,19 @@ pub fn recover_directory(path: &Path) -> Result<()> {
 /// Reads a whole text file.
 ///
 /// # Errors
-/// [`Error::Io`] naming the file, also when it is not UTF-8.
+/// [`Error::Io`] naming the file; also when it is not UTF-8, naming the line and the byte.
 pub fn read_text(path: &Path) -> Result<String> {
-    io::read_to_string(open_regular(path)?).map_err(Error::io(path))
+    text(path, read_bytes(path)?)
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+/// As [`open_regular`].
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    Ok(bytes)
 }
 
 /// Opens a file to read it, unless it is a folder or something that may keep its reader waiting: a pipe, a device, a socket.
@@ -109,6 +119,22 @@ pub fn open_regular(path: &Path) -> Result<File> {
         return Err(Error::io(path)(message));
     }
     File::open(path).map_err(Error::io(path))
+}
+
+/// The text that the file `path` holds, given its bytes.
+///
+/// # Errors
+/// [`Error::Io`] if they are not UTF-8, naming the line and the byte.
+pub fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let (bytes, at) = (error.as_bytes(), error.utf8_error().valid_up_to());
+        let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+        let found = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16".into(),
+            _ => format!("line {line}: byte {at} of the file, {:#04x}, is not UTF-8", bytes[at]),
+        };
+        Error::io(path)(io::Error::new(io::ErrorKind::InvalidData, format!("{found}; expected text in UTF-8")))
+    })
 }
 
 /// Writes the open file whole and down to the disk; `path` is what errors name.
@@ -233,6 +259,24 @@ mod tests {
         let error = fill(full, File::create(full).unwrap(), |out| out.write_all(b"x").map_err(Error::io(full)));
         let message = error.unwrap_err().to_string();
         assert!(message.starts_with("/dev/full: No space left"), "{message}");
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_named_by_line_and_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        for (bytes, expected) in [
+            (
+                &b"{\n\"a\": \"\xe9t\xe9\"}"[..],
+                "config.json: line 2: byte 8 of the file, 0xe9, is not UTF-8; expected text in UTF-8",
+            ),
+            (b"caf\xc3", "config.json: line 1: byte 3 of the file, 0xc3, is not UTF-8; expected text in UTF-8"),
+            (b"\xff\xfea\0", "config.json: UTF-16; expected text in UTF-8"),
+        ] {
+            write_bytes(&path, bytes).unwrap();
+            let error = read_text(&path).unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::Path;
 
 use twox_hash::xxhash3_128;
@@ -12,7 +11,7 @@ use wgtune_engine::{DType, Device, Tensor, ops};
 use super::adapter::ADAPTER_FILE;
 use super::chat_template::TEMPLATE_FILE;
 use super::config::ModelConfig;
-use super::files::{open_regular, recover_directory, write_bytes};
+use super::files::{read_bytes, recover_directory, write_bytes};
 use super::json::Object;
 use super::model_card::is_hub_name;
 use super::safetensors::{INDEX_FILE, MODEL_FILE, TensorInfo, View, Weights, save_model};
@@ -251,7 +250,5 @@ fn copy(from: &Path, to: &Path, name: &str) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let mut bytes = Vec::new();
-    open_regular(&path)?.read_to_end(&mut bytes).map_err(Error::io(&path))?;
-    write_bytes(&to.join(name), &bytes)
+    write_bytes(&to.join(name), &read_bytes(&path)?)
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 use tempfile::TempDir;
 use wgtune_engine::Device;
 use wgtune_models::Result;
-use wgtune_models::data::rows::Dataset;
+use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::adapter::AdapterConfig;
 use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use wgtune_models::formats::config::ModelConfig;
@@ -15,7 +16,7 @@ use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::train::checkpoint::RunDirectory;
+use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Progress, Recipe};
 use wgtune_models::train::tuned::Tuned;
@@ -128,7 +129,7 @@ macro_rules! rows {
     ($($name:ident: $target:literal, $file:literal;)*) => {$(
         #[test]
         fn $name() {
-            fuzz_file($target, 5000, $file, &[], |folder| Dataset::open(&[folder.join($file)]).map(drop));
+            fuzz_file($target, 5000, $file, &[], |folder| Dataset::open(&[folder.join($file)], &Columns::default()).map(drop));
         }
     )*};
 }
@@ -187,13 +188,15 @@ fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
         checkpoint_blocks: false,
         seed: 0,
         save_every: 0,
+        save_after: Duration::ZERO,
     };
     let in_checkpoint = |name: &str| format!("checkpoint/{name}");
     let metrics: &[u8] = b"{\"step\": 1}\n{\"step\": 2}\n";
-    let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics)];
+    let run: &[u8] = b"{\"wgtune\": \"\", \"has_results\": false, \"options\": {}}";
+    let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics), ("run.json", run)];
     fuzz_file(target, 1000, &in_checkpoint(name), &beside, |folder| {
         let mut progress = Progress::new(&model, &recipe);
-        RunDirectory::open(folder, json!({"learning_rate": 1e-3, "seed": 0}))?.resume(&model, &mut progress).map(drop)
+        RunDirectory::open(folder, Begin::Resumed, &json!({}), &[])?.resume(&model, &mut progress).map(drop)
     });
 }
 
@@ -212,11 +215,23 @@ fn write_the_seeds_of_checkpoints() {
     let decoder = wgtune_models::formats::model::new_decoder(config, &Device::cpu(), 0).unwrap();
     let model = Tuned { decoder, lora: None };
     let learning_rate = LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine };
-    let recipe = Recipe { steps: 10, accumulate: 1, learning_rate, weight_decay: 0.0, clip: 1.0, checkpoint_blocks: false, seed: 0, save_every: 0 };
+    let recipe = Recipe {
+        steps: 10,
+        accumulate: 1,
+        learning_rate,
+        weight_decay: 0.0,
+        clip: 1.0,
+        checkpoint_blocks: false,
+        seed: 0,
+        save_every: 0,
+        save_after: Duration::ZERO,
+    };
     let folder = tempfile::tempdir().unwrap();
-    let run = RunDirectory::open(folder.path(), json!({"learning_rate": 1e-3, "seed": 0})).unwrap();
+    let run = RunDirectory::open(folder.path(), Begin::New, &json!({}), &[]).unwrap();
     run.save(&model, &Progress::new(&model, &recipe)).unwrap();
-    for (file, seed) in [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")] {
+    for (file, seed) in
+        [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")]
+    {
         let to = corpus_folder().join(seed);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(folder.path().join("checkpoint").join(file), to).unwrap();

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use wgtune_engine::{Device, ops};
 use wgtune_models::data::batch::{Batch, Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
-use wgtune_models::data::rows::Dataset;
+use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
@@ -107,7 +107,7 @@ fn loader(trainer: &Trainer, model: &Tuned) -> wgtune_models::Result<Loader> {
         max_length: trainer.max_length,
         split_text: false,
     };
-    let dataset = Dataset::open(&[path("sft/rows.jsonl")])?;
+    let dataset = Dataset::open(&[path("sft/rows.jsonl")], &Columns::default())?;
     let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;
     assert_eq!((report.rows, report.truncated), (8, 2), "{report}");
     let batch_size = trainer.per_device_train_batch_size;

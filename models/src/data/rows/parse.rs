@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::columns::Columns;
 use super::{Content, Format, IGNORE};
 use crate::formats::json::abbreviated;
 
@@ -15,18 +16,37 @@ const KEYS: [(Format, &[&str]); 6] = [
     (Format::Text, &["text"]),
 ];
 
-/// The form of a row, by its keys.
-pub fn recognise(row: &Value) -> Result<Format, String> {
+/// Every key that a form has.
+pub const NAMES: [&str; 13] = [
+    "text",
+    "prompt",
+    "completion",
+    "messages",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "history",
+    "conversations",
+    "tools",
+    "input_ids",
+    "labels",
+];
+
+/// The form of a row, by its keys: first those that are mapped, whatever else the row has.
+pub fn recognise(row: &Value, columns: &Columns) -> Result<Format, String> {
     let Value::Object(row) = row else {
         return Err(format!("{}; expected an object", abbreviated(row)));
     };
     let has_all = |keys: &[&str]| keys.iter().all(|key| row.contains_key(*key));
-    if let Some((format, _)) = KEYS.iter().find(|(_, keys)| has_all(keys)) {
+    let mapped = KEYS.iter().filter(|(_, keys)| keys.iter().any(|key| columns.names(key)));
+    if let Some((format, _)) = mapped.chain(&KEYS).find(|(_, keys)| has_all(keys)) {
         return Ok(*format);
     }
     let found: Vec<_> = row.keys().map(|key| format!("`{key}`")).collect();
     let known = KEYS.map(|(format, keys)| format!("{format} (`{}`)", keys.join("`, `")));
-    Err(format!("a row of unknown form, with the keys {}; expected one of: {}", found.join(", "), known.join("; ")))
+    let found = if found.is_empty() { "no keys".into() } else { format!("the keys {}", found.join(", ")) };
+    Err(format!("a row of unknown form, with {found}; expected one of: {}", known.join("; ")))
 }
 
 /// What a row of this form holds.
@@ -49,7 +69,7 @@ fn ids(row: &Value) -> Result<Content, String> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id != IGNORE);
     let ids: Option<Vec<_>> = list("input_ids")?.iter().map(id).collect();
     let ids = ids.ok_or_else(|| wrong(row, "input_ids", "a list of token ids"))?;
-    let labels = if row.get("labels").is_none() {
+    let labels = if row["labels"].is_null() {
         ids.clone()
     } else {
         let label = |value: &Value| if *value == -100 { Some(IGNORE) } else { id(value) };
@@ -180,16 +200,44 @@ fn check_conversation(messages: &[Value], key: &str) -> Result<(), String> {
 }
 
 fn list_of_messages(row: &Value, key: &str) -> Result<Vec<Value>, String> {
+    messages(&row[key]).map_err(|(found, expected)| match found {
+        Some(found) => format!("`{key}` holds {found}; expected {expected}"),
+        None => wrong(row, key, expected),
+    })
+}
+
+/// The messages of a list: objects with `role` and `content`, which is text or a list of parts of it.
+///
+/// # Errors
+/// What the list holds, if it is one, and what was expected.
+pub fn messages(list: &Value) -> Result<Vec<Value>, (Option<String>, &'static str)> {
     let expected = "a list of objects with `role` and `content`, both text";
-    let list = row[key].as_array().ok_or_else(|| wrong(row, key, expected))?;
+    let list = list.as_array().ok_or((None, expected))?;
     for message in list {
         let calls = message.get("tool_calls").is_some_and(|calls| !calls.is_null());
-        let content = &message["content"];
-        if !message["role"].is_string() || !(content.is_string() || calls && content.is_null()) {
-            return Err(format!("`{key}` holds {}; expected {expected}", abbreviated(message)));
+        let is_content = match &message["content"] {
+            Value::String(_) => true,
+            Value::Null => calls,
+            Value::Array(parts) => {
+                parts.iter().try_for_each(part)?;
+                true
+            }
+            _ => false,
+        };
+        if !message["role"].is_string() || !is_content {
+            return Err((Some(abbreviated(message)), expected));
         }
     }
     Ok(list.clone())
+}
+
+fn part(part: &Value) -> Result<(), (Option<String>, &'static str)> {
+    let expected = "parts of the type `text`, with `text`";
+    match &part["type"] {
+        Value::String(kind) if kind != "text" => Err((Some(format!("a part of the type `{kind}`")), expected)),
+        Value::String(_) if part["text"].is_string() => Ok(()),
+        _ => Err((Some(format!("the part {}", abbreviated(part))), expected)),
+    }
 }
 
 fn message(role: &str, content: &str) -> Value {

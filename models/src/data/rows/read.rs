@@ -1,24 +1,42 @@
 //! Cutting a file into rows, each with the line it begins on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Content, Format, parse};
+use super::columns::Columns;
+use super::source::{Kind, Source};
+use super::{Content, Format, parse, table};
+use crate::data::parquet;
 use crate::error::{Error, Result};
 use crate::formats::tokenizer::END_OF_TEXT;
 
 type Lined<T> = Vec<(usize, T)>;
 
-/// The rows of a file's text, and the form they share.
-pub fn rows(path: &Path, text: &str) -> Result<(Format, Lined<Content>)> {
-    let text = text.trim_start_matches('\u{FEFF}');
-    let is_text = path.extension().is_some_and(|extension| extension == "txt" || extension == "md");
-    let rows = match text.trim_start().chars().next() {
-        Some('[') if !is_text => parsed(path, array(path, text)?)?,
-        Some('{') if !is_text => parsed(path, lines(path, text)?)?,
-        _ => (Format::Text, documents(text)),
+/// The rows of a file, and the form they share. `seen` gathers the names of their columns.
+pub fn rows(path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<(Format, Lined<Content>)> {
+    let kind = source.kind;
+    let values = if kind == Kind::Parquet {
+        let Source { bytes, mut allowance, .. } = source;
+        let rows = parquet::rows(&bytes, |name| columns.reads(name), &mut allowance);
+        let rows = rows.map_err(|message| Error::Data { message: format!("{}: Parquet: {message}", path.display()) })?;
+        rows.into_iter().enumerate().map(|(index, row)| (index + 1, Value::Object(row))).collect()
+    } else {
+        let text = source.text(path)?;
+        match kind {
+            Kind::Text => return some(path, (Format::Text, documents(&text))),
+            Kind::Table(separator) => {
+                table::rows(&text, separator).map_err(|(line, message)| Error::Row { path: path.to_path_buf(), line, message })?
+            }
+            _ if text.trim_start().starts_with('[') => array(path, &text)?,
+            _ => lines(path, &text)?,
+        }
     };
+    some(path, parsed(path, values, columns, seen)?)
+}
+
+fn some<T>(path: &Path, rows: (Format, Lined<T>)) -> Result<(Format, Lined<T>)> {
     if rows.1.is_empty() {
         let message = format!("{}: empty; expected at least one row", path.display());
         return Err(Error::Data { message });
@@ -26,12 +44,15 @@ pub fn rows(path: &Path, text: &str) -> Result<(Format, Lined<Content>)> {
     Ok(rows)
 }
 
-fn parsed(path: &Path, values: Lined<Value>) -> Result<(Format, Lined<Content>)> {
+fn parsed(path: &Path, values: Lined<Value>, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<(Format, Lined<Content>)> {
     let error = |line, message| Error::Row { path: path.to_path_buf(), line, message };
     let mut rows = Vec::with_capacity(values.len());
     let mut first: Option<(usize, Format)> = None;
-    for (line, value) in values {
-        let format = parse::recognise(&value).map_err(|message| error(line, message))?;
+    for (line, mut value) in values {
+        columns.rename(&mut value, seen);
+        let format = parse::recognise(&value, columns);
+        // A column that is not there tells more than what came of it.
+        let format = format.map_err(|message| error(line, columns.missing(seen).unwrap_or(message)))?;
         let (first_line, expected) = *first.get_or_insert((line, format));
         if format != expected {
             let message = format!("a row of {format}; expected {expected}, as on line {first_line}");
@@ -104,6 +125,7 @@ fn broken(path: &Path, line: usize, error: &serde_json::Error) -> Error {
     // serde's own sentence ends in a position that is relative to the row.
     let sentence = error.to_string();
     let sentence = sentence.split(" at line ").next().unwrap_or_default();
+    let sentence = if error.is_eof() { format!("{sentence}; expected a whole row") } else { sentence.into() };
     Error::Row { path: path.to_path_buf(), line, message: format!("broken JSON at column {}: {sentence}", error.column()) }
 }
 

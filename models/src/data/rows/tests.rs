@@ -2,10 +2,25 @@ use serde_json::json;
 
 use super::*;
 
-fn read(name: &str, text: &str) -> Result<Dataset> {
-    let mut dataset = Dataset { files: Vec::new(), rows: Vec::new() };
-    dataset.add(Path::new(name), text)?;
+pub(super) fn read_bytes(name: &str, bytes: &[u8]) -> Result<Dataset> {
+    read_with(name, bytes, &[])
+}
+
+fn read_with(name: &str, bytes: &[u8], columns: &[(&str, &str)]) -> Result<Dataset> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let pairs = columns.iter().map(|(ours, theirs)| (ours.to_string(), theirs.to_string()));
+    let read = Dataset::open(&[&path], &Columns::new(pairs.collect()).unwrap());
+    // Messages are compared without the folder.
+    let bare = |message: String| Error::Data { message: message.replace(&format!("{}/", folder.path().display()), "") };
+    let mut dataset = read.map_err(|error| bare(error.to_string()))?;
+    dataset.files[0].path = name.into();
     Ok(dataset)
+}
+
+fn read(name: &str, text: &str) -> Result<Dataset> {
+    read_bytes(name, text.as_bytes())
 }
 
 fn one(row: Value) -> (Format, Content) {
@@ -153,7 +168,81 @@ fn nothing_to_read_is_an_error() {
     for (name, text) in [("d.jsonl", ""), ("d.json", "[ ]"), ("d.txt", "\n<|endoftext|>\n")] {
         assert_eq!(error(name, text), format!("{name}: empty; expected at least one row"));
     }
-    assert!(Dataset::open(&[] as &[&Path]).is_err());
-    let message = Dataset::open(&["no/such/file.jsonl"]).unwrap_err().to_string();
+    assert!(Dataset::open(&[] as &[&Path], &Columns::default()).is_err());
+    let message = Dataset::open(&["no/such/file.jsonl"], &Columns::default()).unwrap_err().to_string();
     assert!(message.contains("no/such/file.jsonl"), "{message}");
+}
+
+#[test]
+fn columns_of_other_names_are_taken_for_those_of_a_form() {
+    let completion =
+        |prompt: &str, completion: &str| Content::Completion { prompt: prompt.into(), completion: completion.into() };
+    let text = |text: &str| Content::Text(text.into());
+    for (row, columns, expected) in [
+        (json!({"q": "a", "s": "b", "id": 1}), &[("prompt", "q"), ("completion", "s")][..], completion("a", "b")),
+        // What had the name makes way, and two may change places.
+        (json!({"prompt": "x", "q": "a", "completion": "b"}), &[("prompt", "q")], completion("a", "b")),
+        (json!({"prompt": "b", "completion": "a"}), &[("prompt", "completion"), ("completion", "prompt")], completion("a", "b")),
+        (json!({"body": "a"}), &[("prompt", "body"), ("completion", "body")], completion("a", "a")),
+        // A form that is asked for comes before one that tells more.
+        (json!({"messages": [], "body": "t"}), &[("text", "body")], text("t")),
+        (json!({"prompt": "t", "completion": "c"}), &[("text", "prompt")], text("t")),
+    ] {
+        let dataset = read_with("d.jsonl", row.to_string().as_bytes(), columns).unwrap();
+        assert_eq!(dataset.rows[0].content, expected, "{row}");
+    }
+    let dataset = read_with("d.csv", b"q,s\na,b\n", &[("prompt", "q"), ("completion", "s")]).unwrap();
+    assert_eq!(dataset.rows[0].content, completion("a", "b"));
+}
+
+#[test]
+fn a_mapped_column_that_is_not_there_is_named_with_those_that_are() {
+    for (name, text, columns, expected) in [
+        (
+            "d.jsonl",
+            "{\"q\": \"a\", \"s\": \"b\"}",
+            ("prompt", "p"),
+            "`p`, which `prompt` is mapped to; the columns found: `q`, `s`",
+        ),
+        ("d.jsonl", "{\"text\": \"a\"}", ("system", "s"), "`s`, which `system` is mapped to; the columns found: `text`"),
+        ("d.csv", "q,s\na,b", ("text", "t"), "`t`, which `text` is mapped to; the columns found: `q`, `s`"),
+        ("d.txt", "text", ("text", "t"), "`t`, which `text` is mapped to; the columns found: none"),
+    ] {
+        let message = read_with(name, text.as_bytes(), &[columns]).unwrap_err().to_string();
+        assert!(message.ends_with(&format!("no row has a column {expected}")), "{message}");
+    }
+    let error = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(ours, theirs)| (ours.to_string(), theirs.to_string()));
+        Columns::new(pairs.collect()).unwrap_err()
+    };
+    let message = error(&[("promt", "q")]);
+    assert!(message.starts_with("`promt` is a column of no form of rows; expected one of: text, prompt"), "{message}");
+    assert_eq!(error(&[("text", "a"), ("text", "b")]), "`text` is mapped twice; expected one column");
+    assert_eq!(error(&[("text", "")]), "`text` is mapped to nothing; expected the name of a column");
+}
+
+#[test]
+fn content_in_parts_is_kept_if_all_are_text() {
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    let messages = vec![json!({"role": "user", "content": parts}), says("assistant", "c")];
+    assert_eq!(one(json!({"messages": messages})).1, Content::Conversation { messages: messages.clone(), tools: None });
+    assert_eq!(
+        one(json!({"prompt": [messages[0]], "completion": [messages[1]]})).1,
+        Content::Exchange { messages, learnt_from: 1, tools: None }
+    );
+    for (part, expected) in [
+        (
+            json!({"type": "image", "image": "a.png"}),
+            "`messages` holds a part of the type `image`; expected parts of the type `text`",
+        ),
+        (
+            json!({"type": "text"}),
+            "`messages` holds the part {\"type\":\"text\"}; expected parts of the type `text`, with `text`",
+        ),
+        (json!("a"), "`messages` holds the part \"a\"; expected parts"),
+    ] {
+        let row = json!({"messages": [{"role": "user", "content": [part]}, says("assistant", "c")]});
+        let message = error("d.jsonl", &row.to_string());
+        assert!(message.starts_with("d.jsonl:1: ") && message.contains(expected), "{message}");
+    }
 }
