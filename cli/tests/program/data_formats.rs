@@ -35,7 +35,7 @@ fn the_same_rows_in_any_file_give_the_same_numbers() {
     let evaluate =
         |name: &str| folder.reports(&format!("eval --model model --data {name} --columns {NAMES} --device cpu --json"));
     let expected = evaluate("rows.jsonl");
-    assert!(expected["tokens"].as_u64().unwrap() > 10, "{expected}");
+    assert!(expected["trained_tokens"].as_u64().unwrap() > 10, "{expected}");
     for name in ["rows.json", "rows", "rows.csv", "windows.csv", "rows.tsv"] {
         assert_eq!(evaluate(name), expected, "{name}");
     }
@@ -44,7 +44,7 @@ fn the_same_rows_in_any_file_give_the_same_numbers() {
         ["eval", "--model", "model", "--columns", " prompt = question , completion=solution", "--device", "cpu", "--json"];
     let text = folder.succeeds_with(&[&spaced[..], &["--data", "rows.csv"]].concat());
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
-    assert_eq!(evaluate("rows.csv rows.tsv")["tokens"].as_u64(), expected["tokens"].as_u64().map(|tokens| 2 * tokens));
+    assert_eq!(evaluate("rows.csv rows.tsv")["trained_tokens"].as_u64(), expected["trained_tokens"].as_u64().map(|tokens| 2 * tokens));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn parquet_trains_resumes_and_evaluates() {
     folder.fails(&format!("{train} prompt=solution,completion=question --resume"), &["out", "`data`"]);
     folder.succeeds(&format!("{train} completion=solution,prompt=question --resume"));
     let evaluation = folder.reports("eval --model model --data data/messages.parquet --device cpu --json");
-    assert!(evaluation["tokens"].as_u64().unwrap() > 10, "{evaluation}");
+    assert!(evaluation["trained_tokens"].as_u64().unwrap() > 10, "{evaluation}");
 }
 
 #[test]
