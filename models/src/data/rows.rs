@@ -106,6 +106,26 @@ pub struct DataFile {
     pub rows: usize,
 }
 
+/// Bytes of the longest text of a row: it is tokenised at once, which takes two hundred times as much memory.
+const LONGEST_TEXT: usize = 32 << 20;
+
+impl Content {
+    /// Bytes of its text.
+    fn length(&self) -> usize {
+        let content = |message: &Value| match &message["content"] {
+            Value::String(text) => text.len(),
+            Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(str::len).sum(),
+            _ => 0,
+        };
+        match self {
+            Content::Text(text) => text.len(),
+            Content::Completion { prompt, completion } => prompt.len() + completion.len(),
+            Content::Exchange { messages, .. } | Content::Conversation { messages, .. } => messages.iter().map(content).sum(),
+            Content::Ids { .. } => 0,
+        }
+    }
+}
+
 impl Dataset {
     /// Reads files by the ends of their names, with `.gz` or `.zst` after them or not:
     ///
@@ -120,7 +140,7 @@ impl Dataset {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Row`] naming file and line for broken JSON and tables, a missing key, a wrong type, a
-    /// form that is not known, and a row of another form than the file's first; [`Error::Data`] for a file of no known kind,
+    /// form that is not known, a row of another form than the file's first, and a text of more than 32 MiB; [`Error::Data`] for a file of no known kind,
     /// one that is broken or grows past its bound, one without rows, and a mapped column that no row has.
     pub fn open(paths: &[impl AsRef<Path>], columns: &Columns) -> Result<Dataset> {
         let mut dataset = Dataset { files: Vec::new(), rows: Vec::new() };
@@ -143,8 +163,15 @@ impl Dataset {
         let file = self.files.len();
         let (format, rows) = read::rows(path, source, columns, seen)?;
         self.files.push(DataFile { path: path.to_path_buf(), format, rows: rows.len() });
-        let rows = rows.into_iter();
-        self.rows.extend(rows.map(|(line, content)| Row { file, line, content }));
+        for (line, content) in rows {
+            let row = Row { file, line, content };
+            let length = row.content.length();
+            if length > LONGEST_TEXT {
+                let message = format!("a text of {length} bytes; expected at most {LONGEST_TEXT} in a row");
+                return Err(self.error_at(&row, message));
+            }
+            self.rows.push(row);
+        }
         Ok(())
     }
 

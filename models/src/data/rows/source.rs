@@ -47,7 +47,7 @@ const BEGINNINGS: [(&[u8], &str); 10] = [
 
 impl Source {
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for what is no regular file, for no known kind, and for broken compression.
+    /// [`Error::Io`]; [`Error::Data`] for what is no regular file, for no known kind, for broken compression, and for nothing.
     pub fn open(path: &Path) -> Result<Source> {
         let metadata = fs::metadata(path).map_err(Error::io(path))?;
         if !metadata.is_file() {
@@ -71,6 +71,9 @@ impl Source {
             Some(codec) => decompress(codec, &bytes, &mut allowance).map_err(|message| refused(path, &message))?,
             None => bytes,
         };
+        if bytes.is_empty() {
+            return Err(refused(path, "empty; expected at least one row"));
+        }
         let kind = match Path::new(name).extension().and_then(|extension| extension.to_str()) {
             Some("json" | "jsonl" | "ndjson") => Kind::Json,
             Some("txt" | "text" | "md" | "markdown") => Kind::Text,

@@ -112,6 +112,7 @@ fn what_is_no_known_kind_is_refused() {
         ("d.txt", b"PK\x03\x04".into(), "a ZIP archive"),
         ("d.csv", fixture("strings.parquet"), "a Parquet file; expected text, or"),
         ("d.parquet", ROW.into(), "d.parquet: Parquet: it does not begin with PAR1"),
+        ("d.parquet", Vec::new(), "d.parquet: empty; expected at least one row"),
         ("d.jsonl", b"Once upon a time".into(), "d.jsonl:1: broken JSON at column 1"),
         ("d.json", b"text\na".into(), "d.json:1: broken JSON at column 2: expected ident"),
     ] {
@@ -204,8 +205,22 @@ fn a_table_has_quoted_fields_over_lines_and_no_ragged_rows() {
 
 #[test]
 fn rows_at_the_edge_of_what_json_can_hold_are_read_or_named() {
-    let long = "a".repeat(100 << 20);
-    assert_eq!(texts("d.jsonl", json!({"text": &long}).to_string().as_bytes()), [(1, long)]);
+    let long = "a".repeat(32 << 20);
+    assert_eq!(texts("d.jsonl", json!({"text": &long}).to_string().as_bytes()), [(1, long.clone())]);
+    let long = format!("{long}a");
+    for row in [
+        json!({"text": &long}),
+        json!({"prompt": "", "completion": &long}),
+        json!({"messages": [{"role": "assistant", "content": &long}]}),
+        json!({"messages": [{"role": "assistant", "content": [{"type": "text", "text": &long}]}]}),
+    ] {
+        refused(
+            "d.jsonl",
+            format!("\n{row}").as_bytes(),
+            "d.jsonl:2: a text of 33554433 bytes; expected at most 33554432 in a row",
+        );
+    }
+    refused("d.txt", long.as_bytes(), "d.txt:1: a text of 33554433 bytes; expected at most 33554432 in a row");
     let deep = |depth| format!("{ROW}\n{{\"text\": \"b\", \"more\": {}{}}}", "[".repeat(depth), "]".repeat(depth));
     assert_eq!(texts("d.jsonl", deep(100).as_bytes()).len(), 2);
     refused("d.jsonl", deep(1000).as_bytes(), "d.jsonl:2: broken JSON at column 149: recursion limit exceeded");
