@@ -11,6 +11,7 @@ use serde::Serialize;
 use wgtune_engine::Device;
 use wgtune_engine::device::{Config, MatmulPrecision};
 use wgtune_models::error::Error;
+use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::check_writable;
 use wgtune_models::formats::model::{Use, check_directory, load_decoder};
@@ -112,6 +113,24 @@ impl Base {
             None => Arc::new(()),
         };
         Ok((decoder, tuning))
+    }
+}
+
+/// Which chat template makes text of a conversation.
+#[derive(Args)]
+pub struct Template {
+    /// A chat template, a file of Jinja, in the place of the model's own
+    #[arg(long, value_name = "FILE")]
+    pub template: Option<PathBuf>,
+}
+
+impl Template {
+    /// That of the file, or of the model at `directory`.
+    pub fn open(&self, directory: &Path) -> wgtune_models::Result<ChatTemplate> {
+        match &self.template {
+            Some(file) => ChatTemplate::open_file(file, directory),
+            None => ChatTemplate::open(directory),
+        }
     }
 }
 

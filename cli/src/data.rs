@@ -6,12 +6,11 @@ use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Content, Dataset};
 use wgtune_models::data::split::{HeldOut, split};
-use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::fnv1a;
 
-use crate::common::note;
+use crate::common::{Template, note};
 
 const DATA_HELP: &str = r#"Data files, told by the ends of their names, with .gz or .zst after them or not:
 
@@ -78,6 +77,7 @@ pub struct Prepared {
 pub fn prepare(
     directory: &Path,
     source: &Source,
+    template: &Template,
     max_length: usize,
     held_out: HeldOut,
     seed: u64,
@@ -90,7 +90,7 @@ pub fn prepare(
     if let Some(tokenizer) = &tokenizer {
         tokenizer.check_vocabulary(config.vocab_size)?;
     }
-    let template = ChatTemplate::open(directory)?;
+    let template = template.open(directory)?;
     let converses = |content: &Content| matches!(content, Content::Conversation { .. } | Content::Exchange { .. });
     if template.is_default() && dataset.rows.iter().any(|row| converses(&row.content)) {
         note("the model brings no chat template: ChatML is used");

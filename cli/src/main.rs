@@ -1,5 +1,6 @@
 //! `wgtune`: fine-tunes language models on any GPU. One file a command, in `commands`.
 
+mod advice;
 mod commands;
 mod common;
 mod data;
@@ -55,7 +56,9 @@ fn main() -> ExitCode {
             false => argument,
         })
     });
-    let program = Program::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    quieten_drivers();
+    let matches = command.clone().get_matches();
+    let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     common::say_nothing(program.quiet);
     let outcome = match program.command {
         Command::Bench(arguments) => commands::bench::run(&arguments),
@@ -73,10 +76,23 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let command = matches.subcommand_name().and_then(|name| command.find_subcommand(name));
+            let advice = command.and_then(|command| advice::advice(&*error, command));
+            let advice = advice.map_or(String::new(), |advice| format!(": {advice}"));
             // Nobody listening is no other failure.
-            let _ = writeln!(io::stderr(), "wgtune: {error}");
+            let _ = writeln!(io::stderr(), "wgtune: {error}{advice}");
             let interrupted = error.is::<common::Stopped>() || matches!(error.downcast_ref(), Some(Error::Interrupted));
             if interrupted { ExitCode::from(common::INTERRUPTED) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Keeps a layer of Mesa's from complaining of a desktop that is not there each time an adapter is looked for. It would say which
+/// adapter comes first, and that is chosen here by what the adapters say of themselves.
+#[allow(unsafe_code)]
+fn quieten_drivers() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the program has no other thread yet, which could read the environment meanwhile.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }

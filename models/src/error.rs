@@ -167,7 +167,7 @@ fn first_not_finite(first: &Option<NonFinite>) -> String {
         Some(NonFinite { kernel, index, value }) => {
             format!(
                 "the first op whose output was not finite is `{kernel}` ({value} at element {index}): \
-                 look at the model's weights, or train with a lower --learning-rate"
+                 look at the model's weights, or train at a lower learning rate"
             )
         }
         None => "every result was finite when it was computed again: either a sum of squares passes f32's range, \

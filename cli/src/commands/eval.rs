@@ -10,7 +10,7 @@ use wgtune_models::peft::Lora;
 use wgtune_models::train::sft::evaluate;
 use wgtune_models::train::tuned::Tuned;
 
-use crate::common::{Base, Compute, Outcome, print_json, print_line};
+use crate::common::{Base, Compute, Outcome, Template, print_json, print_line};
 use crate::data::{Source, prepare};
 use crate::numbers::whole;
 use crate::progress::Progress;
@@ -24,6 +24,8 @@ pub struct Arguments {
     base: Base,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    template: Template,
     #[command(flatten)]
     length: Length,
     /// Rows of a batch
@@ -41,7 +43,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
     arguments.base.check()?;
     let max_length = arguments.length.of(&ModelConfig::open(&arguments.base.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.base.model, &arguments.source, max_length, HeldOut::Count(0), arguments.compute.seed)?;
+    let data = prepare(
+        &arguments.base.model,
+        &arguments.source,
+        &arguments.template,
+        max_length,
+        HeldOut::Count(0),
+        arguments.compute.seed,
+    )?;
     let decoder = load_decoder(&arguments.base.model, &device, Use::Frozen)?;
     let lora = match &arguments.base.adapter {
         Some(directory) => Some(Lora::open(directory, &decoder)?),

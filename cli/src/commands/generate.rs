@@ -6,14 +6,13 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgtune_models::data::encode::conversation_ids;
-use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};
 use wgtune_models::peft::Tuning;
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Base, Compute, Outcome, check_length, note, print_json};
+use crate::common::{Base, Compute, Outcome, Template, check_length, note, print_json};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, token_id, whole};
 
 /// Continues a prompt, or holds a conversation
@@ -30,6 +29,8 @@ pub struct Arguments {
     /// What the system says before a chat begins
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "ids"])]
     system: Option<String>,
+    #[command(flatten)]
+    template: Template,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Print one JSON document: ids, text, finish_reason, tokens per second
@@ -194,7 +195,7 @@ impl Session<'_> {
     }
 
     fn chat(&mut self) -> Outcome {
-        let template = ChatTemplate::open(&self.arguments.base.model)?;
+        let template = self.arguments.template.open(&self.arguments.base.model)?;
         let Some(tokenizer) = &self.tokenizer else { unreachable!("a chat opened the tokenizer") };
         if template.is_default() {
             note("the model brings no chat template: ChatML is used");

@@ -6,14 +6,16 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use wgtune_engine::{DType, Device};
 use wgtune_models::formats::adapter::{AdapterConfig, Init, Targets};
+use wgtune_models::formats::chat_template::TEMPLATE_FILE;
 use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::formats::model::{
     Use, base_name, check_directory, copy_companions, copy_tokenizer, fingerprint, load_decoder, save_decoder,
 };
 use wgtune_models::peft::Lora;
 use wgtune_models::train::tuned::Tuned;
 
-use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::common::{Compute, Outcome, Template, print_json, print_line};
 use crate::data::{Source, prepare};
 use crate::numbers::{above_zero, below_one, whole};
 use crate::training::{Job, Training};
@@ -29,6 +31,8 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    template: Template,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -107,7 +111,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     training.check(out, &read)?;
     let max_length = training.length.of(&ModelConfig::open(&arguments.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.model, &arguments.source, max_length, training.held_out(), seed)?;
+    let data = prepare(&arguments.model, &arguments.source, &arguments.template, max_length, training.held_out(), seed)?;
     let model = arguments.load(&device)?;
     let base = fingerprint(&arguments.model)?;
     let (default_learning_rate, options) = match &model.lora {
@@ -115,16 +119,20 @@ pub fn run(arguments: &Arguments) -> Outcome {
         None => (2e-5, json!({"method": "full", "model": base})),
     };
     let job = Job { model: &model, data, out, seed, max_length, default_learning_rate, options };
-    let report = training.run(job, || match &model.lora {
-        Some(lora) => {
-            copy_tokenizer(&arguments.model, out)?;
-            lora.write_into(out)
+    let report = training.run(job, || {
+        match &model.lora {
+            Some(lora) => {
+                copy_tokenizer(&arguments.model, out)?;
+                lora.write_into(out)?;
+            }
+            None => {
+                let dtype = model.decoder.config().dtype.unwrap_or(DType::F32);
+                save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))?;
+                copy_companions(&arguments.model, out)?;
+            }
         }
-        None => {
-            let dtype = model.decoder.config().dtype.unwrap_or(DType::F32);
-            save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))?;
-            copy_companions(&arguments.model, out)
-        }
+        // Whoever asks the model is to ask it as it was trained.
+        arguments.template.template.as_deref().map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
     })?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }

@@ -8,13 +8,12 @@ use serde_json::Value;
 use wgtune_models::data::encode::conversation_ids;
 use wgtune_models::data::rows::messages;
 use wgtune_models::error::Error;
-use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::read_text;
 use wgtune_models::formats::model::check_directory;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::wording::counted;
 
-use crate::common::{Outcome, note, print_json, print_line};
+use crate::common::{Outcome, Template, note, print_json, print_line};
 
 /// Shows what a model sees of a text or a conversation: token ids and pieces
 #[derive(Args)]
@@ -27,6 +26,8 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     source: Source,
+    #[command(flatten)]
+    template: Template,
     /// Print JSON: ids, pieces and, for messages, their text
     #[arg(long)]
     json: bool,
@@ -78,7 +79,7 @@ fn conversation(arguments: &Arguments, tokenizer: &Tokenizer, path: &PathBuf) ->
     let json: Value = serde_json::from_str(&read_text(path)?).map_err(Error::json(path))?;
     let list = json.get("messages").unwrap_or(&json);
     let messages = messages(list).map_err(|message| Error::Data { message: format!("{}: {message}", path.display()) })?;
-    let template = ChatTemplate::open(&arguments.model)?;
+    let template = arguments.template.open(&arguments.model)?;
     if template.is_default() {
         note("the model brings no chat template: ChatML is used");
     }

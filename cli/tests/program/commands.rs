@@ -224,6 +224,22 @@ fn what_a_model_sees_is_shown() {
 }
 
 #[test]
+fn a_template_of_ones_own_is_used_and_goes_with_what_was_trained() {
+    let folder = Folder::pretrained();
+    folder.write("own.jinja", "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}");
+    folder.write("chat.json", r#"[{"role": "user", "content": "The cat"}]"#);
+    let shown = folder.reports("tokenize --model model --messages chat.json --template own.jinja --json");
+    assert_eq!(shown["text"], "[user] The cat<|endoftext|>");
+    let messages = json!([{"role": "user", "content": "The cat"}, {"role": "assistant", "content": "sat."}]);
+    folder.write_rows("chats.jsonl", &[json!({"messages": messages})]);
+    let sft = "sft --model model --data chats.jsonl --out tuned --steps 1 --validation 0 --device cpu";
+    folder.succeeds(&format!("{sft} --template own.jinja"));
+    assert_eq!(folder.read("tuned/chat_template.jinja"), folder.read("own.jinja"));
+    folder.fails(&format!("{sft} --overwrite --template nowhere.jinja"), &["nowhere.jinja", "No such file"]);
+    folder.fails("generate --model model --prompt x --system y --device cpu", &["--system", "cannot be used with", "--prompt"]);
+}
+
+#[test]
 fn things_can_be_turned_off() {
     let folder = Folder::new();
     let train =
@@ -269,6 +285,15 @@ fn a_quiet_program_says_only_its_results_and_errors() {
     let run = folder.run("sft --model model --data rows.jsonl --out out --steps 2 --device cpu --quiet");
     assert!(run.code == Some(0) && run.stderr.is_empty() && run.stdout.starts_with("wrote out"), "{}", run.stderr);
     folder.run("--quiet eval --model model --data nowhere.jsonl --device cpu").failed(&["nowhere.jsonl"]);
+}
+
+#[test]
+fn drivers_say_nothing_of_a_desktop_that_is_not_there() {
+    let folder = Folder::new();
+    for arguments in [&["devices"][..], &["logits", "--model", "model", "--ids", "1", "--quiet"]] {
+        let run = crate::folder::Run::new(folder.command(arguments).env_remove("XDG_RUNTIME_DIR").output().unwrap());
+        assert!(run.code == Some(0) && run.stderr.is_empty(), "{arguments:?}: {}", run.stderr);
+    }
 }
 
 #[test]

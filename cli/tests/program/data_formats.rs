@@ -44,7 +44,10 @@ fn the_same_rows_in_any_file_give_the_same_numbers() {
         ["eval", "--model", "model", "--columns", " prompt = question , completion=solution", "--device", "cpu", "--json"];
     let text = folder.succeeds_with(&[&spaced[..], &["--data", "rows.csv"]].concat());
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
-    assert_eq!(evaluate("rows.csv rows.tsv")["trained_tokens"].as_u64(), expected["trained_tokens"].as_u64().map(|tokens| 2 * tokens));
+    assert_eq!(
+        evaluate("rows.csv rows.tsv")["trained_tokens"].as_u64(),
+        expected["trained_tokens"].as_u64().map(|tokens| 2 * tokens)
+    );
 }
 
 #[test]

@@ -120,6 +120,15 @@ impl ChatTemplate {
         ChatTemplate::parse(path, source, tool_source, is_default, special_tokens(&config))
     }
 
+    /// The template of a file of its own, with the special tokens of a model's folder.
+    ///
+    /// # Errors
+    /// As [`open`](ChatTemplate::open).
+    pub fn open_file(file: &Path, directory: &Path) -> Result<ChatTemplate> {
+        let config = Object::read_optional(&directory.join("tokenizer_config.json"))?;
+        ChatTemplate::new(file, &read_text(file)?, special_tokens(&config))
+    }
+
     /// A template from its text; `path` is what errors name, `variables` what it sees beside the
     /// conversation, such as `bos_token`.
     ///

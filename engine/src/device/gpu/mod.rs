@@ -164,7 +164,7 @@ impl Gpu {
             shader = self.shader(encoding, run, command, offset)?;
             let params = bytemuck::cast_slice(params);
             if !(kernel.allows)(params, shader, &self.traits) {
-                let reason = format!("it cannot run {} here: use --device cpu", (kernel.describe)(params));
+                let reason = format!("it cannot run {} here", (kernel.describe)(params));
                 return Err(self.driver.rejected(kernel.name, reason));
             }
         }
