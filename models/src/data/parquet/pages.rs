@@ -36,51 +36,50 @@ pub struct Column {
 pub fn column(file: &[u8], chunk: &Chunk, leaf: &Leaf, allowance: &mut Allowance) -> Result<Column, String> {
     let bytes = file.get(chunk.bytes.clone()).ok_or("its pages lie past the end of the file")?;
     let mut bytes = Bytes(bytes);
-    let mut dictionary = None;
-    let mut column = Column::default();
-    while column.definitions.len() < chunk.values {
+    let mut reader = Reader { codec: chunk.codec, leaf, dictionary: None, column: Column::default(), allowance };
+    while reader.column.definitions.len() < chunk.values {
         let header = thrift::read(&mut bytes).map_err(|reason| format!("the header of a page: {reason}"))?;
         let body = bytes.take(header.size(3, "size of a page")?)?;
-        let page = Page { codec: chunk.codec, size: header.size(2, "size of a page unpacked")?, leaf };
+        reader.page(&header, body)?;
+    }
+    if reader.column.definitions.len() > chunk.values {
+        return Err(format!("more values than {}, which its footer says", chunk.values));
+    }
+    Ok(reader.column)
+}
+
+struct Reader<'a> {
+    codec: i64,
+    leaf: &'a Leaf<'a>,
+    dictionary: Option<Vec<Value>>,
+    column: Column,
+    allowance: &'a mut Allowance,
+}
+
+impl Reader<'_> {
+    fn page(&mut self, header: &Thrift, body: &[u8]) -> Result<(), String> {
+        let size = header.size(2, "size of a page unpacked")?;
         match (header.int(1), header.field(5), header.field(7), header.field(8)) {
             (Some(0), Some(header), ..) => {
-                page.data(header, &page.unpack(body, page.size, allowance)?, dictionary.as_deref(), &mut column, allowance)?;
+                let body = self.unpack(body, size)?;
+                self.data(header, Bytes(&body))
             }
+            // An index, for readers of a part.
+            (Some(1), ..) => Ok(()),
             (Some(2), _, Some(header), _) => {
-                let body = page.unpack(body, page.size, allowance)?;
+                let body = self.unpack(body, size)?;
                 let count = header.size(1, "number of words")?;
-                dictionary = Some(plain(&mut Bytes(&body), leaf.kind, count, allowance)?);
+                self.dictionary = Some(plain(&mut Bytes(&body), self.leaf.kind, count, self.allowance)?);
+                Ok(())
             }
-            (Some(3), _, _, Some(header)) => page.data_v2(header, body, dictionary.as_deref(), &mut column, allowance)?,
-            (Some(1), ..) => {}
-            (kind, ..) => return Err(format!("a page of the unknown type {kind:?}")),
-        }
-        if column.definitions.len() > chunk.values {
-            return Err(format!("more values than {}, which its footer says", chunk.values));
+            (Some(3), _, _, Some(header)) => self.data_v2(header, Bytes(body), size),
+            (kind, ..) => Err(format!("a page of the unknown type {kind:?}")),
         }
     }
-    Ok(column)
-}
 
-struct Page<'a> {
-    codec: i64,
-    size: usize,
-    leaf: &'a Leaf<'a>,
-}
-
-impl Page<'_> {
     /// Both levels, each after its length, and the values.
-    fn data(
-        &self,
-        header: &Thrift,
-        body: &[u8],
-        dictionary: Option<&[Value]>,
-        column: &mut Column,
-        allowance: &mut Allowance,
-    ) -> Result<(), String> {
-        let count = header.size(1, "number of values")?;
-        allowance.spend(count.saturating_mul(VALUE))?;
-        let mut body = Bytes(body);
+    fn data(&mut self, header: &Thrift, mut body: Bytes) -> Result<(), String> {
+        let count = self.count(header)?;
         let mut levels = |highest: u32, encoding| {
             if highest == 0 {
                 return Ok(vec![0; count]);
@@ -93,25 +92,15 @@ impl Page<'_> {
         };
         let repetitions = levels(self.leaf.repetition_level, 4)?;
         let definitions = levels(self.leaf.definition_level, 3)?;
-        self.add(header.int(2), body, definitions, repetitions, dictionary, column, allowance)
+        self.add(header.int(2), body, definitions, repetitions)
     }
 
     /// Both levels, never compressed, with their lengths in the header, and the values.
-    fn data_v2(
-        &self,
-        header: &Thrift,
-        body: &[u8],
-        dictionary: Option<&[Value]>,
-        column: &mut Column,
-        allowance: &mut Allowance,
-    ) -> Result<(), String> {
-        let count = header.size(1, "number of values")?;
-        allowance.spend(count.saturating_mul(VALUE))?;
-        let mut body = Bytes(body);
-        let mut lengths = 0;
+    fn data_v2(&mut self, header: &Thrift, mut body: Bytes, size: usize) -> Result<(), String> {
+        let count = self.count(header)?;
+        let whole = body.0.len();
         let mut levels = |highest: u32, length| {
             let length = header.size(length, "length of levels")?;
-            lengths += length;
             let bytes = Bytes(body.take(length)?);
             if highest == 0 { Ok(vec![0; count]) } else { hybrid(bytes, width(highest), count) }
         };
@@ -120,32 +109,30 @@ impl Page<'_> {
         let unpacked = if header.bool(7) == Some(false) {
             Cow::Borrowed(body.0)
         } else {
-            let size = self.size.checked_sub(lengths).ok_or("levels longer than their page")?;
-            self.unpack(body.0, size, allowance)?
+            let size = size.checked_sub(whole - body.0.len()).ok_or("levels longer than their page")?;
+            self.unpack(body.0, size)?
         };
-        self.add(header.int(4), Bytes(&unpacked), definitions, repetitions, dictionary, column, allowance)
+        self.add(header.int(4), Bytes(&unpacked), definitions, repetitions)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a page came apart into")]
-    fn add(
-        &self,
-        encoding: Option<i64>,
-        bytes: Bytes,
-        definitions: Vec<u32>,
-        repetitions: Vec<u32>,
-        dictionary: Option<&[Value]>,
-        column: &mut Column,
-        allowance: &mut Allowance,
-    ) -> Result<(), String> {
+    /// The entries of a page, paid for before they are made.
+    fn count(&mut self, header: &Thrift) -> Result<usize, String> {
+        let count = header.size(1, "number of values")?;
+        self.allowance.spend(count.saturating_mul(VALUE))?;
+        Ok(count)
+    }
+
+    fn add(&mut self, encoding: Option<i64>, bytes: Bytes, definitions: Vec<u32>, repetitions: Vec<u32>) -> Result<(), String> {
         let encoding = encoding.ok_or("a page without an encoding")?;
         let there = definitions.iter().filter(|level| **level == self.leaf.definition_level).count();
-        column.values.extend(values(encoding, bytes, self.leaf.kind, there, dictionary, allowance)?);
-        column.definitions.extend(definitions);
-        column.repetitions.extend(repetitions);
+        let values = values(encoding, bytes, self.leaf.kind, there, self.dictionary.as_deref(), self.allowance)?;
+        self.column.values.extend(values);
+        self.column.definitions.extend(definitions);
+        self.column.repetitions.extend(repetitions);
         Ok(())
     }
 
-    fn unpack<'a>(&self, body: &'a [u8], size: usize, allowance: &mut Allowance) -> Result<Cow<'a, [u8]>, String> {
+    fn unpack<'a>(&mut self, body: &'a [u8], size: usize) -> Result<Cow<'a, [u8]>, String> {
         let codec = match self.codec {
             0 => return Ok(Cow::Borrowed(body)),
             1 => Codec::Snappy,
@@ -164,7 +151,7 @@ impl Page<'_> {
         if size == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
-        let unpacked = decompress(codec, body, allowance)?;
+        let unpacked = decompress(codec, body, self.allowance)?;
         if unpacked.len() != size {
             return Err(format!("a page of {} bytes; expected {size}", unpacked.len()));
         }

@@ -12,7 +12,8 @@ use crate::data::parquet;
 use crate::error::{Error, Result};
 use crate::formats::tokenizer::END_OF_TEXT;
 
-type Lined<T> = Vec<(usize, T)>;
+/// Each with the line it begins on.
+pub type Lined<T> = Vec<(usize, T)>;
 
 /// The rows of a file, and the form they share. `seen` gathers the names of their columns.
 pub fn rows(path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<(Format, Lined<Content>)> {

@@ -8,12 +8,14 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::read::Lined;
 use crate::wording::counted;
 
-type Lined<T> = Vec<(usize, T)>;
+/// The line of a mistake, and a sentence.
+type Mistake = (usize, String);
 
-/// The rows of a table as objects of text, each with the line it begins on. A mistake is a line and a sentence.
-pub fn rows(text: &str, separator: char) -> Result<Lined<Value>, (usize, String)> {
+/// The rows of a table as objects of text, each with the line it begins on.
+pub fn rows(text: &str, separator: char) -> Result<Lined<Value>, Mistake> {
     let mut reader = Reader { rest: text, line: 1, separator };
     let Some((line, names)) = reader.record()? else { return Ok(Vec::new()) };
     let mut distinct = HashSet::new();
@@ -40,7 +42,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// The next record's fields and the line it begins on; lines with nothing on them are none.
-    fn record(&mut self) -> Result<Option<(usize, Vec<String>)>, (usize, String)> {
+    fn record(&mut self) -> Result<Option<(usize, Vec<String>)>, Mistake> {
         while self.line_break() {}
         if self.rest.is_empty() {
             return Ok(None);
@@ -76,7 +78,7 @@ impl Reader<'_> {
         field.into()
     }
 
-    fn quoted(&mut self) -> Result<String, (usize, String)> {
+    fn quoted(&mut self) -> Result<String, Mistake> {
         let opened = self.line;
         let mut field = String::new();
         self.rest = &self.rest[1..];
