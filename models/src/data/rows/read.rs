@@ -19,8 +19,7 @@ pub type Lined<T> = Vec<(usize, T)>;
 pub fn rows(path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<(Format, Lined<Content>)> {
     let kind = source.kind;
     let values = if kind == Kind::Parquet {
-        let Source { bytes, mut allowance, .. } = source;
-        let rows = parquet::rows(&bytes, |name| columns.reads(name), &mut allowance);
+        let rows = parquet::rows(source.bytes, |name| columns.reads(name));
         let rows = rows.map_err(|message| Error::Data { message: format!("{}: Parquet: {message}", path.display()) })?;
         rows.into_iter().enumerate().map(|(index, row)| (index + 1, Value::Object(row))).collect()
     } else {

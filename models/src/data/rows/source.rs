@@ -1,11 +1,10 @@
 //! What kind of file a data file is: told by its name, or else by its content, and refused where neither tells.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::data::compressed::{Allowance, Codec, decompress};
+use crate::data::compressed::{Codec, decompress};
 use crate::error::{Error, Result};
 use crate::formats::files;
 
@@ -25,8 +24,6 @@ pub enum Kind {
 pub struct Source {
     pub kind: Kind,
     pub bytes: Vec<u8>,
-    /// What may still come of it.
-    pub allowance: Allowance,
 }
 
 const NAMES: &str = "a name that ends in .jsonl, .json, .txt, .md, .csv, .tsv or .parquet, with .gz or .zst after it or not";
@@ -49,18 +46,11 @@ impl Source {
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for what is no regular file, for no known kind, for broken compression, and for nothing.
     pub fn open(path: &Path) -> Result<Source> {
-        let metadata = fs::metadata(path).map_err(Error::io(path))?;
-        if !metadata.is_file() {
-            // Opening a pipe would wait for whoever writes it.
-            let found = if metadata.is_dir() { "a folder" } else { "a pipe or a device" };
-            return Err(refused(path, &format!("{found}; expected a regular file")));
-        }
-        Source::new(path, fs::read(path).map_err(Error::io(path))?)
+        Source::new(path, files::read_bytes(path)?)
     }
 
     /// What `bytes` of the file `path` are.
     pub fn new(path: &Path, bytes: Vec<u8>) -> Result<Source> {
-        let mut allowance = Allowance::of(bytes.len());
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         let (name, codec) = match (name.strip_suffix(".gz"), name.strip_suffix(".zst")) {
             (Some(name), _) => (name, Some(Codec::Gzip)),
@@ -68,7 +58,7 @@ impl Source {
             _ => (&name[..], None),
         };
         let bytes = match codec {
-            Some(codec) => decompress(codec, &bytes, &mut allowance).map_err(|message| refused(path, &message))?,
+            Some(codec) => decompress(codec, &bytes).map_err(|message| refused(path, &message))?,
             None => bytes,
         };
         if bytes.is_empty() {
@@ -82,7 +72,7 @@ impl Source {
             Some("parquet" | "pq") => Kind::Parquet,
             _ => by_content(path, &bytes)?,
         };
-        Ok(Source { kind, bytes, allowance })
+        Ok(Source { kind, bytes })
     }
 
     /// Its text, without a byte order mark.
