@@ -19,16 +19,62 @@ impl Draw {
 
 const NAMES: [&str; 9] = ["messages", "tools", "x", "y", "n.x", "loop", "m", "bos_token", "add_generation_prompt"];
 const FILTERS: [&str; 36] = [
-    "tojson", "trim", "upper", "length", "list", "join", "join(', ')", "replace('a', 'aa')", "first", "last", "int", "float", "string",
-    "sort", "reverse", "unique", "batch(2)", "slice(3)", "items", "dictsort", "map('upper')", "map(attribute='role')", "sum", "min",
-    "tojson(indent=4)", "default('d')", "selectattr('role')", "reject('none')", "groupby('role')", "indent(8)", "round(2)", "abs",
-    "format(1)", "title", "escape", "pprint",
+    "tojson",
+    "trim",
+    "upper",
+    "length",
+    "list",
+    "join",
+    "join(', ')",
+    "replace('a', 'aa')",
+    "first",
+    "last",
+    "int",
+    "float",
+    "string",
+    "sort",
+    "reverse",
+    "unique",
+    "batch(2)",
+    "slice(3)",
+    "items",
+    "dictsort",
+    "map('upper')",
+    "map(attribute='role')",
+    "sum",
+    "min",
+    "tojson(indent=4)",
+    "default('d')",
+    "selectattr('role')",
+    "reject('none')",
+    "groupby('role')",
+    "indent(8)",
+    "round(2)",
+    "abs",
+    "format(1)",
+    "title",
+    "escape",
+    "pprint",
 ];
 const TESTS: [&str; 10] =
     ["defined", "none", "string", "mapping", "iterable", "number", "odd", "divisibleby(0)", "sameas(x)", "in(y)"];
 const METHODS: [&str; 16] = [
-    "strip()", "split()", "split('a')", "rstrip('x')", "startswith('a')", "items()", "get('role')", "upper()", "replace('a', 'bb')",
-    "join(['a'])", "splitlines()", "count('')", "find('a')", "title()", "format(1)", "keys()",
+    "strip()",
+    "split()",
+    "split('a')",
+    "rstrip('x')",
+    "startswith('a')",
+    "items()",
+    "get('role')",
+    "upper()",
+    "replace('a', 'bb')",
+    "join(['a'])",
+    "splitlines()",
+    "count('')",
+    "find('a')",
+    "title()",
+    "format(1)",
+    "keys()",
 ];
 
 /// A few statements.
@@ -82,7 +128,10 @@ fn expression(draw: &mut Draw, depth: usize) -> String {
         11 => format!("{{'role': {one}, 'x': {two}}}"),
         12 => format!("({one} if {two} else x)"),
         13 => format!("range({one}, 9, {two})"),
-        14 => format!("{}({one})", draw.of(&["raise_exception", "strftime_now", "namespace", "dict", "debug", "f", "caller", "loop.cycle"])),
+        14 => format!(
+            "{}({one})",
+            draw.of(&["raise_exception", "strftime_now", "namespace", "dict", "debug", "f", "caller", "loop.cycle"])
+        ),
         _ => format!("not -{one}"),
     }
 }

@@ -92,7 +92,8 @@ impl Mutation {
             5 => self.number(input),
             6 => {
                 let depth = [1, 10, 127, 130, 5000][(self.choice >> 8) as usize % 5];
-                let (open, close) = [("[", "]"), ("{\"a\":", "}"), ("(", ")"), ("{% if x %}", "{% endif %}")][self.place as usize % 4];
+                let (open, close) =
+                    [("[", "]"), ("{\"a\":", "}"), ("(", ")"), ("{% if x %}", "{% endif %}")][self.place as usize % 4];
                 [before, open.repeat(depth).as_bytes(), part, close.repeat(depth).as_bytes(), after].concat()
             }
             _ => {
@@ -150,7 +151,9 @@ impl Mutation {
                 map.insert(two.clone(), first);
             }
             (0, Value::Array(list)) if !list.is_empty() => drop(list.remove(self.length as usize % list.len())),
-            (1, Value::Array(list)) => list.extend(list.clone().iter().cycle().take(list.len() * 30).cloned().collect::<Vec<_>>()),
+            (1, Value::Array(list)) => {
+                list.extend(list.clone().iter().cycle().take(list.len() * 30).cloned().collect::<Vec<_>>())
+            }
             (0 | 1, Value::String(text)) => *text = text.repeat(40),
             (2, node) => *node = other,
             (3, node) => {

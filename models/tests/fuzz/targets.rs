@@ -11,7 +11,7 @@ use wgtune_models::data::rows::Dataset;
 use wgtune_models::formats::adapter::AdapterConfig;
 use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::model::{Use, load_decoder, new_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
@@ -174,20 +174,7 @@ fn tensors_of_checkpoints() {
 
 /// The checkpoint of a run that trains one tiny model whole.
 fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
-    let config = ModelConfig::from_json(Path::new("tiny"), tiny()).unwrap();
-    let decoder = wgtune_models::formats::model::new_decoder(config, &Device::cpu(), 0).unwrap();
-    let model = Tuned { decoder, lora: None };
-    let learning_rate = LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine };
-    let recipe = Recipe {
-        steps: 10,
-        accumulate: 1,
-        learning_rate,
-        weight_decay: 0.0,
-        clip: 1.0,
-        checkpoint_blocks: false,
-        seed: 0,
-        save_every: 0,
-    };
+    let (model, recipe) = tiny_run();
     let in_checkpoint = |name: &str| format!("checkpoint/{name}");
     let metrics: &[u8] = b"{\"step\": 1}\n{\"step\": 2}\n";
     let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics)];
@@ -197,26 +184,37 @@ fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
     });
 }
 
-fn tiny() -> serde_json::Value {
-    json!({
+/// A tiny model and how it is trained.
+fn tiny_run() -> (Tuned, Recipe) {
+    let config = json!({
         "model_type": "llama", "vocab_size": 3, "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,
         "num_attention_heads": 1, "max_position_embeddings": 8, "tie_word_embeddings": true,
-    })
+    });
+    let config = ModelConfig::from_json(Path::new("tiny"), config).unwrap();
+    let decoder = new_decoder(config, &Device::cpu(), 0).unwrap();
+    let recipe = Recipe {
+        steps: 10,
+        accumulate: 1,
+        learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine },
+        weight_decay: 0.0,
+        clip: 1.0,
+        checkpoint_blocks: false,
+        seed: 0,
+        save_every: 0,
+    };
+    (Tuned { decoder, lora: None }, recipe)
 }
 
-/// Writes the checkpoint that the seeds hold, after a change of its layout.
 #[test]
-#[ignore = "writes seeds"]
-fn write_the_seeds_of_checkpoints() {
-    let config = ModelConfig::from_json(Path::new("tiny"), tiny()).unwrap();
-    let decoder = wgtune_models::formats::model::new_decoder(config, &Device::cpu(), 0).unwrap();
-    let model = Tuned { decoder, lora: None };
-    let learning_rate = LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine };
-    let recipe = Recipe { steps: 10, accumulate: 1, learning_rate, weight_decay: 0.0, clip: 1.0, checkpoint_blocks: false, seed: 0, save_every: 0 };
+#[ignore = "writes the seeds of checkpoints, after a change of their layout"]
+fn checkpoints_are_written_into_the_corpus() {
+    let (model, recipe) = tiny_run();
     let folder = tempfile::tempdir().unwrap();
     let run = RunDirectory::open(folder.path(), json!({"learning_rate": 1e-3, "seed": 0})).unwrap();
     run.save(&model, &Progress::new(&model, &recipe)).unwrap();
-    for (file, seed) in [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")] {
+    for (file, seed) in
+        [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")]
+    {
         let to = corpus_folder().join(seed);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(folder.path().join("checkpoint").join(file), to).unwrap();
