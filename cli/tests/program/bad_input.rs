@@ -43,7 +43,7 @@ fn data_that_cannot_be_read_is_named_with_its_line() {
     folder.write("bad.jsonl", [b'{', 0xff, 0xfe, b'}']);
     folder.fails(&format!("{TRAIN} bad.jsonl"), &["bad.jsonl: line 1: byte 1 of the file, 0xff, is not UTF-8"]);
     folder.fails(&format!("{TRAIN} rows.jsonl nowhere.jsonl"), &["nowhere.jsonl", "No such file"]);
-    folder.fails(&format!("{TRAIN} model"), &["model: a folder; expected a regular file"]);
+    folder.fails(&format!("{TRAIN} model"), &["model: a folder; expected a file"]);
     folder.write("text.txt", "Plain text.");
     folder.fails(&format!("{TRAIN} text.txt"), &["model/tokenizer.json", "No such file"]);
     assert!(folder.names("out").is_empty());

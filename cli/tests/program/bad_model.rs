@@ -1,10 +1,12 @@
 //! Model and adapter folders that cannot be used: each is an error that names file, tensor or key.
 
 use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Run};
 
 const WEIGHTS: &str = "model/model.safetensors";
 const TRAIN: &str = "sft --model model --data rows.jsonl --out out --steps 2 --validation 0 --device cpu";
@@ -71,9 +73,91 @@ fn tensors_must_be_those_of_the_config() {
     folder.fails(EVALUATE, &["model", "no tensor `model.norm.weight`"]);
     folder.write(WEIGHTS, whole);
     folder.set("model/config.json", json!({"num_hidden_layers": 1}));
-    folder.fails(EVALUATE, &["`num_hidden_layers` is 1; expected 2, as many as there are in model/model.safetensors"]);
-    folder.set("model/config.json", json!({"num_hidden_layers": 2, "intermediate_size": 48}));
-    folder.fails(EVALUATE, &["`intermediate_size` is 48", "mlp.gate_proj.weight", "[40, 32]"]);
+    folder.fails(EVALUATE, &["model/config.json: `num_hidden_layers` is 1; expected 2, as many as there are in", WEIGHTS]);
+    folder.copy_fixture("llama_bias", "model");
+    folder.set("model/config.json", json!({"attention_bias": false}));
+    folder.fails(EVALUATE, &["tensor `model.layers.0.", "_proj.bias` has no place"]);
+}
+
+#[test]
+fn sizes_must_be_those_of_the_weights() {
+    let folder = Folder::new();
+    let whole = folder.read("model/config.json");
+    for (key, value, expected) in [
+        ("num_hidden_layers", json!(1_000_000_000), "expected at most 65536"),
+        ("num_hidden_layers", json!(60_000), "expected 2, as many as there are in"),
+        ("vocab_size", json!(u32::MAX), "`model.embed_tokens.weight` in model/model.safetensors has: [64, 32]"),
+        ("intermediate_size", json!(48), "`model.layers.0.mlp.gate_proj.weight` in model/model.safetensors has: [40, 32]"),
+        ("intermediate_size", json!(u32::MAX), "`model.layers.0.mlp.gate_proj.weight`"),
+        ("hidden_size", json!(u32::MAX), "`model.embed_tokens.weight`"),
+        ("num_attention_heads", json!(u32::MAX - 1), "[32, 32], by the 8 of a head"),
+        ("num_key_value_heads", json!(1), "[16, 32], by the 8 of a head"),
+        ("head_dim", json!(65_536), "by the 65536 of a head"),
+    ] {
+        folder.write("model/config.json", &whole);
+        folder.set("model/config.json", json!({key: value}));
+        folder.fails(EVALUATE, &["model/config.json: `", expected]);
+    }
+    assert!(folder.names("out").is_empty());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_in_a_files_place_is_refused_without_waiting() {
+    let folder = Folder::new();
+    for name in [WEIGHTS, "model/config.json"] {
+        let whole = folder.read(name);
+        fs::remove_file(folder.path(name)).unwrap();
+        assert!(Command::new("mkfifo").arg(folder.path(name)).status().unwrap().success());
+        folder.fails(EVALUATE, &[name, "a pipe, a device or a socket; expected a file"]);
+        fs::remove_file(folder.path(name)).unwrap();
+        folder.write(name, whole);
+    }
+}
+
+/// Runs `tokenize` on a chat. Where the shell can limit memory, all that is reserved, the sandbox's stack of half a GiB too,
+/// must stay below 2 GB.
+fn tokenize_chat(folder: &Folder) -> Run {
+    let arguments = ["tokenize", "--model", "model", "--messages", "chat.json"];
+    if !cfg!(target_os = "linux") {
+        return folder.run_with(&arguments);
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 2000000 && exec \"$@\"", "sh", env!("CARGO_BIN_EXE_wgtune")]).args(arguments);
+    Run::new(command.current_dir(folder.path(".")).output().unwrap())
+}
+
+#[test]
+fn a_hostile_chat_template_is_refused_within_seconds_and_little_memory() {
+    let folder = Folder::pretrained();
+    folder.write("chat.json", json!([{"role": "user", "content": "Hello"}]).to_string());
+    let deep = format!("{{{{ 1{} }}}}", "+1".repeat(20_000));
+    let deeper = format!("{{{{ {}1 }}}}", "-".repeat(130_000));
+    let doubled = format!("{{% set x = 'abcdefgh' %}}{}", "{% set x = x + x %}".repeat(60));
+    let loops = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+    let slow = "{% set x = 'ab' * 10**6 %}{% for a in range(100000) %}{% if x | replace('a', 'b') == 1 %}{% endif %}{% endfor %}";
+    for (template, expected) in [
+        (&*doubled, "takes more than 64 MiB of memory"),
+        (loops, "takes more than 10000000 steps"),
+        (slow, "takes longer than 10s"),
+        ("{{ messages | tojson(indent=99999999999) }}", "tojson(indent=99999999999): expected at most 100"),
+        ("{{ 'a' * 10**7 }}", "writes 10000000 bytes"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion limit exceeded"),
+        (&*format!("{{#{}#}}", "x".repeat(200_000)), "its source has 200004 bytes; expected at most 131072"),
+    ] {
+        folder.write("model/chat_template.jinja", template);
+        let expected = ["model/chat_template.jinja: chat template: ", expected];
+        let started = Instant::now();
+        let run = tokenize_chat(&folder);
+        run.failed(&expected);
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    }
+    for template in [&deep, &deeper] {
+        folder.write("model/chat_template.jinja", template);
+        let run = tokenize_chat(&folder);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+    }
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn what_is_no_data_is_refused() {
     folder.write("utf-16.csv", b"\xff\xfet\0e\0x\0t\0\n\0");
     folder.write("ragged.csv", "text,id\na,1\nb\n");
     for (name, expected) in [
-        ("cut.parquet", vec!["cut.parquet: Parquet: it does not end with PAR1"]),
+        ("cut.parquet", vec!["cut.parquet: Parquet: Parquet error: Invalid Parquet file"]),
         ("sheet.xlsx", vec!["sheet.xlsx: a ZIP archive", "expected a name that ends in .jsonl"]),
         ("lines.txt", vec!["lines.txt: JSON in a file named as plain text", ".jsonl"]),
         ("story", vec!["story: text that is not JSON", ".txt"]),
@@ -138,7 +138,7 @@ fn a_pipe_is_refused_and_not_waited_for() {
     for data in ["pipe.jsonl", "/dev/null"] {
         folder.fails(
             &format!("sft --model model --out out --device cpu --data {data}"),
-            &[&format!("{data}: a pipe or a device; expected a regular file")],
+            &[&format!("{data}: a pipe, a device or a socket; expected a file")],
         );
     }
 }

@@ -9,6 +9,7 @@ use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
 use crate::formats::sandbox::{Limits, Sandbox};
+use crate::wording::shortened;
 
 /// Memory that the rows of any file may take.
 const LEAST: usize = 1 << 30;
@@ -49,7 +50,7 @@ fn names(file: Bytes) -> Result<Vec<String>, String> {
     let fields = reader.metadata().file_metadata().schema_descr().root_schema().get_fields();
     let names: Vec<String> = fields.iter().map(|field| field.name().to_string()).collect();
     match names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
-        Some((_, twice)) => Err(format!("two columns `{twice}`; expected names that differ")),
+        Some((_, twice)) => Err(format!("two columns `{}`; expected names that differ", shortened(twice, 60))),
         None => Ok(names),
     }
 }

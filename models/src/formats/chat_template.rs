@@ -56,7 +56,7 @@ pub const CHATML: &str = "\
 /// Bytes of a template's source. What is parsed nests by no more than one level a byte, which the sandbox's stack has room for.
 const SOURCE_BYTES: usize = 128 << 10;
 /// Instructions of one rendering.
-const STEPS: u64 = 20_000_000;
+const STEPS: u64 = 10_000_000;
 /// Bytes that are written for any conversation, and for each byte of a longer one.
 const OUTPUT_BYTES: (usize, usize) = (1 << 20, 16);
 /// What a rendering may hold and take. The bytes grow with the conversation, by this for each of its own.

@@ -134,7 +134,7 @@ fn a_template_that_grows_without_end_is_refused_at_its_memory() {
         "{{ 'a' * 10**8 }}".into(),
         "{% set x = ['a'] * 10**7 %}{{ x | list | length }}".into(),
         "{% for i in range(100000) %}{{ messages | tojson * 1000 }}{% endfor %}".into(),
-        "{{ '%099999999d' % 1 }}".into(),
+        "{{ '%999999999d' | format(1) }}".into(),
         "{{ raise_exception('a' * 10**8) }}".into(),
         "{{ strftime_now('%B' * 10**7) }}".into(),
     ] {
@@ -150,7 +150,7 @@ fn a_template_that_grows_without_end_is_refused_at_its_memory() {
 #[test]
 fn a_template_that_runs_without_end_is_refused_at_its_steps() {
     let loops = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
-    assert_eq!(refused(loops), "t.jinja: chat template: line 1: takes more than 20000000 steps");
+    assert_eq!(refused(loops), "t.jinja: chat template: line 1: takes more than 10000000 steps");
     let message = refused("{% for i in range(10**12) %}{% endfor %}");
     assert!(message.contains("range has too many elements"), "{message}");
 }
@@ -194,20 +194,16 @@ fn repeated(before: &str, each: &str, after: &str) -> String {
 fn a_source_as_deep_as_it_may_be_long_is_parsed_or_refused() {
     for (before, each, after) in [
         ("{{ 1", "+1", " }}"),
-        ("{{ x", "~x", " }}"),
         ("{{ x", ".a", " }}"),
         ("{{ x", "|e", " }}"),
         ("{{ x", "[0]", " }}"),
-        ("{{ x", "[:]", " }}"),
         ("{{ x", "()", " }}"),
         ("{{ ", "-", "1 }}"),
         ("{{ ", "not ", "1 }}"),
         ("{{ ", "(", "1 }}"),
         ("{{ ", "[", "1 }}"),
         ("{{ x", " is e", " }}"),
-        ("{{ x", " or x", " }}"),
         ("{{ x", "<x", " }}"),
-        ("{{ x", "**x", " }}"),
         ("{{ x", " if x", " }}"),
         ("{{ x", " if x else x", " }}"),
         ("{% set ", "(", "x = 1 %}"),
@@ -231,9 +227,7 @@ fn a_source_as_deep_as_it_may_be_long_is_parsed_or_refused() {
 #[test]
 fn values_as_deep_as_they_may_be_are_used_and_dropped_or_refused() {
     let levels = [10_000, 60_000, 100_000, 100_000];
-    for (wrap, unwrap) in
-        [("[n.x]", "n.x"), ("{'a': n.x}", "n.x"), ("(n.x, 1)", "n.x"), ("n.x[1:]", "n.x | list"), ("[n.x][::-1]", "n.x")]
-    {
+    for (wrap, unwrap) in [("[n.x]", "n.x"), ("{'a': n.x}", "n.x"), ("(n.x, 1)", "n.x"), ("[n.x][::-1]", "n.x")] {
         for (round, used) in ["", "X", "X | tojson", "X == X", "[X, X] | sort", "{X: 1}", "X | string"].into_iter().enumerate() {
             let nested = format!("{{% set n.x = {wrap} %}}");
             let used =

@@ -165,3 +165,67 @@ fn the_longest_text_is_the_models_own_unless_its_rope_is_scaled() {
     let error = read(base("llama")).unwrap().check_length("the prompt", 129).unwrap_err().to_string();
     assert_eq!(error, "the prompt is 129 tokens long, and the model was made for 128 at most");
 }
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_made_of_them() {
+    let error = |changes| read(with("llama", changes)).unwrap_err().to_string();
+    let message = error(json!({"num_hidden_layers": 1_000_000_000}));
+    assert_eq!(message, "config.json: `num_hidden_layers` is 1000000000; expected at most 65536");
+    let message = error(json!({"head_dim": u32::MAX - 1}));
+    assert!(message.contains("`head_dim` is 4294967294; expected at most 65536"), "{message}");
+    let message = error(json!({"hidden_size": u32::MAX - 1, "num_attention_heads": 1, "num_key_value_heads": 1}));
+    assert!(message.contains("`head_dim` is missing") && message.contains("it is 4294967294"), "{message}");
+    // Each of them alone, and all of them.
+    let sizes = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "sliding_window",
+        "max_window_layers",
+        "num_hidden_layers",
+    ];
+    let mut all = json!({});
+    for key in sizes {
+        all[key] = u32::MAX.into();
+        for changes in [json!({key: u32::MAX}), json!({key: u64::MAX}), json!({key: 1e308}), all.clone()] {
+            for family in ["llama", "mistral", "qwen2", "qwen3"] {
+                if let Err(error) = read(with(family, changes.clone())) {
+                    assert!(matches!(error, Error::Value { .. }), "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rope_whose_angles_are_not_finite_is_refused_by_its_key() {
+    for (key, value) in [
+        ("rope_theta", json!(1e-300)),
+        ("rope_scaling", json!({"type": "linear", "factor": 1e-308})),
+        ("rope_scaling", json!({"type": "dynamic", "factor": 1e-308})),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 1e-308, "original_max_position_embeddings": 1})),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1e300})),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 1.0})),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 1e308, "mscale": 1.0, "mscale_all_dim": -1e308})),
+        (
+            "rope_parameters",
+            json!({"rope_type": "llama3", "factor": 1e-308, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 1}),
+        ),
+    ] {
+        let changes = json!({key: value});
+        match read(with("llama", changes.clone())) {
+            Err(error) => assert!(error.to_string().contains(&format!("`{key}` is")), "{error}"),
+            Ok(config) => {
+                let (frequencies, factor) = rope_frequencies(&config.rope, config.head_dim, 128, 1 << 20);
+                assert!(factor.is_finite() && frequencies.iter().all(|f| f.is_finite()), "{changes}: {frequencies:?} {factor}");
+            }
+        }
+    }
+    let error = read(with("llama", json!({"rope_theta": 1e-308, "head_dim": 128}))).unwrap_err().to_string();
+    assert_eq!(error, "config.json: `rope_theta` is 1e-308; expected numbers that give finite angles");
+}

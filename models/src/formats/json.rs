@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::files::read_text;
 use crate::error::{Error, Result};
+use crate::wording::shortened;
 
 /// A JSON object, the file it came from, and the keys that led to it.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ impl Object {
     pub fn error(&self, key: &str, expected: impl Into<String>) -> Error {
         Error::Value {
             path: self.path.clone(),
-            key: format!("{}{key}", self.prefix),
+            key: shortened(&format!("{}{key}", self.prefix), 200),
             found: self.map.get(key).map_or("missing".into(), abbreviated),
             expected: expected.into(),
         }
@@ -123,9 +124,5 @@ fn as_id(value: &Value) -> Option<u32> {
 
 /// A value as JSON, cut where it would fill the screen.
 pub(crate) fn abbreviated(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    shortened(&value.to_string(), 60)
 }

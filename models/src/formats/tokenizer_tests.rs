@@ -103,3 +103,63 @@ fn a_missing_or_broken_file_is_an_error() {
     std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
     assert!(matches!(Tokenizer::open(folder.path()), Err(Error::Tokenizer { .. })));
 }
+
+/// A tokenizer.json of words with these keys changed.
+fn words(changes: Value) -> Result<Tokenizer> {
+    let mut json = json!({"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+        "decoder": null, "model": {"type": "WordLevel", "vocab": {"a": 0, "?": 1}, "unk_token": "?"}});
+    json.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+    Tokenizer::open(folder.path())
+}
+
+#[test]
+fn a_tokenizer_that_doubles_its_text_without_end_is_refused() {
+    let doubling = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+    let normalizer = json!({"type": "Sequence", "normalizers": vec![doubling; 40]});
+    let tokenizer = words(json!({"normalizer": normalizer})).unwrap();
+    let message = tokenizer.encode("a", false).unwrap_err().to_string();
+    assert!(message.contains("tokenizer.json: tokenizer: takes more than 256 MiB of memory"), "{message}");
+    // What broke is not tried again.
+    assert_eq!(tokenizer.encode("b", false).unwrap_err().to_string(), message);
+}
+
+#[test]
+fn patterns_that_explode_or_backtrack_come_to_an_end() {
+    let split = |pattern: &str| {
+        words(json!({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}}))
+    };
+    for pattern in
+        ["(a+)+$", "(?=(a+)+$)a", "(a|a)*(?!b)c", "((?=a)a{1000}){1000}", "a{1000}{1000}{1000}", "(((((((a*)*)*)*)*)*)*)*$"]
+    {
+        if let Ok(tokenizer) = split(pattern) {
+            let text = format!("{}!", "a".repeat(3000));
+            // An answer is all that is asked.
+            let _ = tokenizer.encode(&text, false);
+        }
+    }
+    assert!(split("(").is_err());
+}
+
+#[test]
+fn an_odd_vocabulary_is_used_or_refused() {
+    let model = |vocab: Value| json!({"model": {"type": "WordLevel", "vocab": vocab, "unk_token": "?"}});
+    let empty = words(model(json!({}))).unwrap();
+    assert!(empty.encode("a", false).unwrap_err().to_string().contains("tokenizer.json: tokenizer: "));
+    assert_eq!(empty.decode(&[u32::MAX], false).unwrap(), "");
+    let far = words(model(json!({"a": u32::MAX, "?": 0}))).unwrap();
+    assert!(far.check_vocabulary(1000).unwrap_err().to_string().contains("its largest id is 4294967295"));
+    assert!(words(model(json!({"a": -1, "?": 1u64 << 32}))).is_err());
+    let added: Vec<Value> = (0..100_000)
+        .map(|id| {
+            json!({"id": id + 2, "content": format!("<|{id}|>"), "special": id % 2 == 0,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
+        })
+        .collect();
+    let many = words(json!({"added_tokens": added})).unwrap();
+    assert_eq!(many.encode("<|99999|>", false).unwrap(), [100_001]);
+    let mut deep = json!({"type": "Lowercase"});
+    (0..100).for_each(|_| deep = json!({"type": "Sequence", "normalizers": [deep.take()]}));
+    assert!(words(json!({"normalizer": deep})).is_err());
+}

@@ -12,7 +12,7 @@ use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::adapter::AdapterConfig;
 use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::model::{Use, load_decoder, new_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
@@ -138,6 +138,11 @@ rows! {
     rows_of_json_lines: "rows_lines", "rows.jsonl";
     rows_of_a_json_array: "rows_array", "rows.json";
     rows_of_plain_text: "rows_text", "rows.txt";
+    rows_of_csv: "rows_csv", "rows.csv";
+    rows_of_tsv: "rows_tsv", "rows.tsv";
+    rows_of_parquet: "rows_parquet", "rows.parquet";
+    rows_of_gzip: "rows_gzip", "rows.jsonl.gz";
+    rows_of_zstd: "rows_zstd", "rows.jsonl.zst";
 }
 
 #[test]
@@ -175,21 +180,7 @@ fn tensors_of_checkpoints() {
 
 /// The checkpoint of a run that trains one tiny model whole.
 fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
-    let config = ModelConfig::from_json(Path::new("tiny"), tiny()).unwrap();
-    let decoder = wgtune_models::formats::model::new_decoder(config, &Device::cpu(), 0).unwrap();
-    let model = Tuned { decoder, lora: None };
-    let learning_rate = LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine };
-    let recipe = Recipe {
-        steps: 10,
-        accumulate: 1,
-        learning_rate,
-        weight_decay: 0.0,
-        clip: 1.0,
-        checkpoint_blocks: false,
-        seed: 0,
-        save_every: 0,
-        save_after: Duration::ZERO,
-    };
+    let (model, recipe) = tiny_run();
     let in_checkpoint = |name: &str| format!("checkpoint/{name}");
     let metrics: &[u8] = b"{\"step\": 1}\n{\"step\": 2}\n";
     let run: &[u8] = b"{\"wgtune\": \"\", \"has_results\": false, \"options\": {}}";
@@ -200,25 +191,18 @@ fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
     });
 }
 
-fn tiny() -> serde_json::Value {
-    json!({
+/// A tiny model and how it is trained.
+fn tiny_run() -> (Tuned, Recipe) {
+    let config = json!({
         "model_type": "llama", "vocab_size": 3, "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,
         "num_attention_heads": 1, "max_position_embeddings": 8, "tie_word_embeddings": true,
-    })
-}
-
-/// Writes the checkpoint that the seeds hold, after a change of its layout.
-#[test]
-#[ignore = "writes seeds"]
-fn write_the_seeds_of_checkpoints() {
-    let config = ModelConfig::from_json(Path::new("tiny"), tiny()).unwrap();
-    let decoder = wgtune_models::formats::model::new_decoder(config, &Device::cpu(), 0).unwrap();
-    let model = Tuned { decoder, lora: None };
-    let learning_rate = LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine };
+    });
+    let config = ModelConfig::from_json(Path::new("tiny"), config).unwrap();
+    let decoder = new_decoder(config, &Device::cpu(), 0).unwrap();
     let recipe = Recipe {
         steps: 10,
         accumulate: 1,
-        learning_rate,
+        learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine },
         weight_decay: 0.0,
         clip: 1.0,
         checkpoint_blocks: false,
@@ -226,6 +210,13 @@ fn write_the_seeds_of_checkpoints() {
         save_every: 0,
         save_after: Duration::ZERO,
     };
+    (Tuned { decoder, lora: None }, recipe)
+}
+
+#[test]
+#[ignore = "writes the seeds of checkpoints, after a change of their layout"]
+fn checkpoints_are_written_into_the_corpus() {
+    let (model, recipe) = tiny_run();
     let folder = tempfile::tempdir().unwrap();
     let run = RunDirectory::open(folder.path(), Begin::New, &json!({}), &[]).unwrap();
     run.save(&model, &Progress::new(&model, &recipe)).unwrap();

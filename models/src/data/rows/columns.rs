@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::parse::NAMES;
+use crate::wording::listed;
 
 /// Which columns of a data set stand for which of the forms'. None, by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,8 +59,7 @@ impl Columns {
     /// What is wrong if a mapped column is not among those `seen`.
     pub fn missing(&self, seen: &BTreeSet<String>) -> Option<String> {
         let (ours, theirs) = self.0.iter().find(|(_, theirs)| !seen.contains(theirs))?;
-        let found: Vec<_> = seen.iter().map(|name| format!("`{name}`")).collect();
-        let found = if found.is_empty() { "none".into() } else { found.join(", ") };
+        let found = if seen.is_empty() { "none".into() } else { listed(seen) };
         Some(format!("no row has a column `{theirs}`, which `{ours}` is mapped to; the columns found: {found}"))
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::columns::Columns;
 use super::{Content, Format, IGNORE};
 use crate::formats::json::abbreviated;
+use crate::wording::listed;
 
 /// The keys that tell each form, the most telling first.
 const KEYS: [(Format, &[&str]); 6] = [
@@ -43,9 +44,8 @@ pub fn recognise(row: &Value, columns: &Columns) -> Result<Format, String> {
     if let Some((format, _)) = mapped.chain(&KEYS).find(|(_, keys)| has_all(keys)) {
         return Ok(*format);
     }
-    let found: Vec<_> = row.keys().map(|key| format!("`{key}`")).collect();
     let known = KEYS.map(|(format, keys)| format!("{format} (`{}`)", keys.join("`, `")));
-    let found = if found.is_empty() { "no keys".into() } else { format!("the keys {}", found.join(", ")) };
+    let found = if row.is_empty() { "no keys".into() } else { format!("the keys {}", listed(row.keys())) };
     Err(format!("a row of unknown form, with {found}; expected one of: {}", known.join("; ")))
 }
 

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::read::Lined;
-use crate::wording::counted;
+use crate::wording::{counted, shortened};
 
 /// The line of a mistake, and a sentence.
 type Mistake = (usize, String);
@@ -20,7 +20,7 @@ pub fn rows(text: &str, separator: char) -> Result<Lined<Value>, Mistake> {
     let Some((line, names)) = reader.record()? else { return Ok(Vec::new()) };
     let mut distinct = HashSet::new();
     if let Some(twice) = names.iter().find(|name| !distinct.insert(*name)) {
-        return Err((line, format!("two columns `{twice}`; expected names that differ")));
+        return Err((line, format!("two columns `{}`; expected names that differ", shortened(twice, 60))));
     }
     let mut rows = Vec::new();
     while let Some((line, fields)) = reader.record()? {

@@ -15,6 +15,7 @@ use super::{INDEX_FILE, MODEL_FILE};
 use crate::error::{Error, Result};
 use crate::formats::files::open_regular;
 use crate::formats::json::Object;
+use crate::wording::shortened;
 
 /// The tensors of one weight file, or of all the shards of a model, by name.
 ///
@@ -170,12 +171,14 @@ impl Weights {
         for (name, shard) in weight_map {
             let found = self.tensors.get(name).map(|entry| &self.files[entry.file].path);
             if found.and_then(|path| path.file_name()) != Some(shard.as_ref()) {
+                let [name, shard] = [name, shard].map(|name| shortened(name, 200));
                 return error(format!("tensor `{name}` should be in {shard}, which does not hold it"));
             }
         }
         match self.tensors.iter().find(|(name, _)| !weight_map.contains_key(*name)) {
             None => Ok(()),
             Some((name, entry)) => {
+                let name = shortened(name, 200);
                 error(format!("tensor `{name}` of {} is not in the index", self.files[entry.file].path.display()))
             }
         }

@@ -146,3 +146,23 @@ fn a_damaged_shard_or_index_is_an_error_that_names_it() {
     });
     assert!(message.contains("tensor `layer.a` is also in"), "{message}");
 }
+
+#[test]
+#[cfg(unix)]
+fn what_is_no_file_is_refused_without_waiting_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(MODEL_FILE);
+    let refused = || Weights::open_model(folder.path()).unwrap_err().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    assert!(refused().ends_with("model.safetensors: a pipe, a device or a socket; expected a file"), "{}", refused());
+    fs::remove_file(&path).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    assert!(refused().ends_with("a pipe, a device or a socket; expected a file"), "{}", refused());
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(refused().ends_with("model.safetensors: a folder; expected a file"), "{}", refused());
+    fs::remove_dir(&path).unwrap();
+    fs::write(&path, b"").unwrap();
+    assert!(refused().contains("truncated: 0 bytes"), "{}", refused());
+    assert!(Weights::open_file(Path::new("/dev/zero")).unwrap_err().to_string().starts_with("/dev/zero: a pipe, a device"));
+}
