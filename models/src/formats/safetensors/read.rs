@@ -233,10 +233,10 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
     map.map
         .iter()
         .map(|(name, shard)| {
-            // A shard is a bare file name: an index must not lead out of its folder.
+            // A shard is a bare file name, as long as names may be: an index must not lead out of its folder.
             let shard = shard
                 .as_str()
-                .filter(|shard| Path::new(shard).file_name() == Some(shard.as_ref()))
+                .filter(|shard| shard.len() <= 255 && Path::new(shard).file_name() == Some(shard.as_ref()))
                 .ok_or_else(|| map.error(name, "the name of a file beside the index"))?;
             Ok((name.clone(), shard.to_string()))
         })
