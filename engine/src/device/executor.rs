@@ -7,7 +7,7 @@ use super::watch::Watch;
 use super::{Config, HostBuffer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
-use crate::passes::{self, Placement, Slots};
+use crate::passes::{self, Place, Placement, Slots};
 use crate::recording::{BufferRef, Recording};
 
 /// A backend, and what lasts from one recording to the next.
@@ -89,18 +89,18 @@ impl Backend {
         }
     }
 
-    fn release(&mut self, idle: &[usize]) {
+    /// Slots as it can use them.
+    fn slots(&self) -> Slots {
         match self {
-            Backend::Cpu(cpu) => cpu.release(idle),
-            Backend::Reference(cpu) => cpu.release(idle),
-            Backend::Gpu(gpu) => gpu.release(idle),
+            Backend::Cpu(_) | Backend::Reference(_) => Slots::cut(),
+            Backend::Gpu(_) => Slots::whole(),
         }
     }
 }
 
 impl Executor {
     pub fn new(backend: Backend, fuses: bool) -> Executor {
-        let (slots, encoding) = (Slots::default(), Duration::ZERO);
+        let (slots, encoding) = (backend.slots(), Duration::ZERO);
         Executor { backend, slots, watch: None, profile: None, fuses, encoding, failed: None }
     }
 
@@ -128,12 +128,10 @@ impl Executor {
             recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }
         let placement = passes::place(&recording, slots, |buffer| backend.bytes(buffer));
-        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut(), profile: profile.as_mut() };
+        let run = Run { recording: &recording, placement: &placement, in_use: slots.in_use(), watch: watch.as_mut(), profile: profile.as_mut() };
         let begun = Instant::now();
         let downloads = backend.execute(run)?;
         *encoding += begun.elapsed();
-        let idle = slots.take_idle();
-        backend.release(&idle);
         Ok(downloads)
     }
 }
@@ -142,14 +140,15 @@ impl Executor {
 pub(crate) struct Run<'a> {
     pub recording: &'a Recording,
     pub placement: &'a Placement,
-    pub slots: &'a Slots,
+    /// Bytes that live buffers hold after it.
+    pub in_use: u64,
     pub watch: Option<&'a mut Watch>,
     pub profile: Option<&'a mut Profile>,
 }
 
 impl Run<'_> {
-    /// The slot in which the placement put a buffer.
-    pub fn slot(&self, buffer: &BufferRef) -> usize {
-        self.placement[&buffer.id]
+    /// Where the placement put a buffer.
+    pub fn place(&self, buffer: &BufferRef) -> Place {
+        self.placement.place(buffer)
     }
 }
