@@ -8,7 +8,7 @@ use super::{Config, HostBuffer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
 use crate::passes::{self, Place, Placement, Slots};
-use crate::recording::{BufferRef, Recording};
+use crate::recording::{BufferRef, Command, Recording};
 
 /// A backend, and what lasts from one recording to the next.
 pub(super) struct Executor {
@@ -58,11 +58,23 @@ impl Backend {
         }
     }
 
-    /// How many elements of f32 a tensor can have.
+    /// The most bytes of a tensor, where f32 has its own size.
     pub fn largest_tensor(&self) -> usize {
         match self {
-            Backend::Cpu(_) | Backend::Reference(_) => usize::MAX,
+            // Kernels count elements in u32.
+            Backend::Cpu(_) | Backend::Reference(_) => size_of::<f32>().saturating_mul(u32::MAX as usize),
             Backend::Gpu(gpu) => gpu.largest_tensor(),
+        }
+    }
+
+    /// Whether the tensors of a recording are as small as a kernel needs them.
+    fn check_sizes(&self, recording: &Recording) -> Result<()> {
+        let limit = self.largest_tensor();
+        let bytes = |buffer: &BufferRef| buffer.whole.saturating_mul(buffer.dtype.size());
+        let mut buffers = recording.commands.iter().flat_map(Command::accesses).map(|(_, buffer)| buffer);
+        match buffers.find(|buffer| bytes(buffer) > limit) {
+            None => Ok(()),
+            Some(large) => Err(Error::TooLarge { device: self.name(), bytes: bytes(&large) as u64, limit: limit as u64 }),
         }
     }
 
@@ -127,8 +139,15 @@ impl Executor {
             recording = passes::fuse(passes::hoist(recording), &reads);
             recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }
+        backend.check_sizes(&recording)?;
         let placement = passes::place(&recording, slots, |buffer| backend.bytes(buffer));
-        let run = Run { recording: &recording, placement: &placement, in_use: slots.in_use(), watch: watch.as_mut(), profile: profile.as_mut() };
+        let run = Run {
+            recording: &recording,
+            placement: &placement,
+            in_use: slots.in_use(),
+            watch: watch.as_mut(),
+            profile: profile.as_mut(),
+        };
         let begun = Instant::now();
         let downloads = backend.execute(run)?;
         *encoding += begun.elapsed();

@@ -129,14 +129,11 @@ impl Memory {
 /// Why a slot must be there.
 const THERE: &str = "a slot is made before it is used";
 
-/// Fresh memory, in large pages where the system has them: they are given faster, and found faster.
+/// Fresh memory.
 fn map(bytes: usize, in_use: u64) -> Result<MmapMut> {
-    let map = MmapMut::map_anon(bytes).map_err(|error| Error::OutOfMemory {
+    MmapMut::map_anon(bytes).map_err(|error| Error::OutOfMemory {
         device: "the CPU".into(),
         in_use,
         reason: format!("the system refused {bytes} bytes: {error}"),
-    })?;
-    #[cfg(target_os = "linux")]
-    let _ = map.advise(memmap2::Advice::HugePage);
-    Ok(map)
+    })
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::driver::Driver;
 use super::encoding::Encoding;
 use crate::device::{Run, bytes_of};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::passes::Change;
 use crate::recording::BufferRef;
 
@@ -84,19 +84,19 @@ impl Memory {
         Ok(())
     }
 
-    /// Makes a tensor's memory ready to be written whole: with fresh sentinels.
-    pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<()> {
-        let (slot, bytes) = (run.place(tensor).slot, bytes_of(tensor.whole, tensor.dtype) as u64);
-        if bytes > driver.limits.max_storage_buffer_binding_size {
-            let limit = driver.limits.max_storage_buffer_binding_size;
-            return Err(Error::TooLarge { device: driver.name.clone(), bytes, limit });
-        }
+    /// Puts fresh sentinels round a tensor that is about to be written whole.
+    pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) {
         if let Some(sentinels) = &self.sentinels {
             for zone in self.zones(tensor) {
-                encoding.between(driver).copy_buffer_to_buffer(sentinels, 0, self.buffer(slot), zone.start, self.zone);
+                encoding.between(driver).copy_buffer_to_buffer(
+                    sentinels,
+                    0,
+                    self.buffer(run.place(tensor).slot),
+                    zone.start,
+                    self.zone,
+                );
             }
         }
-        Ok(())
     }
 
     /// What a kernel is given of a tensor. Guarded, that takes in the sentinels behind it: drivers and checked shaders would

@@ -89,7 +89,7 @@ impl Gpu {
     }
 
     pub fn largest_tensor(&self) -> usize {
-        (self.driver.limits.max_storage_buffer_binding_size / 4) as usize
+        self.driver.limits.max_storage_buffer_binding_size as usize
     }
 
     pub fn name(&self) -> String {
@@ -111,7 +111,7 @@ impl Gpu {
             self.change(&mut encoding, run.placement.changes_before(at))?;
             match command {
                 Command::Upload { to, data } => {
-                    self.memory.prepare(&self.driver, &mut encoding, &run, to)?;
+                    self.memory.prepare(&self.driver, &mut encoding, &run, to);
                     self.memory.upload(&self.driver, &mut encoding, &run, to, (**data).as_ref())?;
                 }
                 Command::Dispatch { params, .. } => {
@@ -163,14 +163,14 @@ impl Gpu {
         offset: u32,
     ) -> Result<()> {
         for written in command.overwrites() {
-            self.memory.prepare(&self.driver, encoding, run, &written)?;
+            self.memory.prepare(&self.driver, encoding, run, &written);
         }
         let mut shader = 0;
         if let Command::Dispatch { kernel, params, .. } = command {
             shader = self.shader(encoding, run, command, offset)?;
             let params = bytemuck::cast_slice(params);
             if !(kernel.allows)(params, shader, &self.traits) {
-                let reason = format!("it cannot run {} here: use --device cpu", (kernel.describe)(params));
+                let reason = format!("it cannot run {} here", (kernel.describe)(params));
                 return Err(self.driver.rejected(kernel.name, reason));
             }
         }

@@ -107,7 +107,7 @@ impl Pipelines {
 
     fn ready(&mut self, driver: &Driver, kernel: &'static AnyKernel, params: &[u8], shader: usize) -> Result<Ready<'_>> {
         if kernel.shaders == 0 {
-            return Err(driver.rejected(kernel.name, "it has no shader: use --device cpu".to_string()));
+            return Err(driver.rejected(kernel.name, "it has no shader".to_string()));
         }
         let constants = (kernel.constants)(params, shader);
         self.key.clear();
