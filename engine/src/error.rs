@@ -13,7 +13,7 @@ pub enum Error {
         found: String,
     },
     /// There is no GPU adapter at all.
-    #[error("no GPU adapter found: install a Vulkan, Metal or DX12 driver, or compute on the CPU")]
+    #[error("no GPU adapter found: expected a Vulkan, Metal or DX12 driver")]
     NoAdapter,
     /// The adapter refused to open.
     #[error("{adapter} did not open: {reason}")]
@@ -24,7 +24,7 @@ pub enum Error {
         reason: String,
     },
     /// Memory ran out.
-    #[error("{device} is out of memory at {in_use} bytes in use ({reason})")]
+    #[error("{device} is out of memory, with {in_use} bytes of tensors in use: {reason}")]
     OutOfMemory {
         /// The device's name.
         device: String,
@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// One tensor is larger than the device can bind.
-    #[error("a tensor of {bytes} bytes passes the limit of {limit} bytes of {device}")]
+    #[error("a tensor of {bytes} bytes passes the limit of {device}: expected at most {limit} bytes")]
     TooLarge {
         /// The device's name.
         device: String,

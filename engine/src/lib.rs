@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod ops;
 pub mod optim;
 pub mod passes;
+pub mod process;
 pub mod random;
 pub mod real;
 pub mod recording;

@@ -124,7 +124,7 @@ fn gather(parameters: &[&Tensor], weight_decays: &[f64]) {
     let most = (all / SHARE).max(LEAST);
     let mut rest = &order[..];
     while let Some(&first) = rest.first() {
-        let most = most.min(parameters[first].device().largest_tensor());
+        let most = most.min(parameters[first].device().largest_tensor() / size_of::<f32>());
         let mut elements = 0;
         let fits = |at: &&usize| {
             elements += parameters[**at].elements();

@@ -29,9 +29,10 @@ impl Shape {
         Shape { sizes: all, rank: sizes.len() }
     }
 
-    /// How many elements a tensor of this shape has: the product of the sizes, 1 for a scalar.
+    /// How many elements a tensor of this shape has: the product of the sizes, 1 for a scalar, and
+    /// `usize::MAX` for more than that.
     pub fn elements(&self) -> usize {
-        self.iter().product()
+        self.iter().fold(1, |elements, &size| elements.saturating_mul(size))
     }
 
     /// The same shape with one axis of another size.
@@ -113,7 +114,8 @@ impl Layout {
         let mut step = 1;
         for axis in (0..shape.len()).rev() {
             strides[axis] = step;
-            step *= shape[axis];
+            // One too large to exist is refused by its device.
+            step = shape[axis].saturating_mul(step);
         }
         Layout { shape, strides, offset: 0 }
     }

@@ -48,6 +48,23 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    /// Takes the nodes behind it down one by one, where nobody else holds them: each inside the drop of the one before would be
+    /// as many calls deep as the tape is long.
+    fn drop(&mut self) {
+        let inputs = |node: &mut Node| {
+            let history = node.history.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+            history.map_or(Vec::new(), |history| history.inputs)
+        };
+        let mut behind = inputs(self);
+        while let Some(node) = behind.pop() {
+            if let Some(mut last) = node.and_then(Arc::into_inner) {
+                behind.extend(inputs(&mut last));
+            }
+        }
+    }
+}
+
 /// The gradients that a backward pass left, by leaf.
 #[derive(Default)]
 pub struct Gradients {
@@ -260,6 +277,16 @@ mod tests {
         let (again, again_held) = gradients(checkpoint(&x, block));
         assert_eq!(plain, again);
         assert!(again_held < plain_held / 4, "held {again_held} bytes, without checkpointing {plain_held}");
+    }
+
+    #[test]
+    fn a_long_tape_that_is_never_walked_is_dropped_on_a_small_stack() {
+        let mut x = Device::cpu().tensor(&[1.0], [1]).requiring_grad();
+        for _ in 0..1_000_000 {
+            x = x.reshape([1]);
+        }
+        let dropping = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || drop(x));
+        dropping.unwrap().join().unwrap();
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::watch::Watch;
 use super::{Config, HostBuffer, cpu, gpu};
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
-use crate::passes::{self, Placement, Slots};
-use crate::recording::{BufferRef, Recording};
+use crate::passes::{self, Place, Placement, Slots};
+use crate::recording::{BufferRef, Command, Recording};
 
 /// A backend, and what lasts from one recording to the next.
 pub(super) struct Executor {
@@ -58,11 +58,23 @@ impl Backend {
         }
     }
 
-    /// How many elements of f32 a tensor can have.
+    /// The most bytes of a tensor, where f32 has its own size.
     pub fn largest_tensor(&self) -> usize {
         match self {
-            Backend::Cpu(_) | Backend::Reference(_) => usize::MAX,
+            // Kernels count elements in u32.
+            Backend::Cpu(_) | Backend::Reference(_) => size_of::<f32>().saturating_mul(u32::MAX as usize),
             Backend::Gpu(gpu) => gpu.largest_tensor(),
+        }
+    }
+
+    /// Whether the tensors of a recording are as small as a kernel needs them.
+    fn check_sizes(&self, recording: &Recording) -> Result<()> {
+        let limit = self.largest_tensor();
+        let bytes = |buffer: &BufferRef| buffer.whole.saturating_mul(buffer.dtype.size());
+        let mut buffers = recording.commands.iter().flat_map(Command::accesses).map(|(_, buffer)| buffer);
+        match buffers.find(|buffer| bytes(buffer) > limit) {
+            None => Ok(()),
+            Some(large) => Err(Error::TooLarge { device: self.name(), bytes: bytes(&large) as u64, limit: limit as u64 }),
         }
     }
 
@@ -89,18 +101,18 @@ impl Backend {
         }
     }
 
-    fn release(&mut self, idle: &[usize]) {
+    /// Slots as it can use them.
+    fn slots(&self) -> Slots {
         match self {
-            Backend::Cpu(cpu) => cpu.release(idle),
-            Backend::Reference(cpu) => cpu.release(idle),
-            Backend::Gpu(gpu) => gpu.release(idle),
+            Backend::Cpu(_) | Backend::Reference(_) => Slots::cut(),
+            Backend::Gpu(_) => Slots::whole(),
         }
     }
 }
 
 impl Executor {
     pub fn new(backend: Backend, fuses: bool) -> Executor {
-        let (slots, encoding) = (Slots::default(), Duration::ZERO);
+        let (slots, encoding) = (backend.slots(), Duration::ZERO);
         Executor { backend, slots, watch: None, profile: None, fuses, encoding, failed: None }
     }
 
@@ -127,13 +139,18 @@ impl Executor {
             recording = passes::fuse(passes::hoist(recording), &reads);
             recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }
+        backend.check_sizes(&recording)?;
         let placement = passes::place(&recording, slots, |buffer| backend.bytes(buffer));
-        let run = Run { recording: &recording, placement: &placement, slots, watch: watch.as_mut(), profile: profile.as_mut() };
+        let run = Run {
+            recording: &recording,
+            placement: &placement,
+            in_use: slots.in_use(),
+            watch: watch.as_mut(),
+            profile: profile.as_mut(),
+        };
         let begun = Instant::now();
         let downloads = backend.execute(run)?;
         *encoding += begun.elapsed();
-        let idle = slots.take_idle();
-        backend.release(&idle);
         Ok(downloads)
     }
 }
@@ -142,14 +159,15 @@ impl Executor {
 pub(crate) struct Run<'a> {
     pub recording: &'a Recording,
     pub placement: &'a Placement,
-    pub slots: &'a Slots,
+    /// Bytes that live buffers hold after it.
+    pub in_use: u64,
     pub watch: Option<&'a mut Watch>,
     pub profile: Option<&'a mut Profile>,
 }
 
 impl Run<'_> {
-    /// The slot in which the placement put a buffer.
-    pub fn slot(&self, buffer: &BufferRef) -> usize {
-        self.placement[&buffer.id]
+    /// Where the placement put a buffer.
+    pub fn place(&self, buffer: &BufferRef) -> Place {
+        self.placement.place(buffer)
     }
 }

@@ -167,7 +167,7 @@ impl Device {
         }
     }
 
-    /// How many elements of f32 a tensor can have.
+    /// The most bytes of a tensor.
     pub(crate) fn largest_tensor(&self) -> usize {
         self.0.largest_tensor
     }

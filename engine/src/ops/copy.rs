@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Op;
 use super::view::View;
+use super::{Op, cast};
 use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
@@ -14,10 +14,13 @@ use crate::testing::{Case, Input};
 
 pub(crate) const OP: Op = Op { name: "copy", kernels: &[AnyKernel::of::<Copy>(), AnyKernel::of::<Pad>()], cases };
 
-/// The elements of a view, of f32 or u32, in a buffer of its own in row-major order.
+/// The elements of a view in a buffer of its own in row-major order.
 #[track_caller]
 pub fn copy(x: &Tensor) -> Tensor {
-    assert!(matches!(x.dtype(), DType::F32 | DType::U32), "[copy] expected f32 or u32, got {x:?}");
+    if matches!(x.dtype(), DType::F16 | DType::BF16) {
+        // By way of f32, which holds each of them.
+        return cast(&copy(&cast(x, DType::F32)), x.dtype());
+    }
     let y = x.device().empty(x.shape(), x.dtype());
     copy_into(x, &y);
     y.with_rule("copy", [x], |g, _| [Some(g.clone())])

@@ -15,7 +15,7 @@ pub use dead::drop_dead;
 pub use finish::finish_in_products;
 pub use fuse::fuse;
 pub use hoist::hoist;
-pub use place::{Placement, Slots, place};
+pub use place::{Change, Place, Placement, Slots, place};
 pub use settle::settle;
 
 /// How often each buffer is read, of those that begin and end in one recording.

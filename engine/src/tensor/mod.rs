@@ -345,3 +345,33 @@ impl fmt::Debug for Tensor {
         write!(f, "{}{:?} on {:?}", self.dtype(), self.shape(), self.device())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::device_names;
+
+    #[test]
+    fn views_of_narrow_tensors_are_read_in_the_order_of_the_view() {
+        for device in device_names().map(|name| Device::open(name).unwrap()) {
+            let wide = device.tensor(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [2, 3]);
+            for dtype in [DType::F16, DType::BF16] {
+                let narrow = ops::cast(&wide, dtype);
+                let view = narrow.transpose();
+                assert_eq!(view.to_vec().unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0], "{view:?}");
+                assert_eq!(view.slice(0, 1..3).to_vec().unwrap(), [1.0, 4.0, 2.0, 5.0], "{view:?}");
+                assert_eq!(view.to_bytes().unwrap(), ops::cast(&wide.transpose(), dtype).to_bytes().unwrap(), "{view:?}");
+                assert_eq!(view.to_bytes().unwrap().len(), 12, "{view:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tensor_larger_than_the_device_takes_is_an_error_that_names_its_size() {
+        for device in device_names().map(|name| Device::open(name).unwrap()) {
+            let absurd = device.zeros([1 << 40, 1 << 40]);
+            let message = absurd.slice(0, 0..1).slice(1, 0..1).item().unwrap_err().to_string();
+            assert!(message.contains("bytes") && message.contains("limit"), "{message}");
+        }
+    }
+}

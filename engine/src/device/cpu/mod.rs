@@ -1,72 +1,44 @@
 //! The CPU backend: runs each kernel's Rust twin, on all cores.
 
 mod fused;
+mod memory;
 
 use std::ops::Range;
 use std::time::Instant;
-
-use bytemuck::{Pod, Zeroable};
 
 use super::{Config, HostBuffer, Run, Span};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Io};
+use crate::passes::Place;
 use crate::real::Real;
 use crate::recording::{BufferRef, Command, Payload};
-
-/// A cache line: what memory is taken in, so that vectors are aligned.
-#[derive(Clone, Copy, PartialEq, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+use memory::{Binding, Bytes, Memory};
 
 /// Stands on both sides of a tensor in guarded memory.
 const SENTINEL: u8 = 0xA5;
 
-/// What a slot has: memory of its own, or bytes that were uploaded and are only read, which stay where they are.
-enum Memory {
-    Own(Vec<Line>),
-    Lent(Payload),
-}
+/// What stands before and behind a tensor in guarded memory, in bytes.
+const ZONE: usize = 64;
 
-impl Default for Memory {
-    fn default() -> Self {
-        Memory::Own(Vec::new())
-    }
-}
-
-impl Memory {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Memory::Own(lines) => bytemuck::cast_slice(lines),
-            Memory::Lent(payload) => (**payload).as_ref(),
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match self {
-            Memory::Own(lines) => bytemuck::cast_slice_mut(lines),
-            Memory::Lent(_) => unreachable!("what is written has memory of its own"),
-        }
-    }
-}
-
-/// Uploads of fewer bytes are copied: they are made anew all the time, and their slots used again.
+/// Uploads of fewer bytes are copied: they are made anew all the time.
 const LENT: usize = 64 * 1024;
 
 /// The CPU, computing in `R`.
 pub(crate) struct Cpu<R> {
-    memory: Vec<Memory>,
+    memory: Memory,
     guards: bool,
     real: std::marker::PhantomData<R>,
 }
 
 impl<R: RunTwin> Cpu<R> {
     pub fn new(config: &Config) -> Self {
-        Cpu { memory: Vec::new(), guards: config.guards, real: std::marker::PhantomData }
+        Cpu { memory: Memory::default(), guards: config.guards, real: std::marker::PhantomData }
     }
 
     pub fn bytes(&self, buffer: &BufferRef) -> usize {
-        (buffer.whole * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64)
+        // Whole cache lines, so that vectors are aligned.
+        (buffer.whole * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64) + 2 * self.zone()
     }
 
     /// Runs the commands in order. On a thread of the pool, so that a twin's first parallel loop need not wake it.
@@ -74,17 +46,13 @@ impl<R: RunTwin> Cpu<R> {
         rayon::scope(|_| self.execute_here(run))
     }
 
-    pub fn release(&mut self, idle: &[usize]) {
-        for &slot in idle {
-            self.memory[slot] = Memory::default();
-        }
-    }
-
     fn execute_here(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
         let mut downloads = Vec::new();
-        for command in &run.recording.commands {
+        let (recording, placement) = (run.recording, run.placement);
+        for (at, command) in recording.commands.iter().enumerate() {
+            self.memory.change(placement.changes_before(at), run.in_use)?;
             match command {
-                Command::Upload { to, data } => self.upload(&run, to, data)?,
+                Command::Upload { to, data } => self.upload(&run, to, data),
                 Command::Dispatch { kernel, params, .. } => {
                     self.dispatch(&mut run, command, |io| R::run_twin(kernel, bytemuck::cast_slice(params), io))?;
                 }
@@ -92,107 +60,88 @@ impl<R: RunTwin> Cpu<R> {
                     self.dispatch(&mut run, command, |io| fused::run(chain, io, buffers.len()))?;
                 }
                 Command::Download { from } => downloads.push(self.download(&run, from)),
-                Command::Free { .. } => {}
+                Command::Free { buffer } => self.memory.give_back(buffer),
             }
         }
         Ok(downloads)
     }
 
-    /// The memory of a slot, taken from the system when it is first needed.
-    fn prepare(&mut self, run: &Run<'_>, buffer: &BufferRef) -> Result<usize> {
-        let slot = self.slot(run, buffer);
-        let lines = run.slots.size(slot) / 64 + 2 * self.guards as usize;
-        if !matches!(&self.memory[slot], Memory::Own(own) if own.len() == lines) {
-            let zeroed = bytemuck::try_zeroed_vec(lines).map_err(|()| Error::OutOfMemory {
-                device: "the CPU".into(),
-                in_use: run.slots.in_use(),
-                reason: format!("the system refused {} bytes", lines * 64),
-            })?;
-            self.memory[slot] = Memory::Own(zeroed);
-        }
-        if self.guards {
-            let whole = self.whole(buffer);
-            let bytes = self.memory[slot].bytes_mut();
-            bytes[..whole.start].fill(SENTINEL);
-            bytes[whole.end..].fill(SENTINEL);
-        }
-        Ok(slot)
+    fn zone(&self) -> usize {
+        if self.guards { ZONE } else { 0 }
     }
 
-    /// The memory of a slot that is about to be updated, no longer lent.
-    fn own(&mut self, run: &Run<'_>, buffer: &BufferRef) -> Result<usize> {
-        let slot = run.slot(buffer);
-        if let Memory::Lent(payload) = &self.memory[slot] {
-            let payload = payload.clone();
-            self.prepare(run, buffer)?;
-            self.memory[slot].bytes_mut()[..(*payload).as_ref().len()].copy_from_slice((*payload).as_ref());
-        }
-        Ok(slot)
-    }
-
-    fn slot(&mut self, run: &Run<'_>, buffer: &BufferRef) -> usize {
-        let slot = run.slot(buffer);
-        if self.memory.len() <= slot {
-            self.memory.resize_with(slot + 1, Memory::default);
-        }
-        slot
-    }
-
-    /// The bytes of a slot between the sentinels.
-    fn whole(&self, buffer: &BufferRef) -> Range<usize> {
-        let start = 64 * self.guards as usize;
-        start..start + buffer.whole * buffer.dtype.size_in::<R>()
-    }
-
-    /// Those that a kernel is given.
+    /// The bytes of a buffer's place that a kernel is given.
     fn range(&self, buffer: &BufferRef) -> Range<usize> {
         let size = buffer.dtype.size_in::<R>();
-        let start = self.whole(buffer).start + buffer.start * size;
+        let start = self.zone() + buffer.start * size;
         start..start + buffer.elements * size
     }
 
-    fn bytes_in<'a>(&self, memory: &'a Memory, buffer: &BufferRef) -> &'a [u8] {
-        &memory.bytes()[self.range(buffer)]
+    /// What a command does with its buffers, in the order of its bindings.
+    fn bindings(&self, run: &Run<'_>, command: &Command) -> Vec<Binding> {
+        let binding = |(access, buffer): (Access, BufferRef)| Binding {
+            buffer: buffer.id,
+            place: run.place(&buffer),
+            range: self.range(&buffer),
+            writes: access != Access::Read,
+        };
+        command.accesses().map(binding).collect()
     }
 
-    fn upload(&mut self, run: &Run<'_>, to: &BufferRef, payload: &Payload) -> Result<()> {
+    fn bytes_of(&self, run: &Run<'_>, buffer: &BufferRef) -> &[u8] {
+        &self.memory.bytes(buffer, run.place(buffer))[self.range(buffer)]
+    }
+
+    /// Makes a buffer ready to be written: in memory of its own, and with fresh sentinels.
+    fn prepare(&mut self, run: &Run<'_>, buffer: &BufferRef, access: Access) {
+        let place = run.place(buffer);
+        if access == Access::Write && !buffer.is_part() {
+            self.memory.give_back(buffer);
+        } else {
+            self.memory.own(buffer, place);
+        }
+        if self.guards && access == Access::Write {
+            let zones = self.zones(buffer, place);
+            let bytes = self.memory.bytes_mut(place);
+            zones.into_iter().for_each(|zone| bytes[zone].fill(SENTINEL));
+        }
+    }
+
+    /// What lies before and behind the whole buffer, of the bytes of its place.
+    fn zones(&self, buffer: &BufferRef, place: Place) -> [Range<usize>; 2] {
+        let after = ZONE + buffer.whole * buffer.dtype.size_in::<R>();
+        [0..ZONE, after..place.bytes]
+    }
+
+    fn upload(&mut self, run: &Run<'_>, to: &BufferRef, payload: &Payload) {
         let data: &[u8] = (**payload).as_ref();
         let is_as_stored = to.dtype != DType::F32 || size_of::<R>() == 4;
         let is_aligned = data.as_ptr().align_offset(to.dtype.size()) == 0;
         if data.len() >= LENT && is_as_stored && is_aligned && !to.is_part() && !self.guards {
-            let slot = self.slot(run, to);
-            self.memory[slot] = Memory::Lent(payload.clone());
-            return Ok(());
+            return self.memory.lend(to, payload);
         }
-        let slot = self.prepare(run, to)?;
+        self.prepare(run, to, Access::Write);
         let range = self.range(to);
-        let target = &mut self.memory[slot].bytes_mut()[range];
-        if to.dtype == DType::F32 && size_of::<R>() != 4 {
-            for (value, bytes) in bytemuck::cast_slice_mut::<u8, R>(target).iter_mut().zip(data.chunks_exact(4)) {
-                *value = R::from_f32(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-            }
-        } else {
-            target.copy_from_slice(data);
+        let target = &mut self.memory.bytes_mut(run.place(to))[range];
+        if is_as_stored {
+            return target.copy_from_slice(data);
         }
-        Ok(())
+        for (value, bytes) in bytemuck::cast_slice_mut::<u8, R>(target).iter_mut().zip(data.chunks_exact(4)) {
+            *value = R::from_f32(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        }
     }
 
     fn dispatch(&mut self, run: &mut Run<'_>, command: &Command, work: impl FnOnce(&mut Io<R>)) -> Result<()> {
         let name = command.name();
-        // Slots that are written leave the list while the kernel runs, so that inputs can be borrowed from it.
-        let mut written: Vec<(usize, Memory)> = Vec::with_capacity(2);
         for (access, buffer) in command.accesses().filter(|(access, _)| *access != Access::Read) {
-            if written.iter().all(|(slot, _)| *slot != run.slot(&buffer)) {
-                let slot = if access == Access::Write { self.prepare(run, &buffer)? } else { self.own(run, &buffer)? };
-                written.push((slot, std::mem::take(&mut self.memory[slot])));
-            }
+            self.prepare(run, &buffer, access);
         }
-        let mut outputs = self.outputs(run, command, &mut written);
+        let bindings = self.bindings(run, command);
         let mut io = Io::new(name);
-        for (binding, (access, buffer)) in command.accesses().enumerate() {
-            match access {
-                Access::Read => io.input(buffer.dtype, self.bytes_in(&self.memory[run.slot(&buffer)], &buffer)),
-                Access::Write | Access::Update => io.output(buffer.dtype, outputs[binding].take().expect("once a binding")),
+        for ((_, buffer), bytes) in command.accesses().zip(self.memory.cut(&bindings)) {
+            match bytes {
+                Bytes::Read(bytes) => io.input(buffer.dtype, bytes),
+                Bytes::Written(bytes) => io.output(buffer.dtype, bytes),
             }
         }
         let begun = run.profile.is_some().then(Instant::now);
@@ -201,56 +150,31 @@ impl<R: RunTwin> Cpu<R> {
             profile.add_host(begun, Span::of(command, "twin"));
         }
         drop(io);
-        for (slot, memory) in written {
-            self.memory[slot] = memory;
-        }
         for buffer in command.writes() {
-            let memory = &self.memory[run.slot(&buffer)];
-            if let Some(watch) = &mut run.watch
-                && buffer.dtype == DType::F32
-            {
-                let results: &[R] = bytemuck::cast_slice(self.bytes_in(memory, &buffer));
-                watch.look(name, results.iter().map(|value| value.to_f32()));
+            if run.watch.is_some() && buffer.dtype == DType::F32 {
+                let results: &[R] = bytemuck::cast_slice(self.bytes_of(run, &buffer));
+                if let Some(watch) = &mut run.watch {
+                    watch.look(name, results.iter().map(|value| value.to_f32()));
+                }
             }
             if self.guards {
-                self.check_guards(name, memory, &buffer)?;
+                self.check_guards(run, name, &buffer)?;
             }
         }
         Ok(())
     }
 
-    /// The bytes behind each binding of a command that writes, out of the slots that it writes to.
-    fn outputs<'a>(&self, run: &Run<'_>, command: &Command, written: &'a mut [(usize, Memory)]) -> Vec<Option<&'a mut [u8]>> {
-        let mut outputs: Vec<Option<&mut [u8]>> = command.accesses().map(|_| None).collect();
-        for (slot, memory) in written {
-            let writes = command.accesses().enumerate().filter(|(_, (access, _))| *access != Access::Read);
-            let mut ranges: Vec<(usize, Range<usize>)> = writes
-                .filter(|(_, (_, buffer))| run.slot(buffer) == *slot)
-                .map(|(binding, (_, buffer))| (binding, self.range(&buffer)))
-                .collect();
-            // Parts of one buffer follow each other.
-            ranges.sort_unstable_by_key(|(_, range)| range.start);
-            let (mut rest, mut before) = (memory.bytes_mut(), 0);
-            for (binding, range) in ranges {
-                let (_, from_start) = rest.split_at_mut(range.start - before);
-                let (part, behind) = from_start.split_at_mut(range.len());
-                (outputs[binding], rest, before) = (Some(part), behind, range.end);
-            }
-        }
-        outputs
-    }
-
-    fn check_guards(&self, name: &str, memory: &Memory, buffer: &BufferRef) -> Result<()> {
-        let (bytes, whole) = (memory.bytes(), self.whole(buffer));
-        let intact = bytes[..whole.start].iter().chain(&bytes[whole.end..]).all(|byte| *byte == SENTINEL);
-        if intact {
+    fn check_guards(&self, run: &Run<'_>, name: &str, buffer: &BufferRef) -> Result<()> {
+        let place = run.place(buffer);
+        let bytes = self.memory.bytes(buffer, place);
+        if self.zones(buffer, place).into_iter().all(|zone| bytes[zone].iter().all(|byte| *byte == SENTINEL)) {
             return Ok(());
         }
         Err(Error::Rejected { device: "the CPU".into(), what: name.into(), reason: "it wrote outside its output".into() })
     }
 
     fn download(&self, run: &Run<'_>, from: &BufferRef) -> HostBuffer {
-        let bytes = self.bytes_in(&self.memory[run.slot(from)], from);
+        let bytes = self.bytes_of(run, from);
         match from.dtype {
             DType::F32 => R::host(bytemuck::cast_slice(bytes)),
             DType::F16 => HostBuffer::F16(bytemuck::cast_slice(bytes).to_vec()),

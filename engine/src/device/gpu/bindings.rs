@@ -1,10 +1,11 @@
 //! Bind groups, kept from one recording to the next: a training step binds the same slots over and over.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::driver::Driver;
 use super::memory::Span;
 use super::pipelines::Ready;
+use crate::passes::Change;
 
 /// Past this many the groups are made anew: shapes that never come back would pile up.
 const MOST: usize = 1 << 14;
@@ -37,10 +38,15 @@ impl Bindings {
         &self.groups[&self.key]
     }
 
-    /// Drops the groups that hold one of these slots.
-    pub fn forget(&mut self, slots: &[usize]) {
-        if !slots.is_empty() {
-            self.groups.retain(|key, _| key[1..].iter().step_by(3).all(|slot| !slots.contains(&(*slot as usize))));
+    /// Drops the groups that hold one of the slots that go.
+    pub fn forget(&mut self, changes: &[Change]) {
+        let dropped = |change: &Change| match change {
+            Change::Drop { slot } => Some(*slot as u64),
+            Change::Make { .. } => None,
+        };
+        let dropped: FxHashSet<u64> = changes.iter().filter_map(dropped).collect();
+        if !dropped.is_empty() {
+            self.groups.retain(|key, _| key[1..].iter().step_by(3).all(|slot| !dropped.contains(slot)));
         }
     }
 }

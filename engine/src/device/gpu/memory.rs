@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::driver::Driver;
 use super::encoding::Encoding;
 use crate::device::{Run, bytes_of};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::passes::Change;
 use crate::recording::BufferRef;
 
 /// Bytes that go up or down at a time: what a large tensor costs in host memory beside its own.
@@ -59,45 +60,56 @@ impl Memory {
         Ok(Memory { slots: Vec::new(), zone: if guards { zone } else { 0 }, sentinels, readback: None, in_flight: 0 })
     }
 
-    /// Makes a tensor's memory ready to be written whole: there, and with fresh sentinels.
-    pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<()> {
-        let (slot, bytes) = (run.slot(tensor), bytes_of(tensor.whole, tensor.dtype) as u64);
-        if bytes > driver.limits.max_storage_buffer_binding_size {
-            let limit = driver.limits.max_storage_buffer_binding_size;
-            return Err(Error::TooLarge { device: driver.name.clone(), bytes, limit });
+    /// Makes and drops the buffers of slots, once what is encoded no longer needs those that go.
+    pub fn change(&mut self, driver: &Driver, encoding: &mut Encoding, changes: &[Change]) -> Result<()> {
+        for change in changes {
+            if let Change::Drop { slot } = *change {
+                self.slots[slot] = None;
+            }
         }
-        if self.slots.len() <= slot {
-            self.slots.resize(slot + 1, None);
+        if changes.iter().any(|change| matches!(change, Change::Drop { .. })) {
+            encoding.submit(driver);
+            driver.wait()?;
+            self.in_flight = 0;
         }
-        let wanted = run.slots.size(slot) as u64 + 2 * self.zone;
-        if self.slots[slot].as_ref().is_none_or(|buffer| buffer.size() != wanted) {
-            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-            self.slots[slot] = Some(driver.buffer(wanted, usage, false)?);
-        }
-        if let Some(sentinels) = &self.sentinels {
-            for zone in self.zones(tensor) {
-                encoding.between(driver).copy_buffer_to_buffer(sentinels, 0, self.buffer(slot), zone.start, self.zone);
+        for change in changes {
+            if let Change::Make { slot, bytes } = *change {
+                if self.slots.len() <= slot {
+                    self.slots.resize(slot + 1, None);
+                }
+                let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+                self.slots[slot] = Some(driver.buffer(bytes as u64 + 2 * self.zone, usage, false)?);
             }
         }
         Ok(())
     }
 
+    /// Puts fresh sentinels round a tensor that is about to be written whole.
+    pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) {
+        if let Some(sentinels) = &self.sentinels {
+            for zone in self.zones(tensor) {
+                encoding.between(driver).copy_buffer_to_buffer(
+                    sentinels,
+                    0,
+                    self.buffer(run.place(tensor).slot),
+                    zone.start,
+                    self.zone,
+                );
+            }
+        }
+    }
+
     /// What a kernel is given of a tensor. Guarded, that takes in the sentinels behind it: drivers and checked shaders would
     /// otherwise drop the very writes that the sentinels are there to catch.
     pub fn span(&self, run: &Run<'_>, tensor: &BufferRef) -> Span<'_> {
-        let slot = run.slot(tensor);
+        let slot = run.place(tensor).slot;
         let bytes = bytes_of(tensor.elements, tensor.dtype) as u64 + self.zone;
         Span { slot, bytes, buffer: self.buffer(slot), offset: self.start(tensor) }
     }
 
-    /// Drops the buffers of these slots.
-    pub fn release(&mut self, slots: &[usize]) {
-        slots.iter().for_each(|&slot| self.slots[slot] = None);
-    }
-
     /// Fills a prepared tensor.
     pub fn upload(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, to: &BufferRef, data: &[u8]) -> Result<()> {
-        let slot = run.slot(to);
+        let slot = run.place(to).slot;
         for (index, chunk) in data.chunks(CHUNK as usize).enumerate() {
             let whole_words = (chunk.len() as u64).next_multiple_of(4);
             let staging = driver.buffer(whole_words, wgpu::BufferUsages::COPY_SRC, true)?;
@@ -121,7 +133,7 @@ impl Memory {
         let bytes = from.elements * from.dtype.size();
         let (start, whole_words) = (self.start(from), bytes.next_multiple_of(4));
         let mut read = Vec::with_capacity(whole_words);
-        self.read(driver, encoding, run.slot(from), start..start + whole_words as u64, &mut read)?;
+        self.read(driver, encoding, run.place(from).slot, start..start + whole_words as u64, &mut read)?;
         read.truncate(bytes);
         Ok(read)
     }
@@ -130,7 +142,7 @@ impl Memory {
     pub fn intact(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<bool> {
         let mut read = Vec::new();
         for zone in self.zones(tensor) {
-            self.read(driver, encoding, run.slot(tensor), zone, &mut read)?;
+            self.read(driver, encoding, run.place(tensor).slot, zone, &mut read)?;
         }
         Ok(read.iter().all(|byte| *byte == SENTINEL))
     }

@@ -17,6 +17,7 @@ use crate::device::tune::Winners;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Traits;
+use crate::passes::Change;
 use crate::recording::{BufferRef, Command};
 use bindings::Bindings;
 use compiled::Compiled;
@@ -88,7 +89,7 @@ impl Gpu {
     }
 
     pub fn largest_tensor(&self) -> usize {
-        (self.driver.limits.max_storage_buffer_binding_size / 4) as usize
+        self.driver.limits.max_storage_buffer_binding_size as usize
     }
 
     pub fn name(&self) -> String {
@@ -101,15 +102,16 @@ impl Gpu {
 
     /// Encodes the commands in order, submits them, and reads back what they ask for.
     pub fn execute(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
-        self.driver.in_use = run.slots.in_use();
+        self.driver.in_use = run.in_use;
         self.params.write(&self.driver, &self.pipelines.params_layout, run.recording)?;
         let (mut encoding, mut offset, mut downloads) = (Encoding::default(), 0, Vec::new());
         let mut timing = if run.profile.is_some() { Some(Timing::new(&self.driver)?) } else { None };
         let recording = run.recording;
-        for command in &recording.commands {
+        for (at, command) in recording.commands.iter().enumerate() {
+            self.change(&mut encoding, run.placement.changes_before(at))?;
             match command {
                 Command::Upload { to, data } => {
-                    self.memory.prepare(&self.driver, &mut encoding, &run, to)?;
+                    self.memory.prepare(&self.driver, &mut encoding, &run, to);
                     self.memory.upload(&self.driver, &mut encoding, &run, to, (**data).as_ref())?;
                 }
                 Command::Dispatch { params, .. } => {
@@ -142,9 +144,13 @@ impl Gpu {
         self.driver.wait()
     }
 
-    pub fn release(&mut self, idle: &[usize]) {
-        self.bindings.forget(idle);
-        self.memory.release(idle);
+    /// Makes and drops slots.
+    fn change(&mut self, encoding: &mut Encoding, changes: &[Change]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.bindings.forget(changes);
+        self.memory.change(&self.driver, encoding, changes)
     }
 
     /// Encodes a dispatch, of one kernel or fused, whose parameters lie at `offset`.
@@ -157,7 +163,7 @@ impl Gpu {
         offset: u32,
     ) -> Result<()> {
         for written in command.overwrites() {
-            self.memory.prepare(&self.driver, encoding, run, &written)?;
+            self.memory.prepare(&self.driver, encoding, run, &written);
         }
         let mut shader = 0;
         if let Command::Dispatch { kernel, params, .. } = command {
