@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgtune_engine::device::MatmulPrecision;
+use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
@@ -155,7 +156,9 @@ pub struct Report {
     pub first_loss: Option<f64>,
     pub last_loss: Option<f64>,
     pub tokens_per_second: f64,
-    pub peak_memory: u64,
+    pub peak_tensor_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_process_bytes: Option<u64>,
 }
 
 impl Training {
@@ -238,7 +241,8 @@ impl Training {
             first_loss: metrics.first().map(|metrics| metrics.loss),
             last_loss: metrics.last().map(|metrics| metrics.loss),
             tokens_per_second: speeds.get(speeds.len() / 2).copied().unwrap_or(0.0),
-            peak_memory: metrics.iter().map(|metrics| metrics.peak_memory).max().unwrap_or(0),
+            peak_tensor_bytes: metrics.iter().map(|metrics| metrics.peak_tensor_bytes).max().unwrap_or(0),
+            peak_process_bytes: process::memory().map(|memory| memory.peak),
         })
     }
 
@@ -384,7 +388,9 @@ impl Report {
             lines.push(format!("training loss {first:.4} -> {last:.4}"));
         }
         if self.first_loss.is_some() {
-            lines.push(format!("{:.0} tokens/s, {} of tensors at most", self.tokens_per_second, bytes(self.peak_memory)));
+            let process = self.peak_process_bytes.map_or(String::new(), |peak| format!(", {} of the process", bytes(peak)));
+            let tensors = bytes(self.peak_tensor_bytes);
+            lines.push(format!("{:.0} tokens/s, {tensors} of tensors at most{process}", self.tokens_per_second));
         }
         lines
     }

@@ -59,7 +59,7 @@ struct Report {
     before: Scores,
     after: Scores,
     training_tokens_per_second: f64,
-    peak_memory: u64,
+    peak_tensor_bytes: u64,
     seconds: f64,
 }
 
@@ -137,7 +137,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     print_line(&format!(
         "   {:.0} tokens/s in training, {} of tensors at most, {:.1} s in all",
         report.training_tokens_per_second,
-        bytes(report.peak_memory),
+        bytes(report.peak_tensor_bytes),
         report.seconds
     ))?;
     match &arguments.out {
@@ -258,7 +258,7 @@ fn report(
         before,
         after,
         training_tokens_per_second: speeds[speeds.len() / 2],
-        peak_memory: metrics.iter().map(|metrics| metrics.peak_memory).max().unwrap_or(0),
+        peak_tensor_bytes: metrics.iter().map(|metrics| metrics.peak_tensor_bytes).max().unwrap_or(0),
         seconds: begun.elapsed().as_secs_f64(),
     }
 }

@@ -55,18 +55,18 @@ fn steps_of_a_model_are_taken() {
         let (rate, seconds) = (one["tokens_per_second"].as_f64().unwrap(), one["seconds"]["median"].as_f64().unwrap());
         let tokens = if one["name"] == "decode" { 1.0 } else { 12.0 };
         assert!((rate * seconds / tokens - 1.0).abs() < 1e-9, "{one}");
-        assert!(one["peak_memory"].as_u64().unwrap() > 0 && one["dispatches"].as_u64().unwrap() > 10, "{one}");
+        assert!(one["peak_tensor_bytes"].as_u64().unwrap() > 0 && one["dispatches"].as_u64().unwrap() > 10, "{one}");
         assert_eq!(one["model"], "model");
     }
     let of = |name: &str, key: &str| results.iter().find(|one| one["name"] == name).unwrap()[key].as_u64().unwrap();
     // Recomputing the blocks takes more kernels.
     assert!(of("full training step, checkpointed", "dispatches") > of("full training step", "dispatches"));
-    assert!(of("full training step", "peak_memory") > of("LoRA training step", "peak_memory"));
+    assert!(of("full training step", "peak_tensor_bytes") > of("LoRA training step", "peak_tensor_bytes"));
     // What is dropped before each of four updates is so in the norm's kernel, again before the gradient, and in the product behind
     // that; it is never kept.
     let (lora, dropping) = ("LoRA training step", "LoRA training step, dropout 0.05");
     assert_eq!(of(dropping, "dispatches"), of(lora, "dispatches") + 4);
-    assert_eq!(of(dropping, "peak_memory"), of(lora, "peak_memory"));
+    assert_eq!(of(dropping, "peak_tensor_bytes"), of(lora, "peak_tensor_bytes"));
 }
 
 #[test]

@@ -42,11 +42,13 @@ fn pretraining_learns_a_repetitive_text() {
         "num_tokens",
         "epoch",
         "tokens_per_second",
-        "peak_memory",
+        "peak_tensor_bytes",
     ];
     assert_eq!(lines.len(), 30);
     for (index, line) in lines.iter().enumerate() {
-        assert_eq!(line.as_object().unwrap().keys().collect::<Vec<_>>(), keys);
+        // What the process holds, only some systems tell.
+        let found = line.as_object().unwrap().keys().filter(|key| *key != "peak_process_bytes");
+        assert_eq!(found.collect::<Vec<_>>(), keys);
         assert!(keys.iter().all(|key| line[key].as_f64().is_some_and(|value| value >= 0.0)), "{line}");
         assert_eq!(line["step"], index as u64 + 1);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use wgtune_engine::optim::{AdamW, AdamWConfig};
 use wgtune_engine::random::Philox;
-use wgtune_engine::{Device, Gradients, Tensor, ops};
+use wgtune_engine::{Device, Gradients, Tensor, ops, process};
 
 use super::run::RunDirectory;
 use super::schedule::LearningRate;
@@ -60,7 +60,10 @@ pub struct Metrics {
     /// Tokens a second of this step.
     pub tokens_per_second: f64,
     /// The most bytes of device memory in use in this step.
-    pub peak_memory: u64,
+    pub peak_tensor_bytes: u64,
+    /// The most bytes of memory that the process has held since it began, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_process_bytes: Option<u64>,
 }
 
 /// Where a run stands: what a checkpoint holds.
@@ -151,7 +154,8 @@ pub fn step(model: &Tuned, window: &[Batch], recipe: &Recipe, progress: &mut Pro
         num_tokens: progress.num_tokens,
         epoch: 0.0,
         tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
-        peak_memory: device.memory().peak,
+        peak_tensor_bytes: device.memory().peak,
+        peak_process_bytes: process::memory().map(|memory| memory.peak),
     })
 }
 

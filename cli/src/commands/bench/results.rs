@@ -86,7 +86,7 @@ pub struct Measurement {
     pub tokens_per_second: Option<f64>,
     /// Bytes of device memory.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub peak_memory: Option<u64>,
+    pub peak_tensor_bytes: Option<u64>,
 }
 
 /// Which way through an op.
@@ -205,7 +205,7 @@ impl Measurement {
             error: None,
             error_shape: None,
             tokens_per_second: None,
-            peak_memory: None,
+            peak_tensor_bytes: None,
         }
     }
 

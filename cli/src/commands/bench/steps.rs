@@ -50,7 +50,7 @@ struct Timing {
     spans: Vec<Span>,
     /// Tokens that one step works through.
     tokens: usize,
-    peak_memory: u64,
+    peak_tensor_bytes: u64,
 }
 
 impl Step {
@@ -125,7 +125,7 @@ impl Step {
         measured.shape = self.shape(tokens);
         measured.direction = self.direction();
         measured.tokens_per_second = Some(timing.tokens as f64 / measured.seconds.median);
-        measured.peak_memory = Some(timing.peak_memory);
+        measured.peak_tensor_bytes = Some(timing.peak_tensor_bytes);
         Ok(measured)
     }
 }
@@ -197,10 +197,10 @@ fn prefill(decoder: &Decoder, tokens: usize, budget: Duration) -> Result<Timing>
     let once = || continued(decoder, &prompt, 1, &mut || {});
     device.reset_peak();
     let seconds = repeat(budget, || once().map(|generated| generated.prefill.as_secs_f64()))?;
-    let peak_memory = device.memory().peak;
+    let peak_tensor_bytes = device.memory().peak;
     let (done, spans) = device.profile(once)?;
     done?;
-    Ok(Timing { seconds, spans, tokens, peak_memory })
+    Ok(Timing { seconds, spans, tokens, peak_tensor_bytes })
 }
 
 /// One token after another, behind a short prompt.
@@ -212,7 +212,7 @@ fn decode(decoder: &Decoder, tokens: usize) -> Result<Timing> {
     let mut moments = Vec::new();
     continued(decoder, &prompt, WARM_UP + tokens.clamp(8, 64), &mut || moments.push(Instant::now()))?;
     let seconds = moments[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-    let peak_memory = device.memory().peak;
+    let peak_tensor_bytes = device.memory().peak;
     // What the third token starts is what three start beyond two.
     let spans_of = |new_tokens| -> Result<Vec<Span>> {
         let (done, spans) = device.profile(|| continued(decoder, &prompt, new_tokens, &mut || {}))?;
@@ -220,7 +220,7 @@ fn decode(decoder: &Decoder, tokens: usize) -> Result<Timing> {
     };
     let before = spans_of(2)?.len();
     let spans = spans_of(3)?.split_off(before);
-    Ok(Timing { seconds, spans, tokens: 1, peak_memory })
+    Ok(Timing { seconds, spans, tokens: 1, peak_tensor_bytes })
 }
 
 /// The model with new updates where PEFT puts them by default.
@@ -247,13 +247,13 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
     let mut once = || -> Result<(f64, u64)> {
         let begun = Instant::now();
         let metrics = step(model, &window, &recipe, &mut progress)?;
-        Ok((begun.elapsed().as_secs_f64(), metrics.peak_memory))
+        Ok((begun.elapsed().as_secs_f64(), metrics.peak_tensor_bytes))
     };
     let runs = repeat(budget, &mut once)?;
     let (done, spans) = model.decoder.device().profile(once)?;
     done?;
-    let peak_memory = runs.iter().map(|(_, peak)| *peak).max().unwrap_or(0);
-    Ok(Timing { seconds: runs.into_iter().map(|(seconds, _)| seconds).collect(), spans, tokens, peak_memory })
+    let peak_tensor_bytes = runs.iter().map(|(_, peak)| *peak).max().unwrap_or(0);
+    Ok(Timing { seconds: runs.into_iter().map(|(seconds, _)| seconds).collect(), spans, tokens, peak_tensor_bytes })
 }
 
 fn batch(decoder: &Decoder, tokens: usize) -> Batch {

@@ -71,7 +71,7 @@ fn step_row(one: &Measurement) -> [String; 9] {
         duration(one.seconds.median),
         format!("{} to {}", duration(one.seconds.p10), duration(one.seconds.p90)),
         one.tokens_per_second.map_or(String::new(), |rate| format!("{rate:.1}")),
-        one.peak_memory.map_or(String::new(), bytes),
+        one.peak_tensor_bytes.map_or(String::new(), bytes),
         one.dispatches.to_string(),
         flops_rate(one.tflops),
         percent(one.share),

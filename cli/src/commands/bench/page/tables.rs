@@ -42,7 +42,7 @@ pub fn steps(measured: &[&Measurement]) -> String {
             Cell::plain(format!("{}<small>{}, {}</small>", escape(&one.name), escape(&one.model), escape(&one.shape))),
             times(one),
             Cell::figure(rate),
-            Cell::figure(one.peak_memory.map_or(String::new(), bytes)),
+            Cell::figure(one.peak_tensor_bytes.map_or(String::new(), bytes)),
             Cell::figure(one.dispatches.to_string()),
             share(one),
         ]
