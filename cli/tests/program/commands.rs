@@ -265,7 +265,7 @@ fn progress_goes_to_standard_error_and_nobody_needs_to_listen() {
     for said in [
         "rows.jsonl: 16 rows of input_ids + labels",
         "14 rows, 14 examples of",
-        "training 1792 of 19872 parameters (9.02 %) on CPU",
+        "training 7040 of 25120 parameters (28.03 %) on CPU",
         "validation before: loss ",
         "training 3/3 loss ",
         "validation after: loss ",
