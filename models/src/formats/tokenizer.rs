@@ -52,6 +52,8 @@ impl Tokenizer {
     pub fn open(directory: &Path) -> Result<Tokenizer> {
         let path = directory.join("tokenizer.json");
         let text = read_text(&path)?;
+        // The library panics at some of what is no JSON.
+        serde_json::from_str::<serde::de::IgnoredAny>(&text).map_err(Error::json(&path))?;
         let config = Object::read_optional(&directory.join("tokenizer_config.json"))?;
         let mut tokenizer = Tokenizer::assemble(&path, text, config)?;
 

@@ -101,6 +101,8 @@ fn a_missing_or_broken_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(Tokenizer::open(folder.path()), Err(Error::Io { .. })));
     std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
+    assert!(matches!(Tokenizer::open(folder.path()), Err(Error::Json { .. })));
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
     assert!(matches!(Tokenizer::open(folder.path()), Err(Error::Tokenizer { .. })));
 }
 

@@ -48,12 +48,14 @@ impl Corpus {
     pub fn input(&self, seed: usize, mutations: &[Mutation]) -> Vec<u8> {
         let mut input = self.seeds[seed].clone();
         for mutation in mutations {
-            let changed = match mutation.kind % 16 {
-                // Half of the changes are to values, where the input has any.
-                0..8 => mutation.value(&input).unwrap_or_else(|| mutation.bytes(&input, self)),
-                8..10 if input.windows(2).any(|pair| matches!(pair, b"{{" | b"{%")) => mutation.fragment(&input),
-                _ => mutation.bytes(&input, self),
+            let is_template = input.windows(2).any(|pair| matches!(pair, b"{{" | b"{%"));
+            // Most changes are to values or statements, where the input has any: bytes seldom leave it whole.
+            let changed = match mutation.kind % 4 {
+                0 => None,
+                1 if is_template => Some(mutation.fragment(&input)),
+                _ => mutation.value(&input).or_else(|| is_template.then(|| mutation.fragment(&input))),
             };
+            let changed = changed.unwrap_or_else(|| mutation.bytes(&input, self));
             input = changed;
             input.truncate(LONGEST);
         }
