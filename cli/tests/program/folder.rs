@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -99,6 +99,12 @@ impl Folder {
     /// Runs the program with arguments that hold no blanks.
     pub fn run(&self, arguments: &str) -> Run {
         self.run_with(&arguments.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Starts the program with arguments that hold no blanks, unheard.
+    pub fn start(&self, arguments: &str) -> Child {
+        let mut command = self.command(&arguments.split_whitespace().collect::<Vec<_>>());
+        command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
     }
 
     pub fn run_with(&self, arguments: &[&str]) -> Run {

@@ -34,12 +34,7 @@ fn survives_kills(command: &str, weights: &str, kills: u64) {
     for attempt in 0.. {
         let out = format!("run{run}");
         let resumed = format!("{command} --out {out} --resume");
-        let mut child = folder
-            .command(&resumed.split_whitespace().collect::<Vec<_>>())
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = folder.start(&resumed);
         std::thread::sleep(duration.mul_f32(0.6 * random.uniform(attempt)));
         let ended = child.try_wait().unwrap().is_some();
         child.kill().unwrap();

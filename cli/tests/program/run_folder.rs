@@ -1,7 +1,6 @@
 //! Nothing that somebody has is overwritten, a run's folder has one writer, and a run is known by what it read.
 
 use std::fs;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::folder::{Folder, TINY};
@@ -103,12 +102,7 @@ fn a_folder_that_a_run_writes_is_closed_to_others() {
     let folder = Folder::new();
     let long = LORA.replace("--steps 2", "--steps 1000000 --save-every 0");
     let arguments = format!("{long} --out out");
-    let mut child = folder
-        .command(&arguments.split_whitespace().collect::<Vec<_>>())
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = folder.start(&arguments);
     let begun = Instant::now();
     while fs::metadata(folder.path("out/metrics.jsonl")).map_or(0, |metadata| metadata.len()) == 0 {
         assert!(begun.elapsed() < Duration::from_secs(60), "no step was made");
@@ -128,12 +122,7 @@ fn a_folder_that_a_run_writes_is_closed_to_others() {
 fn a_checkpoint_is_written_by_time_too() {
     let folder = Folder::new();
     let arguments = format!("{} --out out --save-every 0 --save-minutes 0.0001", LORA.replace("--steps 2", "--steps 1000000"));
-    let mut child = folder
-        .command(&arguments.split_whitespace().collect::<Vec<_>>())
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = folder.start(&arguments);
     let begun = Instant::now();
     while !folder.path("out/checkpoint/state.json").exists() {
         assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint was written");

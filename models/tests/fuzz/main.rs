@@ -73,7 +73,7 @@ fn kind(outcome: &Result<(), String>) -> String {
     match outcome {
         Ok(()) => "good".into(),
         Err(message) => match HELD_BACK.iter().find_map(|words| message.find(words)) {
-            Some(place) => message[place..].chars().take(60).collect(),
+            Some(place) => message[place..].chars().take_while(|c| !c.is_ascii_digit() && *c != '"').take(50).collect(),
             None => "error".into(),
         },
     }
