@@ -4,9 +4,9 @@
     python benches/defaults.py --wgtune target/release/wgtune --model DIR --data alpaca.jsonl --characters 350 --runs runs.jsonl
     python benches/defaults.py --runs runs.jsonl --table
 
-Rows of more than --characters characters are left out, so that a sweep is done in an hour or two on a CPU. Each run is `wgtune sft` with a tenth of the rows held out (another tenth a seed), the same tenth for every setting. What is in
---runs already is not run again, so a sweep goes on where it was stopped. The table gives the mean of the seeds and, behind it, the
-distance between the best and the worst of them.
+Rows of more than --characters characters are left out, so that a sweep is done in an hour or two on a CPU. Each run is `wgtune sft`
+with a tenth of the rows held out: another tenth for each seed, the same for every setting. What is in --runs already is not run
+again, so a sweep goes on where it was stopped. The table gives the mean of the seeds and the distance between the best and the worst.
 """
 
 import argparse

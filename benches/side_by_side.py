@@ -49,6 +49,7 @@ def steps(wgtune, model, method, device, batch_size, length, count=STEPS + WARM_
         command = [wgtune, "sft", "--model", model, "--data", model / "batch.jsonl", "--out", out, "--method", method]
         command += ["--steps", count, "--batch-size", batch_size, "--max-length", length, "--validation", 0]
         command += ["--save-every", 0, "--no-shuffle", "--learning-rate", 1e-4, "--device", device, *options]
+        command += ["--targets", "q_proj,v_proj"] if method == "lora" else []
         _, memory = run(command)
         metrics = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
     times = [batch_size * length / line["tokens_per_second"] for line in metrics[WARM_UP:]]

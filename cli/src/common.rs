@@ -100,7 +100,7 @@ pub struct Base {
 }
 
 impl Base {
-    /// Checks that both are there, before anything is opened.
+    /// Checks that the model is there, before anything is opened.
     pub fn check(&self) -> wgtune_models::Result<()> {
         check_directory(&self.model)
     }
@@ -183,7 +183,7 @@ impl Overwrite {
 
     /// Checks, before any work, that the folder `out` may be written, and that it is none of the folders that are `read`.
     pub fn check_folder(self, out: &Path, read: &[&Path]) -> Result<(), String> {
-        check_folder(out, self.begin(), read)
+        check_folder(out, self.begin(), read, "--overwrite replaces what wgtune wrote")
     }
 
     /// Checks, before any work, that the file can be written, and that nothing is lost by it.
@@ -196,18 +196,15 @@ impl Overwrite {
     }
 }
 
-/// Checks that `out` may be written by what begins so, and that it is none of the folders that are `read`.
-pub fn check_folder(out: &Path, begin: Begin, read: &[&Path]) -> Result<(), String> {
+/// Checks that `out` may be written by what begins so, and that it is none of the folders that are `read`; `advice` is for a new
+/// folder that is not empty.
+pub fn check_folder(out: &Path, begin: Begin, read: &[&Path], advice: &str) -> Result<(), String> {
     let whole = |path: &Path| path.canonicalize().ok();
     if let Some(read) = read.iter().find(|read| whole(read).is_some() && whole(read) == whole(out)) {
         return Err(format!("--out is {}, which is read: choose another folder", read.display()));
     }
-    let advice = match begin {
-        Begin::New => "; --resume goes on with a run, --overwrite replaces what wgtune wrote",
-        Begin::Over | Begin::Resumed => "",
-    };
     check_content(out, begin).map_err(|error| match error {
-        Error::Data { message } => format!("{message}{advice}"),
+        Error::Data { message } if begin == Begin::New => format!("{message}; {advice}"),
         error => error.to_string(),
     })
 }

@@ -16,7 +16,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use wgtune_models::error::Error;
 use wgtune_models::formats::sandbox::{self, Allocator};
 
-/// Holds a model's chat template and tokenizer to their memory.
+/// Holds what runs in a sandbox to its memory.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 

@@ -170,7 +170,8 @@ impl Training {
     /// Checks, before any work, that the run can begin in `out` and write its files, and that none of the folders that are
     /// `read` is written.
     pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
-        check_folder(out, self.begin(), read)?;
+        let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
+        check_folder(out, self.begin(), read, advice)?;
         self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
     }
 

@@ -68,6 +68,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         save_decoder(directory, &decoder, dtype, merged)?;
         copy_companions(&arguments.model, directory)?;
         let after = logits(&load_decoder(directory, &device, Use::Frozen)?, &Forward::default(), arguments.compute.seed)?;
+        // Some systems rename no folder of which a file is still mapped.
+        device.flush()?;
         largest_logit_difference = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         Ok(())
     })?;

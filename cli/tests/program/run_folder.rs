@@ -45,7 +45,12 @@ fn a_model_is_never_replaced_by_what_is_trained() {
         "merge --model model --adapter adapter --out adapter --device cpu --overwrite",
         &["which is read"],
     );
-    refused(&folder, "other", "merge --model model --adapter adapter --out other --device cpu", &["other is not empty"]);
+    refused(
+        &folder,
+        "other",
+        "merge --model model --adapter adapter --out other --device cpu",
+        &["other is not empty", "; --overwrite"],
+    );
     folder.fails("merge --model model --adapter adapter --out rows.jsonl --device cpu", &["rows.jsonl"]);
 }
 

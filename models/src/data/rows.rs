@@ -136,12 +136,14 @@ impl Dataset {
     ///   [`END_OF_TEXT`](crate::formats::tokenizer::END_OF_TEXT) alone.
     ///
     /// A file with another name is read if it begins as JSON or Parquet do. `columns` says which columns stand for which of
-    /// the forms'. A compressed file or a Parquet file may grow to 64 MiB, or to 200 times its size.
+    /// the forms'. A compressed file may grow to 64 MiB, and the rows of a Parquet file may take 1 GiB, or 200 times the
+    /// file's size where that is more.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Row`] naming file and line for broken JSON and tables, a missing key, a wrong type, a
-    /// form that is not known, a row of another form than the file's first, and a text of more than 32 MiB; [`Error::Data`] for a file of no known kind,
-    /// one that is broken or grows past its bound, one without rows, and a mapped column that no row has.
+    /// form that is not known, a row of another form than the file's first, and a text of more than 32 MiB;
+    /// [`Error::Data`] for a file of no known kind, one that is broken or grows past its bound, one without rows, and a
+    /// mapped column that no row has.
     pub fn open(paths: &[impl AsRef<Path>], columns: &Columns) -> Result<Dataset> {
         let mut dataset = Dataset { files: Vec::new(), rows: Vec::new() };
         let mut seen = BTreeSet::new();

@@ -23,6 +23,7 @@ use super::json::Object;
 use super::sandbox::{Limits, Sandbox};
 use super::strftime::strftime_now;
 use crate::error::{Error, Result};
+use crate::wording::shortened;
 
 /// The file that a template of its own lies in.
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -237,14 +238,11 @@ fn environment(sources: [(&'static str, Option<String>); 2]) -> std::result::Res
 
 /// What an error says, and on which line, at a length that can be read.
 fn reason(error: &minijinja::Error) -> String {
-    let mut reason = match error.kind() {
+    let reason = match error.kind() {
         ErrorKind::OutOfFuel => format!("takes more than {STEPS} steps"),
         kind => error.detail().map_or_else(|| kind.to_string(), String::from),
     };
-    if let Some((end, _)) = reason.char_indices().nth(MESSAGE_LENGTH) {
-        reason.truncate(end);
-        reason.push('…');
-    }
+    let reason = shortened(&reason, MESSAGE_LENGTH);
     let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
     format!("{line}{reason}")
 }
