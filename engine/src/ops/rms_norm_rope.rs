@@ -102,7 +102,7 @@ impl Kernel for NormRope {
                 let rate = R::ONE / (parallel::lane_sum(x, |x| x * x) * share + R::from_f32(p.eps)).sqrt();
                 statistics.copy_from_slice(&[R::ZERO, rate]);
                 y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = x * rate * w);
-                angles.turn((first + row) / heads, y);
+                angles.at((first + row) / heads).head(y);
             }
         });
     }
@@ -135,7 +135,7 @@ impl Kernel for NormRopeGrad {
                 let at = (first + row) * 2 * half;
                 let (x, rate) = (&x[at..][..2 * half], statistics[2 * (first + row) + 1]);
                 dx.copy_from_slice(&g[at..][..2 * half]);
-                angles.turn((first + row) / heads, dx);
+                angles.at((first + row) / heads).head(dx);
                 dx.iter_mut().zip(weight).for_each(|(dx, &w)| *dx *= w);
                 let slope = parallel::lane_dot(dx, x, |gw, x| gw * x * rate) * share;
                 dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - x * rate * slope));

@@ -122,20 +122,21 @@ impl Kernel for Rope {
         let angles = Angles { cos, sin, positions, half, direction: R::from_f32(p.direction) };
         parallel::rows(y, heads * 2 * half, 1, #[inline(always)] |first, _, chunk| {
             for (token, y) in chunk.chunks_exact_mut(heads * 2 * half).enumerate() {
+                let turn = angles.at(first + token);
                 for (head, y) in y.chunks_exact_mut(2 * half).enumerate() {
                     let x = &x[p.view.row_start((first + token) * heads + head)..];
                     match step {
                         1 => y.copy_from_slice(&x[..2 * half]),
                         _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = x[i * step]),
                     }
-                    angles.turn(first + token, y);
+                    turn.head(y);
                 }
             }
         });
     }
 }
 
-/// What heads are turned by on the CPU.
+/// What the heads of all tokens are turned by on the CPU.
 pub(super) struct Angles<'a, R> {
     pub cos: &'a [R],
     pub sin: &'a [R],
@@ -144,15 +145,30 @@ pub(super) struct Angles<'a, R> {
     pub direction: R,
 }
 
-impl<R: Real> Angles<'_, R> {
-    /// Turns a head of this token.
+impl<'a, R: Real> Angles<'a, R> {
+    /// What the heads of this token are turned by.
     #[inline(always)]
-    pub fn turn(&self, token: usize, head: &mut [R]) {
+    pub fn at(&self, token: usize) -> Turn<'a, R> {
         let (position, table_rows) = (self.positions[token] as usize, self.cos.len() / self.half);
         assert!(position < table_rows, "[rope] expected positions below {table_rows}, got {position}");
-        let rows = [self.cos, self.sin].map(|table| &table[position * self.half..][..self.half]);
-        let (low, high) = head.split_at_mut(self.half);
-        for ((low, high), (&cos, &sin)) in low.iter_mut().zip(high).zip(rows[0].iter().zip(rows[1])) {
+        let [cos, sin] = [self.cos, self.sin].map(|table| &table[position * self.half..][..self.half]);
+        Turn { cos, sin, direction: self.direction }
+    }
+}
+
+/// What the heads of one token are turned by: a cosine and a sine for each pair.
+pub(super) struct Turn<'a, R> {
+    cos: &'a [R],
+    sin: &'a [R],
+    direction: R,
+}
+
+impl<R: Real> Turn<'_, R> {
+    /// Turns a head in place.
+    #[inline(always)]
+    pub fn head(&self, head: &mut [R]) {
+        let (low, high) = head.split_at_mut(self.cos.len());
+        for ((low, high), (&cos, &sin)) in low.iter_mut().zip(high).zip(self.cos.iter().zip(self.sin)) {
             let (a, b, sin) = (*low, *high, self.direction * sin);
             *low = a * cos - b * sin;
             *high = b * cos + a * sin;

@@ -21,6 +21,14 @@ const SENTINEL: u8 = 0xA5;
 /// What stands before and behind a tensor in guarded memory, in bytes.
 const ZONE: usize = 64;
 
+/// Buffers of so many bytes do not end where the next begins. Sizes are often multiples of a page, and what an update walks
+/// through side by side (AdamW's parameter, gradient and two moments) would lie at the same offsets of its pages: each load would
+/// then wait for a store that shares its low twelve bits, and all would compete for the same lines of the cache.
+const LARGE: usize = 64 * 1024;
+
+/// A quarter of a page and a line: four buffers that follow each other lie apart within their pages.
+const STAGGER: usize = 1024 + 64;
+
 /// Uploads of fewer bytes are copied: they are made anew all the time.
 const LENT: usize = 64 * 1024;
 
@@ -38,7 +46,8 @@ impl<R: RunTwin> Cpu<R> {
 
     pub fn bytes(&self, buffer: &BufferRef) -> usize {
         // Whole cache lines, so that vectors are aligned.
-        (buffer.whole * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64) + 2 * self.zone()
+        let bytes = (buffer.whole * buffer.dtype.size_in::<R>()).next_multiple_of(64).max(64) + 2 * self.zone();
+        if bytes < LARGE { bytes } else { bytes + STAGGER }
     }
 
     /// Runs the commands in order. On a thread of the pool, so that a twin's first parallel loop need not wake it.
