@@ -21,7 +21,7 @@ SHORT, LONG = 30, 300
 # (targets, rank, learning rate); alpha is twice the rank.
 SHORT_SETTINGS = [("q_proj,v_proj", 8, 2e-4), ("q_proj,v_proj", 8, 1e-3)]
 SHORT_SETTINGS += [("all-linear", 8, rate) for rate in (2e-4, 5e-4, 1e-3, 2e-3)] + [("all-linear", 16, 5e-4)]
-LONG_SETTINGS = [("q_proj,v_proj", 8, 2e-4), ("all-linear", 8, 5e-4), ("all-linear", 8, 1e-3), ("all-linear", 8, 2e-4)]
+LONG_SETTINGS = [("q_proj,v_proj", 8, 2e-4), ("all-linear", 8, 5e-4), ("all-linear", 8, 1e-3)]
 
 
 def plan():

@@ -65,30 +65,30 @@ impl Drop for Node {
     }
 }
 
-/// The gradients that a backward pass left, by leaf.
+/// The gradients that a backward pass left, by the node of each leaf.
 #[derive(Default)]
 pub struct Gradients {
-    by_leaf: HashMap<u64, Tensor>,
+    by_node: HashMap<u64, Tensor>,
 }
 
 impl Gradients {
     /// The gradient with respect to a leaf; `None` if the loss does not depend on it.
     pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
-        self.by_leaf.get(&leaf.node()?.id)
+        self.by_node.get(&leaf.node()?.id)
     }
 
     /// Adds another pass's gradients to these, leaf by leaf, and those that lie together at once.
     pub fn accumulate(&mut self, other: Gradients) {
-        let (both, new): (Vec<_>, Vec<_>) = other.by_leaf.into_iter().partition(|(leaf, _)| self.by_leaf.contains_key(leaf));
-        self.by_leaf.extend(new);
+        let (both, new): (Vec<_>, Vec<_>) = other.by_node.into_iter().partition(|(leaf, _)| self.by_node.contains_key(leaf));
+        self.by_node.extend(new);
         let (leaves, grads): (Vec<u64>, Vec<Tensor>) = both.into_iter().unzip();
-        let before: Vec<Tensor> = leaves.iter().filter_map(|leaf| self.by_leaf.remove(leaf)).collect();
+        let before: Vec<Tensor> = leaves.iter().filter_map(|leaf| self.by_node.remove(leaf)).collect();
         let [before, grads] = [&before, &grads].map(|tensors| tensors.iter().collect::<Vec<_>>());
         for Run { members, joined: [before, new] } in Tensor::runs([&before, &grads], |_, _| true) {
             let sum = ops::add(&before, &new);
             let mut start = 0;
             for at in members {
-                self.by_leaf.insert(leaves[at], sum.cut(start, grads[at].shape()));
+                self.by_node.insert(leaves[at], sum.cut(start, grads[at].shape()));
                 start += grads[at].elements();
             }
         }
@@ -130,16 +130,17 @@ impl Tensor {
     #[track_caller]
     pub fn backward_from(&self, grad: &Tensor) -> Gradients {
         let mut gathered = Gathered::default();
-        self.walk_back(grad, |leaf, grad| gathered.take(leaf, grad))
+        self.walk_back(grad, 0, |leaf, grad| gathered.take(leaf, grad))
     }
 
-    /// `done` gets every leaf whose gradient is complete, and returns the gradient.
+    /// Walks the part of the tape that was recorded after `begin`. `done` gets every leaf whose gradient is complete, and returns
+    /// the gradient.
     #[track_caller]
-    fn walk_back(&self, grad: &Tensor, mut done: impl FnMut(&Tensor, Tensor) -> Tensor) -> Gradients {
+    fn walk_back(&self, grad: &Tensor, begin: u64, mut done: impl FnMut(&Tensor, Tensor) -> Tensor) -> Gradients {
         let Some(root) = self.node() else { panic!("[backward] expected a tensor that requires a gradient, got {self:?}") };
         assert!(grad.shape() == self.shape(), "[backward] expected a gradient of {:?}, got {:?}", self.shape(), grad.shape());
         let mut gradients = Gradients::default();
-        let mut uses = Uses::of(root);
+        let mut uses = Uses::of(root, begin);
         let mut waiting = BTreeMap::new();
         let mut arrived = vec![(root.clone(), grad.detach())];
         loop {
@@ -148,13 +149,14 @@ impl Tensor {
                     Some((_, before)) => ops::add(&before, &grad),
                     None => grad,
                 };
-                match &node.leaf {
-                    Some(leaf) if uses.was_last(&node) => {
-                        gradients.by_leaf.insert(node.id, done(leaf, sum));
-                    }
-                    _ => {
-                        waiting.insert(node.id, (node, sum));
-                    }
+                if uses.was_last(&node) {
+                    let grad = match &node.leaf {
+                        Some(leaf) => done(leaf, sum),
+                        None => sum,
+                    };
+                    gradients.by_node.insert(node.id, grad);
+                } else {
+                    waiting.insert(node.id, (node, sum));
                 }
             }
             let Some((_, (node, grad))) = waiting.pop_last() else { return gradients };
@@ -182,62 +184,55 @@ impl History {
 }
 
 /// `block(x)`, keeping nothing of what happens inside: the backward pass computes it again (Chen et al. 2016,
-/// arXiv:1604.06174). The block must give the same result when called again with the same input; the leaves it uses get their
-/// gradients as always.
+/// arXiv:1604.06174). The block must give the same result when called again. What it uses beside x, leaves and results of other
+/// ops alike, gets its gradient as always.
 pub fn checkpoint(x: &Tensor, block: impl Fn(&Tensor) -> Tensor + Send + 'static) -> Tensor {
-    let inside = if x.requires_grad() { x.requiring_grad() } else { x.detach() };
-    let first = block(&inside);
-    let Some(root) = first.node() else { return first };
-    // The outer tape sees one node whose inputs are x and the leaves that the block used. Dropping `first`'s own node here
-    // frees what the block kept.
-    let entry = inside.node().map(|node| node.id);
-    let leaves = Uses::of(root).leaves.into_values().map(|(leaf, _)| leaf);
-    let leaves: Vec<Arc<Node>> = leaves.filter(|leaf| Some(leaf.id) != entry).collect();
-    let output = first.detach();
-    let (x_detached, wanted) = (x.detach(), x.requires_grad());
-    let inputs = std::iter::once(x.node().cloned()).chain(leaves.iter().cloned().map(Some)).collect();
+    let begin = x.device().next_id();
+    let first = block(x);
+    let Some(root) = first.node().filter(|root| root.id > begin) else { return first };
+    // The outer tape sees one node, whose inputs are all that was there before the block. Dropping `first`'s own node here frees
+    // what the block kept.
+    let ends = Uses::of(root, begin).ends.into_values().map(|(end, _)| end);
+    let inputs: Vec<Arc<Node>> = ends.filter(|end| end.id < begin).collect();
+    let (x, output, wanted) = (x.clone(), first.detach(), inputs.iter().map(|input| input.id).collect::<Vec<_>>());
     let rule: Rule = Box::new(move |grad| {
-        let inside = if wanted { x_detached.requiring_grad() } else { x_detached };
-        let mut gradients = block(&inside).walk_back(grad, |_, grad| grad);
-        let for_x = inside.node().and_then(|node| gradients.by_leaf.remove(&node.id));
-        std::iter::once(for_x).chain(leaves.iter().map(|leaf| gradients.by_leaf.remove(&leaf.id))).collect()
+        let begin = grad.device().next_id();
+        let mut gradients = block(&x).walk_back(grad, begin, |_, grad| grad);
+        wanted.iter().map(|input| gradients.by_node.remove(input)).collect()
     });
-    let node = Node::new(x.device(), "checkpoint", output.shape(), inputs, rule);
+    let node = Node::new(output.device(), "checkpoint", output.shape(), inputs.into_iter().map(Some).collect(), rule);
     output.on_node(node)
 }
 
-/// The leaves that a node was computed from, in the order in which they were made, and how many gradients each is still to get.
+/// The nodes at which a walk ends, in the order in which they were made, and how many gradients each is still to get: leaves, and
+/// what was there before the walked part of the tape began.
 struct Uses {
-    leaves: BTreeMap<u64, (Arc<Node>, usize)>,
+    ends: BTreeMap<u64, (Arc<Node>, usize)>,
 }
 
 impl Uses {
-    fn of(root: &Arc<Node>) -> Uses {
-        let mut uses = Uses { leaves: BTreeMap::new() };
-        uses.count(root);
-        let (mut seen, mut stack) = (HashSet::from([root.id]), vec![root.clone()]);
+    fn of(root: &Arc<Node>, begin: u64) -> Uses {
+        let mut uses = Uses { ends: BTreeMap::new() };
+        let (mut seen, mut stack) = (HashSet::new(), Vec::new());
+        let mut arrive = |node: &Arc<Node>, stack: &mut Vec<Arc<Node>>| {
+            if node.leaf.is_some() || node.id < begin {
+                uses.ends.entry(node.id).or_insert_with(|| (node.clone(), 0)).1 += 1;
+            } else if seen.insert(node.id) {
+                stack.push(node.clone());
+            }
+        };
+        arrive(root, &mut stack);
         while let Some(node) = stack.pop() {
             if let Some(history) = &*node.history.lock().expect("no rule panics while it is taken") {
-                for input in history.inputs.iter().flatten() {
-                    uses.count(input);
-                    if seen.insert(input.id) {
-                        stack.push(input.clone());
-                    }
-                }
+                history.inputs.iter().flatten().for_each(|input| arrive(input, &mut stack));
             }
         }
         uses
     }
 
-    fn count(&mut self, node: &Arc<Node>) {
-        if node.leaf.is_some() {
-            self.leaves.entry(node.id).or_insert_with(|| (node.clone(), 0)).1 += 1;
-        }
-    }
-
-    /// Whether the gradient that a leaf has just got was its last.
-    fn was_last(&mut self, leaf: &Node) -> bool {
-        let (_, left) = self.leaves.get_mut(&leaf.id).expect("every leaf behind the root was counted");
+    /// Whether the gradient that a node has just got is all that it gets here.
+    fn was_last(&mut self, node: &Node) -> bool {
+        let Some((_, left)) = self.ends.get_mut(&node.id) else { return false };
         *left -= 1;
         *left == 0
     }
@@ -277,6 +272,25 @@ mod tests {
         let (again, again_held) = gradients(checkpoint(&x, block));
         assert_eq!(plain, again);
         assert!(again_held < plain_held / 4, "held {again_held} bytes, without checkpointing {plain_held}");
+    }
+
+    #[test]
+    fn what_two_checkpointed_blocks_use_of_the_tape_gets_the_gradients_of_both() {
+        let device = Device::reference();
+        let leaf = |value: f32| device.tensor(&[value; 3], [3]).requiring_grad();
+        let (x, source) = (leaf(0.3), leaf(0.8));
+        let gradients = |recompute: bool| {
+            let encoded = ops::tanh(&source);
+            let block = |encoded: &Tensor| {
+                let encoded = encoded.clone();
+                move |y: &Tensor| ops::mul(&ops::exp(&encoded), &ops::tanh(&ops::mul(y, &encoded)))
+            };
+            let apply = |y: &Tensor| if recompute { checkpoint(y, block(&encoded)) } else { block(&encoded)(y) };
+            // The second time the block's own input is what it captures.
+            let gradients = ops::sum(&ops::add(&apply(&apply(&x)), &apply(&encoded))).backward();
+            [&x, &source].map(|leaf| gradients.get(leaf).unwrap().to_vec_f64().unwrap())
+        };
+        assert_eq!(gradients(true), gradients(false));
     }
 
     #[test]
