@@ -26,14 +26,14 @@ fn side_a(i: u32) -> vec4<f32> {
     if !A_REPEATS {
         return a[i];
     }
-    let four = a[i % max(params.a_period, 1u)];
-    return select(four, four.xxxx, params.a_period == 0u);
+    let four = a[i % max(params.periods.x, 1u)];
+    return select(four, four.xxxx, params.periods.x == 0u);
 }
 
 fn side_b(i: u32) -> vec4<f32> {
     if !B_REPEATS {
         return b[i];
     }
-    let four = b[i % max(params.b_period, 1u)];
-    return select(four, four.xxxx, params.b_period == 0u);
+    let four = b[i % max(params.periods.y, 1u)];
+    return select(four, four.xxxx, params.periods.y == 0u);
 }

@@ -1,8 +1,8 @@
-// y = scale x where the place's random number is not among the dropped, else 0; four places an invocation.
+// y = kept_scale x where the place's random number is not among the dropped, else 0; four places an invocation.
 #import common
 #import philox
 
-struct Params { key: vec2<u32>, dropped: u32, scale: f32, elements: u32, first_block: u32 }
+struct Params { key_low: u32, key_high: u32, dropped: u32, kept_scale: f32, elements: u32, first_block: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -19,8 +19,8 @@ fn main(
     if first >= params.elements {
         return;
     }
-    let drawn = draws(params.first_block + block, params.key);
+    let drawn = draws(params.first_block + block, vec2(params.key_low, params.key_high));
     for (var i = first; i < min(first + 4u, params.elements); i++) {
-        y[i] = select(0.0, params.scale * x[i], drawn[i - first] >= params.dropped);
+        y[i] = select(0.0, params.kept_scale * x[i], drawn[i - first] >= params.dropped);
     }
 }

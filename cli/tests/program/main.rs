@@ -7,5 +7,6 @@ mod bench;
 mod commands;
 mod data_formats;
 mod folder;
+mod kills;
 mod resume;
 mod run_folder;

@@ -3,10 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use wgtune_engine::random::Philox;
-
 use crate::folder::Folder;
+use crate::kills::{check_same, survives_kills};
 
 const LORA: &str = "sft --model model --data rows.jsonl --steps 40 --batch-size 2 --dropout 0.2 --targets all-linear --schedule cosine \
      --learning-rate 1e-2 --warmup 4 --save-every 2 --device cpu --seed 3";
@@ -21,35 +19,6 @@ fn lora_with_dropout_survives_ten_kills() {
 #[test]
 fn full_with_accumulation_and_packing_survives_ten_kills() {
     survives_kills(FULL, "model.safetensors", 10);
-}
-
-/// Kills a run, and what resumes it, that many times at random moments. One that comes to its end first counts as none, and
-/// another run begins.
-fn survives_kills(command: &str, weights: &str, kills: u64) {
-    let folder = Folder::new();
-    let begun = Instant::now();
-    folder.succeeds(&format!("{command} --out whole"));
-    let duration = begun.elapsed();
-    let (random, mut killed, mut run) = (Philox::new(5), 0, 0);
-    for attempt in 0.. {
-        let out = format!("run{run}");
-        let resumed = format!("{command} --out {out} --resume");
-        let mut child = folder.start(&resumed);
-        std::thread::sleep(duration.mul_f32(0.6 * random.uniform(attempt)));
-        let ended = child.try_wait().unwrap().is_some();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        folder.check_whole(&out);
-        killed += u64::from(!ended);
-        if ended || killed == kills {
-            folder.succeeds(&resumed);
-            check_same(&folder, &out, weights);
-            run += 1;
-        }
-        if killed == kills {
-            break;
-        }
-    }
 }
 
 #[test]
@@ -86,27 +55,4 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_resume() {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stderr.contains(&format!("resumed after step {step} of 1000")), "{}", run.stderr);
     check_same(&folder, "out", "adapter_model.safetensors");
-}
-
-/// Panics unless curve and weights are those of the run in `whole`.
-#[track_caller]
-fn check_same(folder: &Folder, out: &str, weights: &str) {
-    assert_eq!(curve(folder, out), curve(folder, "whole"), "{out}");
-    let name = |out: &str| format!("{out}/{weights}");
-    assert!(folder.read(&name(out)) == folder.read(&name("whole")), "{out}: other weights");
-    assert!(folder.names(out).iter().all(|name| !name.starts_with('.')), "{:?}", folder.names(out));
-}
-
-/// The lines of `metrics.jsonl` without what the clock and the machine decide.
-fn curve(folder: &Folder, out: &str) -> Vec<String> {
-    let without_clock = |mut line: Value| {
-        let keys = line.as_object_mut().unwrap();
-        for key in ["tokens_per_second", "peak_tensor_bytes"] {
-            keys.remove(key).unwrap();
-        }
-        assert_eq!(keys.remove("peak_process_bytes").is_some(), cfg!(target_os = "linux"));
-        assert_eq!(keys.len(), 8);
-        line.to_string()
-    };
-    folder.lines(&format!("{out}/metrics.jsonl")).into_iter().map(without_clock).collect()
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::AnyKernel;
 
 /// The layout of the file; another one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The winners of one device.
 pub(crate) struct Winners {
@@ -59,7 +59,7 @@ impl Winners {
     pub fn find(&mut self, kernel: &'static AnyKernel, params: &[u32]) -> Option<usize> {
         self.key.clear();
         self.key.extend(address(kernel));
-        self.key.extend(params.iter().map(|&word| rounded(word)));
+        bucket(kernel, params, &mut self.key);
         if let Some(&shader) = self.known.get(&self.key) {
             return Some(shader);
         }
@@ -91,8 +91,10 @@ impl Winners {
             let texts = (0..kernel.shaders).map(|shader| wgtune_shaders::source((kernel.source)(shader)).unwrap_or_default());
             hash_of(&texts.collect::<Vec<_>>())
         });
-        let bucket: Vec<String> = params.iter().map(|&word| rounded(word).to_string()).collect();
-        format!("{} {hash:016x} {}", kernel.name, bucket.join(","))
+        let mut words = Vec::new();
+        bucket(kernel, params, &mut words);
+        let words: Vec<String> = words.iter().map(u32::to_string).collect();
+        format!("{} {hash:016x} {}", kernel.name, words.join(","))
     }
 }
 
@@ -109,6 +111,13 @@ pub(crate) fn write(file: &Path, bytes: &[u8]) {
     if written.is_err() {
         let _ = fs::remove_file(&beside);
     }
+}
+
+/// Adds the words of a bucket: what the kernel names it by, rounded.
+fn bucket(kernel: &AnyKernel, params: &[u32], words: &mut Vec<u32>) {
+    let start = words.len();
+    (kernel.bucket)(bytemuck::cast_slice(params), words);
+    words[start..].iter_mut().for_each(|word| *word = rounded(*word));
 }
 
 /// A bucket holds what differs in size by less than two; small numbers, often flags and types, each have their own.
@@ -134,14 +143,20 @@ pub(crate) fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::Device;
-    use crate::device::{Config, adapters};
+    use crate::kernel::{Access, Halves, Traits};
     use crate::ops::{self, OPS};
+    use crate::passes;
     use crate::random::Philox;
+    use crate::recording::Command;
+    use crate::testing::backward;
 
-    fn matmul() -> &'static AnyKernel {
-        OPS.iter().flat_map(|op| op.kernels).find(|kernel| kernel.name == "matmul").expect("there is one")
+    /// A kernel whose parameters are rows and their width.
+    fn softmax() -> &'static AnyKernel {
+        OPS.iter().flat_map(|op| op.kernels).find(|kernel| kernel.name == "softmax").expect("there is one")
     }
 
     #[test]
@@ -149,55 +164,89 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut winners, word) = Winners::open(folder.path(), "card, driver 1");
         assert_eq!(word, None);
-        assert_eq!(winners.find(matmul(), &[1000, 3]), None);
-        winners.insert(matmul(), &[1000, 3], 1);
+        assert_eq!(winners.find(softmax(), &[1000, 3]), None);
+        winners.insert(softmax(), &[1000, 3], 1);
         winners.save();
         let (mut again, word) = Winners::open(folder.path(), "card, driver 1");
         assert_eq!(word, None);
         for (params, expected) in [([1000, 3], Some(1)), ([1024, 3], Some(1)), ([1025, 3], None), ([1000, 4], None)] {
-            assert_eq!(again.find(matmul(), &params), expected, "{params:?}");
+            assert_eq!(again.find(softmax(), &params), expected, "{params:?}");
         }
         let (mut other, _) = Winners::open(folder.path(), "card, driver 2");
-        assert_eq!(other.find(matmul(), &[1000, 3]), None);
+        assert_eq!(other.find(softmax(), &[1000, 3]), None);
     }
 
     #[test]
     fn a_corrupt_or_foreign_file_is_ignored_with_a_word_and_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(format!("tuning-{:016x}.json", hash_of("card")));
-        let foreign = r#"{"version": 1, "device": "another", "winners": {}}"#;
-        for (content, reason) in [("{\"version\": 1, \"dev", "EOF"), (foreign, "it is of another"), ("[]", "expected")] {
+        let foreign = r#"{"version": 2, "device": "another", "winners": {}}"#;
+        for (content, reason) in [("{\"version\": 2, \"dev", "EOF"), (foreign, "it is of another"), ("[]", "expected")] {
             fs::write(&file, content).unwrap();
             let (mut winners, word) = Winners::open(folder.path(), "card");
             assert!(word.is_some_and(|word| word.contains(reason) && word.contains("tuning-")), "{content}");
-            winners.insert(matmul(), &[1], 0);
+            winners.insert(softmax(), &[1, 1], 0);
             winners.save();
             assert_eq!(Winners::open(folder.path(), "card").1, None);
         }
     }
 
     #[test]
-    fn a_second_run_takes_the_winners_of_the_first_and_gives_the_same_bits() {
-        if adapters().is_empty() {
-            return;
+    fn a_bucket_is_of_shapes_and_no_adapter_is_tried_with_what_is_written_for_others() {
+        let device = Device::cpu();
+        let x = device.tensor(&[1.0; 64 * 64], [64, 64]);
+        let products = [1, 2].map(|key| ops::dropout(&ops::matmul(&x, &x), Philox::new(key), 0.5));
+        let recorded = device.recorded();
+        let commands = passes::finish_in_products(recorded.clone(), &passes::reads(&recorded, |_| true)).commands;
+        drop(products);
+        let dispatches = commands.iter().filter_map(|command| match command {
+            Command::Dispatch { kernel, params, .. } => Some((*kernel, params)),
+            _ => None,
+        });
+        let products: Vec<_> = dispatches.filter(|(kernel, _)| kernel.name == "matmul").collect();
+        let words = |(kernel, params): (&AnyKernel, &Vec<u32>)| {
+            let mut words = Vec::new();
+            bucket(kernel, params, &mut words);
+            words
+        };
+        let [(kernel, first), (_, second)] = products[..] else { panic!("expected two products, got {commands:?}") };
+        assert_ne!(first, second, "a product that drops has its key among its parameters");
+        assert_eq!(words((kernel, first)), words((kernel, second)));
+
+        let tried = |traits: Traits| -> Vec<&str> {
+            let is_tried = |&shader: &usize| (kernel.is_candidate)(bytemuck::cast_slice(first), shader, &traits);
+            (0..kernel.shaders).filter(is_tried).map(kernel.source).collect()
+        };
+        let real = Traits { subgroups: Some((32, 32)), ..Traits::default() };
+        assert_eq!(tried(real.clone()), ["matmul_tile_any", "matmul_tile_64", "matmul_tile_128"]);
+        let halves = Traits { halves: Some(Halves::Matrices16), ..real.clone() };
+        assert_eq!(tried(halves).last(), Some(&"matmul_matrix_16"));
+        assert!(tried(Traits { software: true, ..real }).contains(&"matmul_subgroup"));
+    }
+
+    #[test]
+    fn every_kernel_that_may_be_timed_names_its_bucket() {
+        let (mut named, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        for op in OPS {
+            for case in (op.cases)() {
+                let device = Device::cpu();
+                let outputs = case.call(&case.tensors(&device, false));
+                drop(backward(&outputs));
+                for command in device.recorded().commands {
+                    let Command::Dispatch { kernel, params, .. } = command else { continue };
+                    if kernel.shaders < 2 || kernel.access.contains(&Access::Update) {
+                        continue;
+                    }
+                    seen.insert(kernel.name);
+                    let mut words = Vec::new();
+                    bucket(kernel, &params, &mut words);
+                    if !words.is_empty() {
+                        named.insert(kernel.name);
+                    }
+                }
+            }
         }
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config { cache: Some(folder.path().to_path_buf()), ..Config::default() };
-        let run = || {
-            let device = Device::open_with("gpu", &config).unwrap();
-            assert_eq!(device.words(), [""; 0]);
-            let values: Vec<f32> = (0..96 * 96).map(|at| Philox::new(3).normal(at)).collect();
-            let x = device.tensor(&values, [96, 96]);
-            ops::softmax(&ops::matmul(&x, &x.transpose())).to_vec().unwrap()
-        };
-        let winners = || {
-            let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-            let file = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "json")).unwrap();
-            fs::read_to_string(file).unwrap()
-        };
-        let (first, found) = (run(), winners());
-        assert!(["matmul ", "softmax "].iter().all(|kernel| found.contains(kernel)), "{found}");
-        assert_eq!(run(), first);
-        assert_eq!(winners(), found, "nothing is timed again");
+        assert!(seen.len() > 10, "{seen:?}");
+        assert_eq!(named, seen);
     }
 }

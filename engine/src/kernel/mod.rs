@@ -31,14 +31,79 @@ pub struct Cost {
 /// Values for a shader's `override` constants, by name.
 pub type Constants = Vec<(&'static str, f64)>;
 
-/// One way to run a kernel on a GPU.
+/// One way to run a kernel on a GPU, and where it is of use.
 pub struct Shader<P> {
     /// The WGSL file's stem. Its entry point is `main`, its parameters are `@group(1) @binding(0) var<uniform>`.
     pub source: &'static str,
-    /// Values for its `override` constants.
-    pub constants: fn(&P) -> Constants,
     /// How many workgroups to start.
     pub workgroups: fn(&P) -> [u32; 3],
+    /// Values for its `override` constants.
+    pub constants: fn(&P) -> Constants,
+    /// What it is written for.
+    pub target: Target,
+    /// Whether it can run these parameters on such a device at all.
+    pub allowed: fn(&P, &Traits) -> bool,
+    /// Whether it then is better than those listed before it.
+    pub preferred: fn(&P, &Traits) -> bool,
+}
+
+/// The devices that a shader is written for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// All.
+    Any,
+    /// Adapters that run on the CPU. Others can run it, and do where it is forced.
+    Software,
+    /// Those that compute products of f16 operands so. No other can run it.
+    Halves(Halves),
+}
+
+impl<P> Shader<P> {
+    /// A shader without constants that any device can run, and that is better than those listed before it.
+    pub const fn new(source: &'static str, workgroups: fn(&P) -> [u32; 3]) -> Shader<P> {
+        Shader {
+            source,
+            workgroups,
+            constants: |_| Vec::new(),
+            target: Target::Any,
+            allowed: |_, _| true,
+            preferred: |_, _| true,
+        }
+    }
+
+    /// The same with constants.
+    pub const fn with(self, constants: fn(&P) -> Constants) -> Shader<P> {
+        Shader { constants, ..self }
+    }
+
+    /// The same, written for some devices.
+    pub const fn written_for(self, target: Target) -> Shader<P> {
+        Shader { target, ..self }
+    }
+
+    /// The same, where that is so.
+    pub const fn allowed(self, allowed: fn(&P, &Traits) -> bool) -> Shader<P> {
+        Shader { allowed, ..self }
+    }
+
+    /// The same, better than those before it only where that is so.
+    pub const fn preferred(self, preferred: fn(&P, &Traits) -> bool) -> Shader<P> {
+        Shader { preferred, ..self }
+    }
+
+    /// Whether it can run these parameters on this device at all.
+    fn runs(&self, params: &P, traits: &Traits) -> bool {
+        let has_halves = match self.target {
+            Target::Halves(halves) => traits.halves == Some(halves),
+            Target::Any | Target::Software => true,
+        };
+        has_halves && (self.allowed)(params, traits)
+    }
+
+    /// Whether it is worth a try on this device.
+    fn is_candidate(&self, params: &P, traits: &Traits) -> bool {
+        (traits.software || self.target != Target::Software) && self.runs(params, traits)
+    }
 }
 
 /// What a kernel says of itself if each element of its one output comes from the same element of its inputs, all f32: it can be
@@ -128,18 +193,12 @@ pub trait Kernel: 'static {
     const NAME: &'static str;
     /// Its buffers.
     const ACCESS: &'static [Access];
-    /// Its shaders: one, or variants to choose from.
+    /// Its shaders: one, or variants. By rule the last that is preferred runs, the first that can if none is.
     const SHADERS: &'static [Shader<Self::Params>];
-    /// How many of them, the last ones, compute products of f16: they run only where [`Traits::halves`] says by what.
-    const HALVES: usize = 0;
-    /// Which of [`SHADERS`](Self::SHADERS) suits this device and these parameters.
-    fn choose(_: &Self::Params, _: &Traits) -> usize {
-        0
-    }
-    /// Whether one of [`SHADERS`](Self::SHADERS) can run these parameters on this device at all. What
-    /// [`choose`](Self::choose) returns can.
-    fn allows(_: &Self::Params, _shader: usize, _: &Traits) -> bool {
-        true
+    /// Sizes and layouts by which variants may differ in speed: what is measured once is taken for all parameters that agree in
+    /// them. Never values, such as random keys or positions: they change from step to step.
+    fn bucket(_: &Self::Params) -> impl IntoIterator<Item = u32> {
+        []
     }
     /// How it computes one element, if that is all it does.
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
@@ -161,14 +220,18 @@ pub struct AnyKernel {
     pub params_size: usize,
     /// How many shaders it has.
     pub shaders: usize,
-    /// See [`Kernel::HALVES`].
-    pub halves: usize,
     /// The stem of one of its shaders.
     pub source: fn(usize) -> &'static str,
-    /// See [`Kernel::choose`].
+    /// What one of them is written for.
+    pub target: fn(usize) -> Target,
+    /// The one that runs by rule.
     pub choose: fn(&[u8], &Traits) -> usize,
-    /// See [`Kernel::allows`].
+    /// Whether one of them can run these parameters on this device at all.
     pub allows: fn(&[u8], usize, &Traits) -> bool,
+    /// Whether one of them is worth a try there.
+    pub is_candidate: fn(&[u8], usize, &Traits) -> bool,
+    /// Adds the words of [`Kernel::bucket`].
+    pub bucket: fn(&[u8], &mut Vec<u32>),
     /// See [`Shader::constants`], of one of the sources.
     pub constants: fn(&[u8], usize) -> Constants,
     /// See [`Shader::workgroups`], of one of the sources.
@@ -196,10 +259,12 @@ impl AnyKernel {
                 access: K::ACCESS,
                 params_size: size_of::<K::Params>(),
                 shaders: K::SHADERS.len(),
-                halves: K::HALVES,
                 source: |shader| K::SHADERS[shader].source,
-                choose: |params, traits| K::choose(bytemuck::from_bytes(params), traits),
-                allows: |params, shader, traits| K::allows(bytemuck::from_bytes(params), shader, traits),
+                target: |shader| K::SHADERS[shader].target,
+                choose: |params, traits| choose(K::SHADERS, bytemuck::from_bytes(params), traits),
+                allows: |params, shader, traits| K::SHADERS[shader].runs(bytemuck::from_bytes(params), traits),
+                is_candidate: |params, shader, traits| K::SHADERS[shader].is_candidate(bytemuck::from_bytes(params), traits),
+                bucket: |params, words| words.extend(K::bucket(bytemuck::from_bytes(params))),
                 constants: |params, shader| (K::SHADERS[shader].constants)(bytemuck::from_bytes(params)),
                 workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
                 pointwise: match K::POINTWISE {
@@ -217,6 +282,13 @@ impl AnyKernel {
             }
         }
     }
+}
+
+/// The shader that runs by rule: the last that is preferred here, or the first that can run.
+fn choose<P>(shaders: &[Shader<P>], params: &P, traits: &Traits) -> usize {
+    let is_preferred = |shader: &Shader<P>| shader.is_candidate(params, traits) && (shader.preferred)(params, traits);
+    let can_run = || shaders.iter().position(|shader| shader.runs(params, traits));
+    shaders.iter().rposition(is_preferred).or_else(can_run).unwrap_or(0)
 }
 
 /// A [`Pointwise`] without its type.

@@ -88,7 +88,7 @@ impl Kernel for AdamW {
     const NAME: &'static str = "adamw";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Update, Access::Update, Access::Read, Access::Read];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "adamw", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 1024) }];
+        &[Shader::new("adamw", |p| grid(p.elements as usize, 1024))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 14 * u64::from(p.elements), bytes: 28 * u64::from(p.elements) }
     }

@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Op, full, neg, scale, square, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
 use crate::recording::{BufferRef, Command};
 use crate::shape::{Layout, Shape};
@@ -165,21 +165,14 @@ impl Kernel for Binary {
     const NAME: &'static str = "binary";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader {
-            source: "binary_strided",
-            constants: |p| {
-                vec![("OPERATION", p.operation.into()), ("IN_FOURS", p.views.iter().all(View::is_in_fours).into())]
-            },
-            workgroups: |p| grid(p.elements as usize, 1024),
-        },
-        Shader {
-            source: "binary",
-            constants: |p| {
+        Shader::new("binary_strided", |p: &Params| grid(p.elements as usize, 1024))
+            .with(|p| vec![("OPERATION", p.operation.into()), ("IN_FOURS", p.views.iter().all(View::is_in_fours).into())]),
+        Shader::new("binary", |p: &Params| grid(p.elements as usize, 1024))
+            .with(|p| {
                 let [a_repeats, b_repeats] = p.periods.map(|period| f64::from(period != FILLS));
                 vec![("OPERATION", p.operation.into()), ("A_REPEATS", a_repeats), ("B_REPEATS", b_repeats)]
-            },
-            workgroups: |p| grid(p.elements as usize, 1024),
-        },
+            })
+            .allowed(|p, _| !p.periods.contains(&STRIDED)),
     ];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| {
@@ -193,11 +186,8 @@ impl Kernel for Binary {
         words: |_| [0; 4],
         part: |p, range| Params { views: p.views.map(|view| view.part(range.len())), elements: range.len() as u32, ..*p },
     });
-    fn choose(p: &Params, _: &Traits) -> usize {
-        (!p.periods.contains(&STRIDED)).into()
-    }
-    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
-        shader == 0 || !p.periods.contains(&STRIDED)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.elements, p.periods[0], p.periods[1]]
     }
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 12 * u64::from(p.elements) }

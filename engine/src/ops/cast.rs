@@ -41,11 +41,9 @@ impl Kernel for Cast {
     type Params = Params;
     const NAME: &'static str = "cast";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[Shader {
-        source: "cast",
-        constants: |p| vec![("FROM", p.from.into()), ("TO", p.to.into())],
-        workgroups: |p| grid(p.elements.div_ceil(2) as usize, 256),
-    }];
+    const SHADERS: &'static [Shader<Params>] =
+        &[Shader::new("cast", |p: &Params| grid(p.elements.div_ceil(2) as usize, 256))
+            .with(|p| vec![("FROM", p.from.into()), ("TO", p.to.into())])];
     fn cost(p: &Params) -> Cost {
         let width = |dtype: u32| if dtype == 0 { 4 } else { 2 };
         Cost { flops: 0, bytes: (width(p.from) + width(p.to)) * u64::from(p.elements) }

@@ -68,7 +68,7 @@ impl Kernel for Place {
     const NAME: &'static str = "place";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "place", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+        &[Shader::new("place", |p| grid(p.elements as usize, 256))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Halves, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Halves, Io, Kernel, Shader, Target, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -68,7 +68,7 @@ impl Kernel for Stream {
     const NAME: &'static str = "stream";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<StreamParams>] =
-        &[Shader { source: "stream", constants: |_| vec![], workgroups: |p| grid(p.vectors as usize, 1024) }];
+        &[Shader::new("stream", |p| grid(p.vectors as usize, 1024))];
     fn cost(p: &StreamParams) -> Cost {
         Cost { flops: 0, bytes: 2 * 16 * u64::from(p.vectors) }
     }
@@ -99,7 +99,7 @@ impl Kernel for MultiplyAdds {
     const NAME: &'static str = "multiply_adds";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<MultiplyAddsParams>] =
-        &[Shader { source: "multiply_adds", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+        &[Shader::new("multiply_adds", |p| grid(p.elements as usize, 256))];
     fn cost(p: &MultiplyAddsParams) -> Cost {
         let elements = u64::from(p.elements);
         Cost { flops: 2 * (CHAINS * STEPS) as u64 * u64::from(p.rounds) * elements, bytes: 8 * elements }
@@ -159,6 +159,17 @@ struct MatrixProductsParams {
     unused: u32,
 }
 
+impl MatrixProductsParams {
+    /// Whether matrix units of this side compute it: a folded grid would end past the last matrix.
+    fn is_of_units(&self, side: u32) -> bool {
+        self.side == side && (1..=4 * 65_535).contains(&self.matrices)
+    }
+}
+
+const fn units(source: &'static str, halves: Halves) -> Shader<MatrixProductsParams> {
+    Shader::new(source, |p: &MatrixProductsParams| grid(p.matrices as usize, 4)).written_for(Target::Halves(halves))
+}
+
 struct MatrixProducts;
 
 impl Kernel for MatrixProducts {
@@ -166,25 +177,12 @@ impl Kernel for MatrixProducts {
     const NAME: &'static str = "matrix_products";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<MatrixProductsParams>] = &[
-        Shader {
-            source: "matrix_products_any",
-            constants: |_| vec![],
-            workgroups: |p| grid((p.matrices * p.side * p.side) as usize, 256),
-        },
-        Shader { source: "matrix_products_16", constants: |_| vec![], workgroups: |p| grid(p.matrices as usize, 4) },
-        Shader { source: "matrix_products_8", constants: |_| vec![], workgroups: |p| grid(p.matrices as usize, 4) },
+        Shader::new("matrix_products_any", |p| grid((p.matrices * p.side * p.side) as usize, 256)),
+        units("matrix_products_16", Halves::Matrices16).allowed(|p, _| p.is_of_units(16)),
+        units("matrix_products_8", Halves::Matrices8).allowed(|p, _| p.is_of_units(8)),
     ];
-    fn choose(p: &MatrixProductsParams, traits: &Traits) -> usize {
-        [1, 2].into_iter().find(|&shader| Self::allows(p, shader, traits)).unwrap_or(0)
-    }
-    fn allows(p: &MatrixProductsParams, shader: usize, traits: &Traits) -> bool {
-        // A folded grid would end past the last matrix.
-        let units = |halves, side| traits.halves == Some(halves) && p.side == side && (1..=4 * 65_535).contains(&p.matrices);
-        match shader {
-            0 => true,
-            1 => units(Halves::Matrices16, 16),
-            _ => units(Halves::Matrices8, 8),
-        }
+    fn bucket(p: &MatrixProductsParams) -> impl IntoIterator<Item = u32> {
+        [p.matrices, p.rounds, p.side]
     }
     fn cost(p: &MatrixProductsParams) -> Cost {
         let [matrices, rounds, side] = [p.matrices, p.rounds, p.side].map(u64::from);

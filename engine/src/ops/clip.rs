@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, add, full, sqrt, square, sum};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -58,17 +58,17 @@ const fn summing(source: &'static str, parts_a_workgroup: usize) -> Shader<SumsP
         1 => |p| grid((p.elements as usize).div_ceil(PART), 1),
         _ => |p| grid((p.elements as usize).div_ceil(PART), 64),
     };
-    Shader { source, constants: |_| vec![("PART", PART as f64)], workgroups }
+    Shader::new(source, workgroups).with(|_| vec![("PART", PART as f64)])
 }
 
 impl Kernel for SquareSums {
     type Params = SumsParams;
     const NAME: &'static str = "square_sums";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<SumsParams>] = &[summing("square_sums_row", 64), summing("square_sums_workgroup", 1)];
-    fn choose(_: &SumsParams, traits: &Traits) -> usize {
-        (!traits.software).into()
-    }
+    const SHADERS: &'static [Shader<SumsParams>] = &[
+        summing("square_sums_row", 64),
+        summing("square_sums_workgroup", 1).preferred(|_, traits| !traits.software),
+    ];
     fn cost(p: &SumsParams) -> Cost {
         Cost { flops: 2 * u64::from(p.elements), bytes: 4 * u64::from(p.elements) }
     }
@@ -97,7 +97,7 @@ impl Kernel for ClipScale {
     const NAME: &'static str = "clip_scale";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<ScaleParams>] =
-        &[Shader { source: "clip_scale", constants: |_| vec![], workgroups: |_| [1, 1, 1] }];
+        &[Shader::new("clip_scale", |_| [1, 1, 1])];
     fn cost(_: &ScaleParams) -> Cost {
         Cost { flops: 3, bytes: 8 }
     }

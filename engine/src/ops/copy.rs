@@ -28,7 +28,7 @@ pub fn copy(x: &Tensor) -> Tensor {
 
 /// Puts the elements of x into y, of the same shape and filling its buffer.
 pub(crate) fn copy_into(x: &Tensor, y: &Tensor) {
-    let params = CopyParams { from: View::new(x.layout()), elements: x.elements() as u32, unused: [0; 3] };
+    let params = CopyParams { source: View::new(x.layout()), elements: x.elements() as u32, unused: [0; 3] };
     dispatch::<Copy>(params, &[x, y]);
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn as_copy(command: &Command) -> Option<[BufferRef; 2]> {
         return None;
     }
     let params: &CopyParams = bytemuck::from_bytes(bytemuck::cast_slice(params));
-    (params.from.is_dense() && buffers[0].elements == buffers[1].elements).then(|| [buffers[0], buffers[1]])
+    (params.source.is_dense() && buffers[0].elements == buffers[1].elements).then(|| [buffers[0], buffers[1]])
 }
 
 /// x at `start..` of an axis of `size`, with zeros around it. The derivative is the slice's gradient.
@@ -62,7 +62,7 @@ pub fn pad(x: &Tensor, axis: usize, start: usize, size: usize) -> Tensor {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct CopyParams {
-    from: View,
+    source: View,
     elements: u32,
     unused: [u32; 3],
 }
@@ -73,18 +73,16 @@ impl Kernel for Copy {
     type Params = CopyParams;
     const NAME: &'static str = "copy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<CopyParams>] = &[Shader {
-        source: "copy",
-        constants: |p| vec![("IN_FOURS", p.from.is_in_fours().into())],
-        workgroups: |p| grid(p.elements as usize, 1024),
-    }];
+    const SHADERS: &'static [Shader<CopyParams>] =
+        &[Shader::new("copy", |p: &CopyParams| grid(p.elements as usize, 1024))
+            .with(|p| vec![("IN_FOURS", p.source.is_in_fours().into())])];
     fn cost(p: &CopyParams) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }
     fn run<R: Real>(p: &CopyParams, io: &mut Io<R>) {
         match (io.data(0), io.data_mut(1)) {
-            (Data::Real(x), DataMut::Real(y)) => gather_rows(&p.from, x, y),
-            (Data::U32(x), DataMut::U32(y)) => gather_rows(&p.from, x, y),
+            (Data::Real(x), DataMut::Real(y)) => gather_rows(&p.source, x, y),
+            (Data::U32(x), DataMut::U32(y)) => gather_rows(&p.source, x, y),
             _ => unreachable!("[copy] expected f32 or u32 on both sides"),
         }
     }
@@ -120,7 +118,7 @@ impl Kernel for Pad {
     const NAME: &'static str = "pad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<PadParams>] =
-        &[Shader { source: "pad", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+        &[Shader::new("pad", |p| grid(p.elements as usize, 256))];
     fn cost(p: &PadParams) -> Cost {
         let written = u64::from(p.elements);
         Cost { flops: 0, bytes: 4 * (written + written * u64::from(p.part) / u64::from(p.whole.max(1))) }

@@ -6,7 +6,7 @@ use super::team::{self, Rows};
 use super::{Op, add, copy, gather, log_softmax, mul, neg, sum, sum_axis};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -130,11 +130,8 @@ impl Kernel for Statistics {
     const NAME: &'static str = "cross_entropy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("cross_entropy_scalars", "cross_entropy_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         p.cost(1)
@@ -170,11 +167,8 @@ impl Kernel for StatisticsAndGradient {
     const ACCESS: &'static [Access] = &[Access::Update, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = 
         &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         p.cost(2)

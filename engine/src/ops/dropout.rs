@@ -25,10 +25,12 @@ pub fn dropout(x: &Tensor, random: Philox, probability: f32) -> Tensor {
     if probability == 0.0 {
         return x.clone();
     }
+    let [key_low, key_high] = random.key();
     let drops = Drops {
-        key: random.key(),
+        key_low,
+        key_high,
         dropped: (f64::from(probability) * f64::from(1u32 << 24)).ceil() as u32,
-        scale: 1.0 / (1.0 - probability),
+        kept_scale: 1.0 / (1.0 - probability),
     };
     let params = Params { drops, elements: x.elements() as u32, first_block: 0 };
     mask(x, params).with_rule("dropout", [x], move |g, _| [Some(mask(g, params))])
@@ -50,10 +52,11 @@ pub(crate) fn as_dropout(command: &Command) -> Option<(BufferRef, BufferRef, Dro
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Drops {
-    key: [u32; 2],
+    key_low: u32,
+    key_high: u32,
     /// How many of the 2^24 numbers that a place may draw drop it.
     dropped: u32,
-    scale: f32,
+    kept_scale: f32,
 }
 
 impl Drops {
@@ -66,7 +69,7 @@ impl Drops {
     pub(super) fn apply<R: Real>(&self, first_block: u32, y: &mut [R]) {
         /// Blocks of four numbers that are drawn at once, to fill vector instructions.
         const BLOCKS: usize = 16;
-        let (random, scale) = (Philox::with_key(self.key), R::from_f32(self.scale));
+        let (random, scale) = (Philox::with_key([self.key_low, self.key_high]), R::from_f32(self.kept_scale));
         for (at, y) in y.chunks_mut(4 * BLOCKS).enumerate() {
             let words = random.blocks::<BLOCKS>(first_block + (at * BLOCKS) as u32);
             for (y, word) in y.iter_mut().zip(words.as_flattened()) {
@@ -92,7 +95,7 @@ impl Kernel for Dropout {
     const NAME: &'static str = "dropout";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "dropout", constants: |_| vec![], workgroups: |p| grid(p.elements.div_ceil(4) as usize, 256) }];
+        &[Shader::new("dropout", |p| grid(p.elements.div_ceil(4) as usize, 256))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,

@@ -34,7 +34,7 @@ impl Kernel for Full {
     const NAME: &'static str = "full";
     const ACCESS: &'static [Access] = &[Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "full", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 1024) }];
+        &[Shader::new("full", |p| grid(p.elements as usize, 1024))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 4 * u64::from(p.elements) }
     }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, cast, full, matmul::storage};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Data, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Data, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
@@ -80,11 +80,9 @@ impl Kernel for Gather {
     type Params = Params;
     const NAME: &'static str = "gather";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[Shader {
-        source: "gather",
-        constants: |p| vec![("DTYPE", p.dtype.into())],
-        workgroups: |p| grid((p.rows * p.width) as usize, 256),
-    }];
+    const SHADERS: &'static [Shader<Params>] =
+        &[Shader::new("gather", |p: &Params| grid((p.rows * p.width) as usize, 256))
+            .with(|p| vec![("DTYPE", p.dtype.into())])];
     fn cost(p: &Params) -> Cost {
         let width = if p.dtype == 0 { 4 } else { 2 };
         Cost { flops: 0, bytes: u64::from(p.rows) * (4 + u64::from(p.width) * (4 + width)) }
@@ -125,21 +123,17 @@ struct ScatterAdd;
 /// The table's rows are dealt out to this many invocations a column: many where the device has them, few where each invocation
 /// costs another walk through the indices.
 const fn dealt<const BUCKETS: usize>() -> Shader<ScatterParams> {
-    Shader {
-        source: "scatter_add",
-        constants: |_| vec![("BUCKETS", BUCKETS as f64)],
-        workgroups: |p| grid(p.width as usize * BUCKETS, 64),
-    }
+    Shader::new("scatter_add", |p: &ScatterParams| grid(p.width as usize * BUCKETS, 64)).with(|_| vec![("BUCKETS", BUCKETS as f64)])
 }
 
 impl Kernel for ScatterAdd {
     type Params = ScatterParams;
     const NAME: &'static str = "scatter_add";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<ScatterParams>] = &[dealt::<4>(), dealt::<64>()];
-    fn choose(_: &ScatterParams, traits: &Traits) -> usize {
-        (!traits.software).into()
-    }
+    const SHADERS: &'static [Shader<ScatterParams>] = &[
+        dealt::<4>(),
+        dealt::<64>().preferred(|_, traits| !traits.software),
+    ];
     fn cost(p: &ScatterParams) -> Cost {
         let (rows, added) = (u64::from(p.end - p.first), u64::from(p.end - p.first) * u64::from(p.width));
         Cost { flops: added, bytes: 4 * (rows + 3 * added) }

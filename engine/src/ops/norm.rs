@@ -6,7 +6,7 @@ use super::team::{self, Rows};
 use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Rowwise, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Constants, Cost, Io, Kernel, Rowwise, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -117,11 +117,8 @@ impl Kernel for Norm {
     // The bias is any buffer, and not read, where there is none.
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_scalars", "norm_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     const ROWWISE: Option<&'static Rowwise<Params>> = Some(&Rowwise {
         size: |p| p.size().map(|size| size as usize),
@@ -163,11 +160,8 @@ impl Kernel for NormGrad {
     const NAME: &'static str = "norm_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_grad_scalars", "norm_grad_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         Cost { flops: 8 * elements(p), bytes: 12 * elements(p) + 8 * u64::from(p.rows) + 4 * u64::from(p.width) }
@@ -193,27 +187,23 @@ impl Kernel for NormGrad {
 /// parts [rows / PART, width]: g n summed over each part of the rows.
 struct NormWeightGrad;
 
+fn in_parts(_: &Params) -> Constants {
+    vec![("PART", PART as f64)]
+}
+
 impl Kernel for NormWeightGrad {
     type Params = Params;
     const NAME: &'static str = "norm_weight_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader {
-            source: "norm_weight_grad_scalars",
-            constants: |_| vec![("PART", PART as f64)],
-            workgroups: |p| grid((p.rows as usize).div_ceil(PART) * p.width as usize, 64),
-        },
-        Shader {
-            source: "norm_weight_grad_vectors",
-            constants: |_| vec![("PART", PART as f64)],
-            workgroups: |p| grid((p.rows as usize).div_ceil(PART) * p.width as usize / 4, 64),
-        },
+        Shader::new("norm_weight_grad_scalars", |p: &Params| grid((p.rows as usize).div_ceil(PART) * p.width as usize, 64))
+            .with(in_parts),
+        Shader::new("norm_weight_grad_vectors", |p: &Params| grid((p.rows as usize).div_ceil(PART) * p.width as usize / 4, 64))
+            .with(in_parts)
+            .allowed(|p, _| p.width.is_multiple_of(4)),
     ];
-    fn choose(p: &Params, _: &Traits) -> usize {
-        p.width.is_multiple_of(4).into()
-    }
-    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
-        shader == 0 || p.width.is_multiple_of(4)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         Cost { flops: 4 * elements(p), bytes: 8 * elements(p) + 8 * u64::from(p.rows) }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, div, equal, mul, scale};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
@@ -150,23 +150,19 @@ struct Params {
 }
 
 const fn by_column(source: &'static str) -> Shader<Params> {
-    Shader { source, constants, workgroups: |p| grid((p.outer * p.inner) as usize, 64) }
+    let workgroups = |p: &Params| grid((p.outer * p.inner) as usize, 64);
+    Shader::new(source, workgroups).with(constants).allowed(|p, traits| traits.iterations_fit(p.length.into()))
 }
 
 const fn by_row(source: &'static str) -> Shader<Params> {
-    Shader { source, constants, workgroups: |p| grid(p.outer as usize, 1) }
+    Shader::new(source, |p: &Params| grid(p.outer as usize, 1))
+        .with(constants)
+        .allowed(|p, _| p.inner == 1)
+        .preferred(|p, traits| traits.shares_row(p.length))
 }
 
 fn constants(p: &Params) -> Vec<(&'static str, f64)> {
     vec![("OPERATION", p.operation.into())]
-}
-
-fn choose(p: &Params, traits: &Traits) -> usize {
-    (p.inner == 1 && traits.shares_row(p.length)).into()
-}
-
-fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-    if shader == 1 { p.inner == 1 } else { traits.iterations_fit(p.length.into()) }
 }
 
 fn cost(p: &Params) -> Cost {
@@ -181,11 +177,8 @@ impl Kernel for Reduce {
     const NAME: &'static str = "reduce";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_values"), by_row("reduce_rows_values")];
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.outer, p.length, p.inner]
     }
     fn cost(p: &Params) -> Cost {
         cost(p)
@@ -239,11 +232,8 @@ impl Kernel for ReduceIndex {
     const NAME: &'static str = "argmax";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_indices"), by_row("reduce_rows_indices")];
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.outer, p.length, p.inner]
     }
     fn cost(p: &Params) -> Cost {
         cost(p)

@@ -8,7 +8,7 @@ use super::team::{self, Rows};
 use super::{Op, copy};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -82,11 +82,8 @@ impl Kernel for NormRope {
     const ACCESS: &'static [Access] =
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("rms_norm_rope_scalars", "rms_norm_rope_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         cost(p, 2, 7)
@@ -116,11 +113,8 @@ impl Kernel for NormRopeGrad {
     const ACCESS: &'static [Access] =
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("rms_norm_rope_grad_scalars", "rms_norm_rope_grad_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         cost(p, 3, 10)

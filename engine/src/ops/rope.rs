@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Op, add, cat, gather, mul, neg};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -102,14 +102,11 @@ impl Kernel for Rope {
     const NAME: &'static str = "rope";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "rope_scalars", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 64) },
-        Shader { source: "rope_vectors", constants: |_| vec![], workgroups: |p| grid(p.pairs as usize, 256) },
+        Shader::new("rope_scalars", |p| grid(p.pairs as usize, 64)),
+        Shader::new("rope_vectors", |p: &Params| grid(p.pairs as usize, 256)).allowed(|p, _| p.is_in_vectors()),
     ];
-    fn choose(p: &Params, _: &Traits) -> usize {
-        p.is_in_vectors().into()
-    }
-    fn allows(p: &Params, shader: usize, _: &Traits) -> bool {
-        shader == 0 || p.is_in_vectors()
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.pairs, p.heads, p.half, p.is_in_vectors().into()]
     }
     fn cost(p: &Params) -> Cost {
         // Both tables' rows, and a position, are read once a token.

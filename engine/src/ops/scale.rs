@@ -37,7 +37,7 @@ impl Kernel for Scale {
     const NAME: &'static str = "scale";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "scale", constants: |_| vec![], workgroups: |p| grid(p.elements.div_ceil(4) as usize, 256) }];
+        &[Shader::new("scale", |p| grid(p.elements.div_ceil(4) as usize, 256))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,

@@ -63,7 +63,7 @@ impl Kernel for Sgd {
     const NAME: &'static str = "sgd";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Update, Access::Read, Access::Read];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "sgd", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 1024) }];
+        &[Shader::new("sgd", |p| grid(p.elements as usize, 1024))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 7 * u64::from(p.elements), bytes: 20 * u64::from(p.elements) }
     }

@@ -6,7 +6,7 @@ use super::team::{self, Rows};
 use super::{Op, div, exp, max_axis, sub, sum_axis};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, Traits};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -59,11 +59,8 @@ impl Kernel for Softmax {
     const NAME: &'static str = "softmax";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_scalars", "softmax_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         let elements = u64::from(p.rows) * u64::from(p.width);
@@ -89,11 +86,8 @@ impl Kernel for SoftmaxGrad {
     const NAME: &'static str = "softmax_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_grad_scalars", "softmax_grad_vectors");
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        team::choose(p, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        team::allows(p, shader, traits)
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.size()
     }
     fn cost(p: &Params) -> Cost {
         let elements = u64::from(p.rows) * u64::from(p.width);

@@ -45,7 +45,7 @@ impl Kernel for Swiglu {
     const NAME: &'static str = "swiglu";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "swiglu", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 1024) }];
+        &[Shader::new("swiglu", |p| grid(p.elements as usize, 1024))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,

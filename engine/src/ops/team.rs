@@ -1,6 +1,6 @@
 //! Kernels that go through rows, in teams of invocations that share one: `team.wgsl`.
 
-use crate::kernel::{Constants, Shader, Traits, grid};
+use crate::kernel::{Constants, Shader, grid};
 
 /// Parameters of such a kernel.
 pub(super) trait Rows {
@@ -8,39 +8,28 @@ pub(super) trait Rows {
     fn size(&self) -> [u32; 2];
 }
 
-/// The shaders of a kernel that is written once, for elements and for vectors of four: a row an invocation, a row a team, and
-/// both again by vectors.
+/// The shaders of a kernel that is written once, for elements and for vectors of four: a row an invocation, a row a team (where
+/// barriers are cheap and a row feeds one), and both again by vectors, where rows are whole ones.
 pub(super) const fn shaders<P: Rows>(scalars: &'static str, vectors: &'static str) -> [Shader<P>; 4] {
-    [alone(scalars), shared(scalars), alone(vectors), shared(vectors)]
+    [
+        alone(scalars).allowed(|p, traits| traits.loop_fits(width(p))),
+        shared(scalars).preferred(|p, traits| traits.shares_row(width(p))),
+        alone(vectors).allowed(|p, traits| width(p).is_multiple_of(4) && traits.loop_fits(width(p) / 4)),
+        shared(vectors).allowed(|p, _| width(p).is_multiple_of(4)).preferred(|p, traits| traits.shares_row(width(p) / 4)),
+    ]
 }
 
-/// Which of [`shaders`] suits: vectors where rows are whole ones, teams where barriers are cheap and a row feeds one.
-pub(super) fn choose<P: Rows>(p: &P, traits: &Traits) -> usize {
-    let [_, width] = p.size();
-    match width % 4 {
-        0 => 2 + usize::from(traits.shares_row(width / 4)),
-        _ => usize::from(traits.shares_row(width)),
-    }
-}
-
-/// Whether one of [`shaders`] can run these rows.
-pub(super) fn allows<P: Rows>(p: &P, shader: usize, traits: &Traits) -> bool {
-    let [_, width] = p.size();
-    let (by_vectors, is_shared) = (shader >= 2, shader % 2 == 1);
-    let steps = if by_vectors { width / 4 } else { width };
-    (!by_vectors || width.is_multiple_of(4)) && (is_shared || traits.loop_fits(steps))
+fn width<P: Rows>(p: &P) -> u32 {
+    p.size()[1]
 }
 
 const fn alone<P: Rows>(source: &'static str) -> Shader<P> {
-    Shader { source, constants: |_| team(1, ALONE), workgroups: |p| grid(p.size()[0] as usize, ALONE as usize) }
+    Shader::new(source, |p: &P| grid(p.size()[0] as usize, ALONE as usize)).with(|_| team(1, ALONE))
 }
 
 const fn shared<P: Rows>(source: &'static str) -> Shader<P> {
-    Shader {
-        source,
-        constants: |p| team(lanes(p), TEAMS / lanes(p)),
-        workgroups: |p| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize),
-    }
+    let workgroups = |p: &P| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize);
+    Shader::new(source, workgroups).with(|p| team(lanes(p), TEAMS / lanes(p)))
 }
 
 /// Rows of a workgroup whose invocations each have one.

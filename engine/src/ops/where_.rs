@@ -59,7 +59,7 @@ impl Kernel for Where {
     const NAME: &'static str = "where";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "where", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+        &[Shader::new("where", |p| grid(p.elements as usize, 256))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 16 * u64::from(p.elements) }
     }

@@ -47,7 +47,7 @@ impl Kernel for WriteRows {
     const NAME: &'static str = "write_rows";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "write_rows", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 256) }];
+        &[Shader::new("write_rows", |p| grid(p.elements as usize, 256))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }

@@ -11,10 +11,13 @@ use crate::error::Result;
 use crate::kernel::{Access, AnyKernel};
 use crate::recording::Command;
 
-/// How long a device may be tuned in one run of the program. What is met later takes the shader that suits by rule.
+/// How long a device may be tuned in one run of the program. What is first met later takes the shader that suits by rule.
 const BUDGET: Duration = Duration::from_secs(20);
 /// Timed dispatches of each shader.
 const REPETITIONS: usize = 3;
+/// The longest that the shader which suits by rule may take if others are to be tried on a real GPU: one that is twenty times as slow
+/// must end before a driver's watchdog, which takes two seconds, ends it.
+const LONGEST: f64 = 0.1;
 /// By how much a shader must beat the one that suits by rule: less may be noise.
 const MARGIN: f64 = 0.95;
 
@@ -48,11 +51,9 @@ impl Gpu {
             // A bucket is wider than what each shader allows.
             return Ok(if (kernel.allows)(bytes, known, &self.traits) { known } else { by_rule() });
         }
-        if tuner.spent >= BUDGET {
-            return Ok(by_rule());
-        }
         let begun = Instant::now();
-        let fastest = self.fastest(encoding, run, kernel, command, offset)?;
+        // Kept all the same where time is up, so that what runs now runs again when this run is resumed or repeated.
+        let fastest = if tuner.spent < BUDGET { self.fastest(encoding, run, kernel, command, offset)? } else { by_rule() };
         if let Some(tuner) = &mut self.tuner {
             tuner.winners.insert(kernel, params, fastest);
             tuner.spent += begun.elapsed();
@@ -71,15 +72,18 @@ impl Gpu {
         let Command::Dispatch { params, .. } = command else { unreachable!("only kernels have shaders") };
         let bytes = bytemuck::cast_slice(params);
         let by_rule = (kernel.choose)(bytes, &self.traits);
-        let allowed: Vec<usize> =
-            (0..kernel.shaders).filter(|&shader| shader != by_rule && (kernel.allows)(bytes, shader, &self.traits)).collect();
-        if allowed.is_empty() {
+        let is_other = |&shader: &usize| shader != by_rule && (kernel.is_candidate)(bytes, shader, &self.traits);
+        let others: Vec<usize> = (0..kernel.shaders).filter(is_other).collect();
+        if others.is_empty() {
             return Ok(by_rule);
         }
         let mut timing = Timing::new(&self.driver)?;
-        let (mut best, mut least) =
-            (by_rule, self.seconds(encoding, &mut timing, run, command, by_rule, offset, f64::MAX)? * MARGIN);
-        for shader in allowed {
+        let seconds = self.seconds(encoding, &mut timing, run, command, by_rule, offset, f64::MAX)?;
+        if seconds > LONGEST && !self.traits.software {
+            return Ok(by_rule);
+        }
+        let (mut best, mut least) = (by_rule, seconds * MARGIN);
+        for shader in others {
             let seconds = self.seconds(encoding, &mut timing, run, command, shader, offset, least)?;
             if seconds < least {
                 (best, least) = (shader, seconds);

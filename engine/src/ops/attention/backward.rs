@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
-use super::params::{Inputs, Params};
-use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
+use super::params::{Inputs, Params, Pass, variants};
+use crate::kernel::{Access, Cost, Io, Kernel, Shader};
 use crate::real::{Real, Threads};
 
 /// Keys whose gradients one task sums.
@@ -22,24 +22,35 @@ const ACCESS: &[Access] = &{
 /// dot products of the output and its gradient [B, T, H].
 pub(super) struct QueryGrad;
 
+impl Pass for QueryGrad {
+    fn columns(p: &Params) -> u32 {
+        p.keys
+    }
+    fn pairs(p: &Params) -> [u32; 3] {
+        p.pairs(p.queries, p.heads)
+    }
+    fn tiles(p: &Params) -> [u32; 3] {
+        p.query_tiles()
+    }
+    fn blocks(p: &Params) -> [u32; 3] {
+        p.blocks(p.rows())
+    }
+}
+
 impl Kernel for QueryGrad {
     type Params = Params;
     const NAME: &'static str = "attention_query_grad";
     const ACCESS: &'static [Access] = ACCESS;
-    const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "attention_query_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
-        Shader { source: "attention_query_grad_tile", constants: Params::constants, workgroups: Params::query_tiles },
-        Shader { source: "attention_query_grad_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.rows()) },
-        Shader { source: "attention_query_grad_matrix_16", constants: Params::constants, workgroups: Params::query_tiles },
-        Shader { source: "attention_query_grad_matrix_8", constants: Params::constants, workgroups: Params::query_tiles },
-        Shader { source: "attention_query_grad_matrix_emulated", constants: Params::constants, workgroups: Params::query_tiles },
-    ];
-    const HALVES: usize = 3;
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        p.choose(p.keys, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        p.allows(p.keys, shader, traits)
+    const SHADERS: &'static [Shader<Params>] = &variants::<QueryGrad>([
+        "attention_query_grad_row",
+        "attention_query_grad_tile",
+        "attention_query_grad_subgroup",
+        "attention_query_grad_matrix_16",
+        "attention_query_grad_matrix_8",
+        "attention_query_grad_matrix_emulated",
+    ]);
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.bucket()
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
@@ -92,24 +103,35 @@ fn query_sum<R: Real>(queries: &Queries<'_, '_, R>, log_sums: &[R], grad: &[R], 
 /// value, [B, S, KV, D] each.
 pub(super) struct KeyValueGrad;
 
+impl Pass for KeyValueGrad {
+    fn columns(p: &Params) -> u32 {
+        p.rows()
+    }
+    fn pairs(p: &Params) -> [u32; 3] {
+        p.pairs(p.keys, p.key_heads)
+    }
+    fn tiles(p: &Params) -> [u32; 3] {
+        p.key_tiles()
+    }
+    fn blocks(p: &Params) -> [u32; 3] {
+        p.blocks(p.keys)
+    }
+}
+
 impl Kernel for KeyValueGrad {
     type Params = Params;
     const NAME: &'static str = "attention_key_value_grad";
     const ACCESS: &'static [Access] = ACCESS;
-    const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "attention_key_value_grad_row", constants: |_| vec![], workgroups: |p| p.pairs(p.keys, p.key_heads) },
-        Shader { source: "attention_key_value_grad_tile", constants: Params::constants, workgroups: Params::key_tiles },
-        Shader { source: "attention_key_value_grad_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.keys) },
-        Shader { source: "attention_key_value_grad_matrix_16", constants: Params::constants, workgroups: Params::key_tiles },
-        Shader { source: "attention_key_value_grad_matrix_8", constants: Params::constants, workgroups: Params::key_tiles },
-        Shader { source: "attention_key_value_grad_matrix_emulated", constants: Params::constants, workgroups: Params::key_tiles },
-    ];
-    const HALVES: usize = 3;
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        p.choose(p.rows(), traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        p.allows(p.rows(), shader, traits)
+    const SHADERS: &'static [Shader<Params>] = &variants::<KeyValueGrad>([
+        "attention_key_value_grad_row",
+        "attention_key_value_grad_tile",
+        "attention_key_value_grad_subgroup",
+        "attention_key_value_grad_matrix_16",
+        "attention_key_value_grad_matrix_8",
+        "attention_key_value_grad_matrix_emulated",
+    ]);
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.bucket()
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();

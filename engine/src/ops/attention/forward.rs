@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
-use super::params::{Inputs, Params};
+use super::params::{Inputs, Params, Pass, variants};
 use crate::device::parallel;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits};
+use crate::kernel::{Access, Cost, Io, Kernel, Shader};
 use crate::real::Real;
 
 /// Below every score, and finite: what WGSL lets a shader count on.
@@ -19,25 +19,36 @@ const PIECE: usize = 1024;
 /// Query, key, value, lengths, segments -> output [B, T, H, D] and log sum_s e^(q_t k_s scale) [B, T, H].
 pub(super) struct Forward;
 
+impl Pass for Forward {
+    fn columns(p: &Params) -> u32 {
+        p.keys
+    }
+    fn pairs(p: &Params) -> [u32; 3] {
+        p.pairs(p.queries, p.heads)
+    }
+    fn tiles(p: &Params) -> [u32; 3] {
+        p.query_tiles()
+    }
+    fn blocks(p: &Params) -> [u32; 3] {
+        p.blocks(p.rows())
+    }
+}
+
 impl Kernel for Forward {
     type Params = Params;
     const NAME: &'static str = "attention";
     const ACCESS: &'static [Access] =
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "attention_row", constants: |_| vec![], workgroups: |p| p.pairs(p.queries, p.heads) },
-        Shader { source: "attention_tile", constants: Params::constants, workgroups: Params::query_tiles },
-        Shader { source: "attention_subgroup", constants: Params::constants, workgroups: |p| p.blocks(p.rows()) },
-        Shader { source: "attention_matrix_16", constants: Params::constants, workgroups: Params::query_tiles },
-        Shader { source: "attention_matrix_8", constants: Params::constants, workgroups: Params::query_tiles },
-        Shader { source: "attention_matrix_emulated", constants: Params::constants, workgroups: Params::query_tiles },
-    ];
-    const HALVES: usize = 3;
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        p.choose(p.keys, traits)
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        p.allows(p.keys, shader, traits)
+    const SHADERS: &'static [Shader<Params>] = &variants::<Forward>([
+        "attention_row",
+        "attention_tile",
+        "attention_subgroup",
+        "attention_matrix_16",
+        "attention_matrix_8",
+        "attention_matrix_emulated",
+    ]);
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        p.bucket()
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();

@@ -52,7 +52,7 @@ impl Kernel for Join {
     const NAME: &'static str = "attention_join";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "attention_join", constants: |_| vec![], workgroups: |p| grid(p.elements(), 64) }];
+        &[Shader::new("attention_join", |p| grid(p.elements(), 64))];
     fn cost(p: &Params) -> Cost {
         let (elements, parts) = (p.elements() as u64, u64::from(p.parts));
         Cost { flops: 2 * elements * parts, bytes: 4 * elements * (parts + 1) }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::Mask;
-use crate::kernel::{Constants, Cost, Halves, Io, Traits, grid};
+use crate::kernel::{Constants, Cost, Halves, Io, Shader, Target, Traits, grid};
 use crate::real::Real;
 use crate::tensor::Tensor;
 
@@ -130,60 +130,78 @@ impl Params {
     }
 }
 
-/// The variants that all three kernels have, by their place among the shaders.
-pub(super) mod variant {
-    /// Two rows an invocation: what runs anywhere.
-    pub const ROWS: usize = 0;
-    /// Tiles in shared memory, for devices with cheap barriers.
-    pub const TILES: usize = 1;
-    /// Eight rows a subgroup, for adapters on the CPU.
-    pub const SUBGROUPS: usize = 2;
-    /// Tiles on matrix units of 16 x 16, in f16.
-    pub const MATRICES_16: usize = 3;
-    /// The same of 8 x 8.
-    pub const MATRICES_8: usize = 4;
-    /// The same without such units.
-    pub const MATRICES_EMULATED: usize = 5;
+/// One of the three kernels: what each goes through for a row of its own.
+pub(super) trait Pass {
+    /// Rows that each invocation of a variant goes through: keys, or the queries of a group.
+    fn columns(params: &Params) -> u32;
+    /// Workgroups of the variant that runs anywhere, two rows an invocation.
+    fn pairs(params: &Params) -> [u32; 3];
+    /// Workgroups of the variants by tiles.
+    fn tiles(params: &Params) -> [u32; 3];
+    /// Workgroups of the variant that has eight rows a subgroup.
+    fn blocks(params: &Params) -> [u32; 3];
+}
+
+/// The variants of a kernel, from the stems of: rows; tiles in shared memory, for devices with cheap barriers; subgroups, for
+/// adapters on the CPU; tiles on matrix units, of 16 x 16, of 8 x 8, and emulated.
+pub(super) const fn variants<P: Pass>(stems: [&'static str; 6]) -> [Shader<Params>; 6] {
+    let [row, tile, subgroup, matrix_16, matrix_8, emulated] = stems;
+    [
+        Shader::new(row, P::pairs).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
+        Shader::new(tile, P::tiles)
+            .with(Params::constants)
+            .allowed(|p, traits| traits.iterations_fit(p.iterations_of_tiles(P::columns(p))))
+            .preferred(|_, traits| !traits.software),
+        Shader::new(subgroup, P::blocks)
+            .with(Params::constants)
+            .written_for(Target::Software)
+            .allowed(|p, traits| p.suits_subgroups(P::columns(p), traits)),
+        matrices::<P>(matrix_16, Halves::Matrices16),
+        matrices::<P>(matrix_8, Halves::Matrices8),
+        matrices::<P>(emulated, Halves::Emulated)
+            .allowed(|p, traits| p.suits_halves(traits) && traits.iterations_fit(p.iterations_emulated(P::columns(p))))
+            .preferred(|_, _| false),
+    ]
+}
+
+const fn matrices<P: Pass>(stem: &'static str, halves: Halves) -> Shader<Params> {
+    Shader::new(stem, P::tiles).with(Params::constants).written_for(Target::Halves(halves)).allowed(Params::suits_halves)
 }
 
 impl Params {
-    /// Which variant suits, going through `columns` keys (or queries of a group).
-    pub fn choose(&self, columns: u32, traits: &Traits) -> usize {
-        match traits.software {
-            _ if self.allows(columns, variant::MATRICES_16, traits) => variant::MATRICES_16,
-            _ if self.allows(columns, variant::MATRICES_8, traits) => variant::MATRICES_8,
-            true if self.allows(columns, variant::SUBGROUPS, traits) => variant::SUBGROUPS,
-            true => variant::ROWS,
-            false => variant::TILES,
-        }
+    /// Sizes and layouts by which variants differ in speed. Where the queries start, and how long rows are, changes from call to
+    /// call.
+    pub fn bucket(&self) -> [u32; 12] {
+        let flags = self.causal | self.has_lengths << 1 | self.has_segments << 2 | u32::from(self.is_in_vectors()) << 3;
+        let [query, key, value] = [self.query, self.key, self.value].map(|rows| rows.position);
+        let Params { batch, queries, keys, heads, key_heads, head_dim, parts, window, .. } = *self;
+        [batch, queries, keys, heads, key_heads, head_dim, parts, window, flags, query, key, value]
     }
 
-    /// Whether a variant can run these parameters.
-    pub fn allows(&self, columns: u32, shader: usize, traits: &Traits) -> bool {
-        let (columns, dim) = (u64::from(columns), u64::from(self.head_dim));
-        match (shader, traits.subgroups) {
-            // Blocks of sixteen columns, each with two or three loops over D.
-            (variant::ROWS, _) => traits.iterations_fit(columns.div_ceil(16) * (3 * dim + 1)),
-            // Blocks of 32 columns: products in steps of 16 dimensions, then sums.
-            (variant::TILES, _) => traits.iterations_fit(columns.div_ceil(32) * dim.div_ceil(16) * 80),
-            // Blocks of four columns a lane: two products in steps of eight dimensions, and two sums in steps of a lane.
-            // Adapters of four lanes gain little, and SwiftShader, one of them, compiles this for minutes.
-            (variant::SUBGROUPS, Some((lanes @ 8.., ..=16))) => {
-                let lanes = u64::from(lanes);
-                // A workgroup's four blocks of rows, each in parts of the dimensions, over the subgroups of 32 invocations.
-                let items = (4 * dim.div_ceil(16 * lanes) * lanes).div_ceil(32);
-                let block = dim / 4 + 2 * lanes + 1;
-                self.is_in_vectors() && traits.iterations_fit(items * columns.div_ceil(4 * lanes) * block)
-            }
-            (variant::MATRICES_16, _) => traits.halves == Some(Halves::Matrices16) && self.suits_halves(traits),
-            (variant::MATRICES_8, _) => traits.halves == Some(Halves::Matrices8) && self.suits_halves(traits),
-            // Blocks of 32 columns, with up to four products of two matrices for every sixteen dimensions, each of sixteen steps.
-            (variant::MATRICES_EMULATED, _) => {
-                let fits = traits.iterations_fit(columns.div_ceil(32) * (dim.div_ceil(16) + 1) * 160);
-                traits.halves == Some(Halves::Emulated) && self.suits_halves(traits) && fits
-            }
-            _ => false,
-        }
+    /// Blocks of sixteen columns, each with two or three loops over D.
+    fn iterations_of_rows(&self, columns: u32) -> u64 {
+        u64::from(columns.div_ceil(16)) * u64::from(3 * self.head_dim + 1)
+    }
+
+    /// Blocks of 32 columns: products in steps of 16 dimensions, then sums.
+    fn iterations_of_tiles(&self, columns: u32) -> u64 {
+        80 * u64::from(columns.div_ceil(32)) * u64::from(self.head_dim.div_ceil(16))
+    }
+
+    /// Blocks of 32 columns, with up to four products of two matrices for every sixteen dimensions, each of sixteen steps.
+    fn iterations_emulated(&self, columns: u32) -> u64 {
+        160 * u64::from(columns.div_ceil(32)) * u64::from(self.head_dim.div_ceil(16) + 1)
+    }
+
+    /// Blocks of four columns a lane: two products in steps of eight dimensions, and two sums in steps of a lane. Adapters of four
+    /// lanes gain little, and SwiftShader, one of them, compiles this for minutes.
+    fn suits_subgroups(&self, columns: u32, traits: &Traits) -> bool {
+        let Some((lanes @ 8.., ..=16)) = traits.subgroups else { return false };
+        let [lanes, columns, dim] = [lanes, columns, self.head_dim].map(u64::from);
+        // A workgroup's four blocks of rows, each in parts of the dimensions, over the subgroups of 32 invocations.
+        let items = (4 * dim.div_ceil(16 * lanes) * lanes).div_ceil(32);
+        let block = dim / 4 + 2 * lanes + 1;
+        self.is_in_vectors() && traits.iterations_fit(items * columns.div_ceil(4 * lanes) * block)
     }
 
     /// Whether there are products of f16, and a tile of theirs holds these rows, in whole matrices: at D = 128 it takes 32 KiB.

@@ -54,26 +54,17 @@ impl Kernel for LadderAttention {
     const NAME: &'static str = "ladder_attention";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "ladder/attention_1", constants: |_| vec![], workgroups: |p| queries(p, 64) },
-        Shader { source: "ladder/attention_2", constants: |_| vec![], workgroups: |p| queries(p, 64) },
-        Shader { source: "ladder/attention_3", constants: |_| vec![], workgroups: |p| queries(p, 64) },
-        Shader { source: "ladder/attention_4", constants: head_dim, workgroups: |p| queries(p, 64) },
-        Shader { source: "ladder/attention_5", constants: head_dim, workgroups: |p| queries(p, 64) },
-        Shader { source: "ladder/attention_6", constants: |_| vec![], workgroups: |p| queries(p, 32) },
-        Shader { source: "ladder/attention_7", constants: |_| vec![], workgroups: |p| queries(p, 64) },
-        Shader { source: "ladder/attention_8", constants: |_| vec![], workgroups: |p| queries(p, 32) },
+        rung::<64>("ladder/attention_1").allowed(a_query_fits),
+        rung::<64>("ladder/attention_2").allowed(a_query_fits),
+        rung::<64>("ladder/attention_3").allowed(a_query_fits),
+        rung::<64>("ladder/attention_4").with(head_dim).allowed(a_query_fits),
+        rung::<64>("ladder/attention_5").with(head_dim).allowed(a_query_fits),
+        rung::<32>("ladder/attention_6"),
+        rung::<64>("ladder/attention_7").preferred(|_, _| true),
+        rung::<32>("ladder/attention_8").allowed(|_, traits| traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 32)),
     ];
-    fn choose(_: &Params, _: &Traits) -> usize {
-        6
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        // What an invocation of the first five goes through for each key: D in vectors of four twice, and what it sets up.
-        let iterations = u64::from(p.positions + 64) * u64::from(p.head_dim / 2 + 4);
-        match shader {
-            0..=4 => !traits.software || iterations <= 65_535,
-            5 | 6 => true,
-            _ => traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 32),
-        }
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.batch, p.heads, p.positions, p.head_dim]
     }
     fn cost(p: &Params) -> Cost {
         let [rows, positions, dim] = [p.batch * p.heads, p.positions, p.head_dim].map(u64::from);
@@ -110,8 +101,14 @@ fn head_dim(p: &Params) -> Constants {
     vec![("HEAD_DIM", p.head_dim.into())]
 }
 
-fn queries(p: &Params, a_workgroup: u32) -> [u32; 3] {
-    [p.positions.div_ceil(a_workgroup), p.heads, p.batch]
+/// A rung, whose workgroups have so many queries each: it runs where it is forced.
+const fn rung<const QUERIES: u32>(source: &'static str) -> Shader<Params> {
+    Shader::new(source, |p: &Params| [p.positions.div_ceil(QUERIES), p.heads, p.batch]).preferred(|_, _| false)
+}
+
+/// What an invocation of the first rungs goes through for each key: D in vectors of four twice, and what it sets up.
+fn a_query_fits(p: &Params, traits: &Traits) -> bool {
+    traits.iterations_fit(u64::from(p.positions + 64) * u64::from(p.head_dim / 2 + 4))
 }
 
 pub(super) fn cases() -> Vec<Case> {

@@ -47,30 +47,20 @@ impl Kernel for LadderMatmul {
     const NAME: &'static str = "ladder_matmul";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "ladder/matmul_1", constants: |_| vec![], workgroups: |p| [p.m.div_ceil(16), p.n.div_ceil(16), 1] },
-        Shader { source: "ladder/matmul_2", constants: |_| vec![], workgroups: |p| tiles(p, 16, 16) },
-        Shader { source: "ladder/matmul_3", constants: |_| vec![], workgroups: |p| tiles(p, 16, 16) },
-        Shader { source: "ladder/matmul_4", constants: |_| vec![], workgroups: |p| tiles(p, 64, 64) },
-        Shader { source: "ladder/matmul_5", constants: |_| vec![], workgroups: |p| tiles(p, 64, 64) },
-        Shader { source: "ladder/matmul_6", constants: |_| vec![], workgroups: |p| tiles(p, 128, 128) },
-        Shader { source: "ladder/matmul_7", constants: |_| vec![], workgroups: |p| tiles(p, 128, 128) },
-        Shader { source: "ladder/matmul_8", constants: |_| vec![], workgroups: |p| tiles(p, 16, 256) },
-        Shader { source: "ladder/matmul_9", constants: |_| vec![], workgroups: |p| tiles(p, 32, 256) },
-        Shader { source: "ladder/matmul_10", constants: |_| vec![], workgroups: |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1] },
-        Shader { source: "ladder/matmul_11", constants: |_| vec![], workgroups: |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1] },
+        rung("ladder/matmul_1", |p| [p.m.div_ceil(16), p.n.div_ceil(16), 1]),
+        rung("ladder/matmul_2", |p| tiles(p, 16, 16)).preferred(|_, _| true),
+        rung("ladder/matmul_3", |p| tiles(p, 16, 16)),
+        rung("ladder/matmul_4", |p| tiles(p, 64, 64)),
+        rung("ladder/matmul_5", |p| tiles(p, 64, 64)).allowed(in_vectors),
+        rung("ladder/matmul_6", |p| tiles(p, 128, 128)).allowed(in_vectors),
+        rung("ladder/matmul_7", |p| tiles(p, 128, 128)).allowed(in_vectors),
+        rung("ladder/matmul_8", |p| tiles(p, 16, 256)).allowed(in_vectors),
+        rung("ladder/matmul_9", |p| tiles(p, 32, 256)).allowed(in_subgroups::<4>),
+        rung("ladder/matmul_10", |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1]).allowed(in_subgroups::<4>),
+        rung("ladder/matmul_11", |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1]).allowed(in_subgroups::<8>),
     ];
-    fn choose(_: &Params, _: &Traits) -> usize {
-        1
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        let in_vectors = p.k.is_multiple_of(4) && p.n.is_multiple_of(4);
-        let subgroups_of = |count| traits.subgroups.is_some_and(|(least, most)| least >= count && most <= 64);
-        match shader {
-            0..=3 => true,
-            4..=7 => in_vectors,
-            8 | 9 => in_vectors && subgroups_of(4),
-            _ => in_vectors && subgroups_of(8),
-        }
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.m, p.n, p.k]
     }
     fn cost(p: &Params) -> Cost {
         let [m, n, k] = [p.m, p.n, p.k].map(u64::from);
@@ -86,6 +76,20 @@ impl Kernel for LadderMatmul {
             }
         });
     }
+}
+
+/// A rung: it runs where it is forced.
+const fn rung(source: &'static str, workgroups: fn(&Params) -> [u32; 3]) -> Shader<Params> {
+    Shader::new(source, workgroups).preferred(|_, _| false)
+}
+
+fn in_vectors(p: &Params, _: &Traits) -> bool {
+    p.k.is_multiple_of(4) && p.n.is_multiple_of(4)
+}
+
+/// By subgroups of at least so many invocations.
+fn in_subgroups<const LEAST: u32>(p: &Params, traits: &Traits) -> bool {
+    in_vectors(p, traits) && traits.subgroups.is_some_and(|(least, most)| least >= LEAST && most <= 64)
 }
 
 fn tiles(p: &Params, rows: u32, columns: u32) -> [u32; 3] {

@@ -54,11 +54,9 @@ impl Kernel for SumParts {
     type Params = Params;
     const NAME: &'static str = "matmul_parts";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[Shader {
-        source: "matmul_parts",
-        constants: |p| p.ending.constants(false),
-        workgroups: |p| grid(p.elements as usize, 256),
-    }];
+    const SHADERS: &'static [Shader<Params>] =
+        &[Shader::new("matmul_parts", |p: &Params| grid(p.elements as usize, 256))
+            .with(|p| p.ending.constants(false))];
     fn cost(p: &Params) -> Cost {
         let (elements, parts, columns) = (u64::from(p.elements), u64::from(p.parts), u64::from(p.columns));
         let reads = p.ending.reads(elements / columns.max(1), columns);

@@ -31,7 +31,7 @@ impl Kernel for Peak {
     const NAME: &'static str = "peak";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader { source: "matmul_peak", constants: |_| vec![], workgroups: |p| grid(p.elements as usize, 4096) }];
+        &[Shader::new("matmul_peak", |p| grid(p.elements as usize, 4096))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 4 * u64::from(p.elements) }
     }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::params::Params;
 use crate::device::parallel;
-use crate::kernel::{Access, Constants, Cost, Data, Halves, Io, Kernel, Shader, Traits};
+use crate::kernel::{Access, Constants, Cost, Data, Halves, Io, Kernel, Shader, Target, Traits};
 use crate::real::{Matrix, Real, Threads};
 
 /// a, b, bias, residual -> y, and after it the peak of one operand ([`Peak`](super::peak::Peak)), where products take f16. With
@@ -14,16 +14,6 @@ pub(super) struct Product<const UPDATE: bool>;
 
 pub(super) type Matmul = Product<false>;
 pub(super) type MatmulAccumulate = Product<true>;
-
-const BLOCKED: usize = 0;
-const SUBGROUP: usize = 1;
-const SUBGROUP_8: usize = 2;
-const TILE_64: usize = 3;
-const TILE_128: usize = 4;
-const TILE_ANY: usize = 5;
-const MATRIX_16: usize = 6;
-const MATRIX_8: usize = 7;
-const MATRIX_EMULATED: usize = 8;
 
 /// The longest sums that an invocation of the emulation can loop over on llvmpipe ([`Traits::loop_fits`]).
 const LONGEST_EMULATED: u32 = 512;
@@ -43,42 +33,31 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         Access::Read,
     ];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "matmul_blocked", constants: constants::<UPDATE>, workgroups: |p| p.tiles(8, 256) },
-        Shader { source: "matmul_subgroup", constants: constants::<UPDATE>, workgroups: |p| p.columns_of_tiles(32, 64) },
-        Shader { source: "matmul_subgroup_8", constants: constants::<UPDATE>, workgroups: |p| p.columns_of_tiles(8, 64) },
-        Shader { source: "matmul_tile_64", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
-        Shader { source: "matmul_tile_128", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
-        Shader { source: "matmul_tile_any", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
-        Shader { source: "matmul_matrix_16", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
-        Shader { source: "matmul_matrix_8", constants: constants::<UPDATE>, workgroups: |p| p.tiles(64, 64) },
-        Shader { source: "matmul_matrix_emulated", constants: constants::<UPDATE>, workgroups: |p| p.tiles(128, 128) },
+        shader::<UPDATE>("matmul_blocked", |p| p.tiles(8, 256)).written_for(Target::Software),
+        shader::<UPDATE>("matmul_subgroup", |p| p.columns_of_tiles(32, 64)).written_for(Target::Software).allowed(in_subgroups),
+        shader::<UPDATE>("matmul_subgroup_8", |p| p.columns_of_tiles(8, 64))
+            .written_for(Target::Software)
+            .allowed(in_subgroups)
+            .preferred(|p, _| p.m <= 16),
+        shader::<UPDATE>("matmul_tile_any", |p| p.tiles(64, 64)).allowed(in_tiles).preferred(is_real),
+        shader::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).allowed(in_tiles_of_vectors).preferred(is_real),
+        shader::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128))
+            .allowed(in_tiles_of_vectors)
+            .preferred(|p, traits| is_real(p, traits) && p.tiles(128, 128).iter().product::<u32>() >= MANY),
+        shader::<UPDATE>("matmul_matrix_16", |p| p.tiles(128, 128))
+            .written_for(Target::Halves(Halves::Matrices16))
+            .allowed(|p, _| p.suits_halves()),
+        shader::<UPDATE>("matmul_matrix_8", |p| p.tiles(64, 64))
+            .written_for(Target::Halves(Halves::Matrices8))
+            .allowed(|p, _| p.suits_halves()),
+        shader::<UPDATE>("matmul_matrix_emulated", |p| p.tiles(128, 128))
+            .written_for(Target::Halves(Halves::Emulated))
+            .allowed(|p, _| p.suits_halves() && p.k <= LONGEST_EMULATED)
+            .preferred(|_, _| false),
     ];
-    const HALVES: usize = 3;
-    fn choose(p: &Params, traits: &Traits) -> usize {
-        let large = || p.tiles(128, 128).iter().product::<u32>() >= MANY;
-        match (traits.software, p.is_in_vectors()) {
-            _ if Self::allows(p, MATRIX_16, traits) => MATRIX_16,
-            _ if Self::allows(p, MATRIX_8, traits) => MATRIX_8,
-            (true, _) if Self::allows(p, SUBGROUP, traits) && p.m <= 16 => SUBGROUP_8,
-            (true, _) if Self::allows(p, SUBGROUP, traits) => SUBGROUP,
-            (true, _) => BLOCKED,
-            (false, true) if large() => TILE_128,
-            (false, true) => TILE_64,
-            (false, false) => TILE_ANY,
-        }
-    }
-    fn allows(p: &Params, shader: usize, traits: &Traits) -> bool {
-        let whole_subgroups = traits.subgroups.is_some_and(|(least, _)| least >= 8);
-        match shader {
-            BLOCKED => true,
-            SUBGROUP | SUBGROUP_8 => whole_subgroups && p.is_in_vectors(),
-            TILE_64 | TILE_128 => traits.loop_fits(p.k) && p.is_in_vectors(),
-            TILE_ANY => traits.loop_fits(p.k),
-            MATRIX_16 => traits.halves == Some(Halves::Matrices16) && p.suits_halves(),
-            MATRIX_8 => traits.halves == Some(Halves::Matrices8) && p.suits_halves(),
-            MATRIX_EMULATED => traits.halves == Some(Halves::Emulated) && p.suits_halves() && p.k <= LONGEST_EMULATED,
-            _ => unreachable!("[matmul] expected one of its shaders, got {shader}"),
-        }
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        let lie = [p.a.row, p.a.column, p.b.row, p.b.column, p.is_in_vectors().into()];
+        [p.m, p.n, p.k, p.outer, p.inner, p.dtype, p.turned].into_iter().chain(lie)
     }
     fn cost(p: &Params) -> Cost {
         let [m, n, k, batches] = [p.m, p.n, p.k, p.outer * p.inner].map(u64::from);
@@ -206,6 +185,27 @@ where
 /// cache. Measured with gemm 0.19: 1.1 to 1.5 times as fast with 256 rows, 3 to 5 times with 4 to 64.
 fn gains_by_turning<R>(m: usize, [down, across]: [usize; 2]) -> bool {
     down == 1 && across > 1 && (m <= 128 || (across * size_of::<R>()).is_multiple_of(1024))
+}
+
+/// One of the variants, before it says where it is of use.
+const fn shader<const UPDATE: bool>(source: &'static str, workgroups: fn(&Params) -> [u32; 3]) -> Shader<Params> {
+    Shader::new(source, workgroups).with(constants::<UPDATE>)
+}
+
+fn in_subgroups(p: &Params, traits: &Traits) -> bool {
+    traits.subgroups.is_some_and(|(least, _)| least >= 8) && p.is_in_vectors()
+}
+
+fn in_tiles(p: &Params, traits: &Traits) -> bool {
+    traits.loop_fits(p.k)
+}
+
+fn in_tiles_of_vectors(p: &Params, traits: &Traits) -> bool {
+    in_tiles(p, traits) && p.is_in_vectors()
+}
+
+fn is_real(_: &Params, traits: &Traits) -> bool {
+    !traits.software
 }
 
 /// Which of a shader's forms suits: what it ends with, how b is stored, and the axes along which the operands are dense.

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::epilogue::Ending;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, Constants, Cost, Data, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, Constants, Cost, Data, Io, Kernel, Shader, grid};
 use crate::real::Real;
 
 /// y [N] = W [N, K] x [K].
@@ -27,11 +27,11 @@ impl Kernel for Matvec {
     const NAME: &'static str = "matvec";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
-        Shader { source: "matvec_row", constants, workgroups: |p| grid(p.n as usize, 64) },
-        Shader { source: "matvec_workgroup", constants, workgroups: |p| grid(p.n as usize, 1) },
+        Shader::new("matvec_row", |p: &Params| grid(p.n as usize, 64)).with(constants),
+        Shader::new("matvec_workgroup", |p: &Params| grid(p.n as usize, 1)).with(constants).preferred(|_, traits| !traits.software),
     ];
-    fn choose(_: &Params, traits: &Traits) -> usize {
-        (!traits.software).into()
+    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+        [p.n, p.k, p.dtype]
     }
     fn cost(p: &Params) -> Cost {
         let (weights, width) = (u64::from(p.n) * u64::from(p.k), if p.dtype == 0 { 4 } else { 2 });

@@ -1,0 +1,60 @@
+//! Runs that are cut off and resumed, beside one that was not.
+
+use std::time::Instant;
+
+use serde_json::Value;
+use wgtune_engine::random::Philox;
+
+use crate::folder::Folder;
+
+/// Kills a run, and what resumes it, that many times at random moments. One that comes to its end first counts as none, and
+/// another run begins.
+pub fn survives_kills(command: &str, weights: &str, kills: u64) {
+    let folder = Folder::new();
+    let begun = Instant::now();
+    folder.succeeds(&format!("{command} --out whole"));
+    let duration = begun.elapsed();
+    let (random, mut killed, mut run) = (Philox::new(5), 0, 0);
+    for attempt in 0.. {
+        let out = format!("run{run}");
+        let resumed = format!("{command} --out {out} --resume");
+        let mut child = folder.start(&resumed);
+        std::thread::sleep(duration.mul_f32(0.6 * random.uniform(attempt)));
+        let ended = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        folder.check_whole(&out);
+        killed += u64::from(!ended);
+        if ended || killed == kills {
+            folder.succeeds(&resumed);
+            check_same(&folder, &out, weights);
+            run += 1;
+        }
+        if killed == kills {
+            break;
+        }
+    }
+}
+
+/// Panics unless curve and weights are those of the run in `whole`.
+#[track_caller]
+pub fn check_same(folder: &Folder, out: &str, weights: &str) {
+    assert_eq!(curve(folder, out), curve(folder, "whole"), "{out}");
+    let name = |out: &str| format!("{out}/{weights}");
+    assert!(folder.read(&name(out)) == folder.read(&name("whole")), "{out}: other weights");
+    assert!(folder.names(out).iter().all(|name| !name.starts_with('.')), "{:?}", folder.names(out));
+}
+
+/// The lines of `metrics.jsonl` without what the clock and the machine decide.
+fn curve(folder: &Folder, out: &str) -> Vec<String> {
+    let without_clock = |mut line: Value| {
+        let keys = line.as_object_mut().unwrap();
+        for key in ["tokens_per_second", "peak_tensor_bytes"] {
+            keys.remove(key).unwrap();
+        }
+        assert_eq!(keys.remove("peak_process_bytes").is_some(), cfg!(target_os = "linux"));
+        assert_eq!(keys.len(), 8);
+        line.to_string()
+    };
+    folder.lines(&format!("{out}/metrics.jsonl")).into_iter().map(without_clock).collect()
+}
