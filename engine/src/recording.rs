@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, AnyPointwise, AnyRowwise};
+use crate::kernel::{Access, AnyKernel, AnyPointwise, AnyRowwise, Cost};
 
 /// A buffer by name, or a part of one. Where it lies is decided when the recording is placed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -135,6 +135,12 @@ impl Chain {
         let (reads, writes) = rest.split_at(rest.len() - self.outputs.len());
         [head, reads, writes]
     }
+
+    /// Its kernels in order, the head's first, with their parameters.
+    pub fn kernels(&self) -> impl Iterator<Item = (&'static AnyKernel, &[u32])> {
+        let head = self.head.iter().map(|head| (head.kernel, head.params.as_slice()));
+        head.chain(self.steps.iter().map(|step| (step.kernel, step.params.as_slice())))
+    }
 }
 
 impl Head {
@@ -185,6 +191,19 @@ impl Command {
             Command::Fused { .. } => "fused",
             Command::Download { .. } => "download",
             Command::Free { .. } => "free",
+        }
+    }
+
+    /// The work it does on the device's memory and arithmetic, if it runs kernels.
+    pub fn cost(&self) -> Cost {
+        let of = |kernel: &AnyKernel, params: &[u32]| (kernel.cost)(bytemuck::cast_slice(params));
+        match self {
+            Command::Dispatch { kernel, params, .. } => of(kernel, params),
+            Command::Fused { chain, buffers } => Cost {
+                flops: chain.kernels().map(|(kernel, params)| of(kernel, params).flops).sum(),
+                bytes: buffers.iter().map(|buffer| 4 * buffer.elements as u64).sum(),
+            },
+            Command::Upload { .. } | Command::Download { .. } | Command::Free { .. } => Cost::default(),
         }
     }
 

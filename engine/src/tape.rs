@@ -161,7 +161,7 @@ impl Tensor {
             }
             let Some((_, (node, grad))) = waiting.pop_last() else { return gradients };
             let Some(history) = node.take_history() else { panic!("[backward] expected a tape that was not yet walked") };
-            arrived = history.apply(&grad);
+            arrived = grad.device().apply(history.op, node.id, || history.apply(&grad));
         }
     }
 }
@@ -301,6 +301,35 @@ mod tests {
         }
         let dropping = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || drop(x));
         dropping.unwrap().join().unwrap();
+    }
+
+    /// The gradient of `of(w)` after w was updated in place.
+    fn gradient_after_an_update(of: impl Fn(&Tensor) -> Tensor) -> Vec<f32> {
+        let device = Device::cpu();
+        let w = device.tensor(&[3.0; 4], [1, 4]).requiring_grad();
+        let y = ops::sum(&of(&w));
+        ops::write_rows(&w.detach().reshape([1, 1, 1, 4]), &device.tensor(&[5.0; 4], [1, 1, 1, 4]), 0);
+        y.backward().get(&w).unwrap().to_vec().unwrap()
+    }
+
+    #[test]
+    #[should_panic(expected = "[mul] expected what its gradient needs as it was, and [write_rows] has written into it since")]
+    fn what_a_gradient_needs_is_not_written_before() {
+        gradient_after_an_update(|w| ops::mul(w, w));
+    }
+
+    #[test]
+    #[should_panic(expected = "[checkpoint] expected what its gradient needs as it was, and [write_rows]")]
+    fn what_a_block_computes_again_is_not_written_before() {
+        gradient_after_an_update(|w| {
+            let inside = w.clone();
+            checkpoint(w, move |w| ops::mul(w, &inside))
+        });
+    }
+
+    #[test]
+    fn what_no_gradient_needs_may_be_written_before() {
+        assert_eq!(gradient_after_an_update(|w| ops::add(w, w)), [2.0; 4]);
     }
 
     #[test]

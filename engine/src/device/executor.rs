@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashSet;
+
+use super::lost::Lost;
 use super::profile::Profile;
 use super::watch::Watch;
 use super::{Config, HostBuffer, cpu, gpu};
@@ -17,9 +20,12 @@ pub(super) struct Executor {
     pub watch: Option<Watch>,
     pub profile: Option<Profile>,
     fuses: bool,
+    memory_limit: Option<u64>,
     /// What [`Device::encoding_time`](super::Device::encoding_time) says.
     pub encoding: Duration,
-    failed: Option<Error>,
+    lost: Lost,
+    /// An error that nobody has been told yet.
+    pub untold: Option<Error>,
 }
 
 pub(super) enum Backend {
@@ -101,6 +107,15 @@ impl Backend {
         }
     }
 
+    /// Comes back to order after a recording that failed: of its slots only these are still there.
+    fn recover(&mut self, recording: &Recording, slots: &FxHashSet<usize>) {
+        match self {
+            Backend::Cpu(cpu) => cpu.recover(recording, slots),
+            Backend::Reference(cpu) => cpu.recover(recording, slots),
+            Backend::Gpu(gpu) => gpu.recover(slots),
+        }
+    }
+
     /// Slots as it can use them.
     fn slots(&self) -> Slots {
         match self {
@@ -111,26 +126,37 @@ impl Backend {
 }
 
 impl Executor {
-    pub fn new(backend: Backend, fuses: bool) -> Executor {
+    pub fn new(backend: Backend, config: &Config) -> Executor {
         let (slots, encoding) = (backend.slots(), Duration::ZERO);
-        Executor { backend, slots, watch: None, profile: None, fuses, encoding, failed: None }
+        let (fuses, memory_limit) = (!config.no_fusion, config.memory_limit);
+        Executor {
+            backend,
+            slots,
+            watch: None,
+            profile: None,
+            fuses,
+            memory_limit,
+            encoding,
+            lost: Lost::default(),
+            untold: None,
+        }
     }
 
-    /// Rewrites a recording, places it and runs it. After the first error all that comes of it is that error.
+    /// Rewrites a recording, places it and runs it. What one that fails would have written is lost; everything else is as it was.
+    ///
+    /// # Errors
+    /// What the device met; for a download of what was lost, what it was lost by.
     pub fn run(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
+        let (recording, refused) = self.lost.spare(recording);
         let outcome = self.attempt(recording);
-        self.failed = outcome.as_ref().err().cloned();
-        outcome
+        refused.map_or(outcome, Err)
     }
 
     fn attempt(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
         if recording.commands.is_empty() {
             return Ok(Vec::new());
         }
-        let Executor { backend, slots, watch, profile, encoding, .. } = self;
+        let Executor { slots, watch, .. } = self;
         let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
         // Whoever looks at every result wants to see them all.
         if self.fuses && watch.is_none() {
@@ -139,15 +165,24 @@ impl Executor {
             recording = passes::fuse(passes::hoist(recording), &reads);
             recording = passes::settle(recording, |buffer| !slots.holds(buffer));
         }
-        backend.check_sizes(&recording)?;
-        let placement = passes::place(&recording, slots, |buffer| backend.bytes(buffer));
-        let run = Run {
-            recording: &recording,
-            placement: &placement,
-            in_use: slots.in_use(),
-            watch: watch.as_mut(),
-            profile: profile.as_mut(),
-        };
+        let outcome = self.place_and_execute(&recording);
+        if let Err(error) = &outcome {
+            let kept = self.slots.abandon(self.lost.add(&recording, error));
+            self.backend.recover(&recording, &kept);
+        }
+        outcome
+    }
+
+    fn place_and_execute(&mut self, recording: &Recording) -> Result<Vec<HostBuffer>> {
+        let Executor { backend, slots, watch, profile, encoding, .. } = self;
+        backend.check_sizes(recording)?;
+        let placement = passes::place(recording, slots, |buffer| backend.bytes(buffer));
+        if let Some(limit) = self.memory_limit.filter(|limit| placement.most_in_use() > *limit) {
+            let reason = format!("{} bytes are needed at once, and its limit is {limit}", placement.most_in_use());
+            return Err(Error::OutOfMemory { device: backend.name(), in_use: slots.in_use(), reason });
+        }
+        let run =
+            Run { recording, placement: &placement, in_use: slots.in_use(), watch: watch.as_mut(), profile: profile.as_mut() };
         let begun = Instant::now();
         let downloads = backend.execute(run)?;
         *encoding += begun.elapsed();

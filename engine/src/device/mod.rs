@@ -3,6 +3,7 @@
 mod cpu;
 mod executor;
 mod gpu;
+mod lost;
 pub mod parallel;
 mod profile;
 mod tune;
@@ -12,13 +13,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{AnyKernel, Traits};
+use crate::kernel::{Access, AnyKernel, Traits};
 use crate::recording::{BufferRef, Command, Payload, Recording};
 
 pub(crate) use executor::Run;
@@ -33,6 +36,9 @@ use watch::Watch;
 const PENDING_UPLOADS: usize = 64 << 20;
 /// Commands that may wait before they are run: enough to fuse and to share memory, few enough that a GPU is never idle for long.
 const PENDING_COMMANDS: usize = 2048;
+
+/// Fills guarded memory that nothing was written to: NaN in every floating-point type, so that whoever reads it shows it.
+const POISON: u8 = 0xFF;
 
 /// Something that runs recordings. Cheap to clone: clones are the same device.
 #[derive(Clone)]
@@ -53,13 +59,41 @@ struct Inner {
 struct Pending {
     recording: Recording,
     upload_bytes: usize,
+    /// The last update in place of each live buffer that had one: when, as an id of that moment, and by what.
+    updated: FxHashMap<u64, (u64, &'static str)>,
+    /// The rules of the tape that are being applied, those inside others behind them.
+    applying: Vec<Applying>,
+}
+
+/// A rule of the tape at work.
+struct Applying {
+    thread: ThreadId,
+    op: &'static str,
+    /// When the tape was given it.
+    node: u64,
+}
+
+impl Pending {
+    /// Of what the rule at work on this thread reads, the op that has written into it since it was recorded.
+    fn stale(&self, kernel: &AnyKernel, buffers: &[BufferRef]) -> Option<(&'static str, &'static str)> {
+        if self.updated.is_empty() || self.applying.is_empty() {
+            return None;
+        }
+        let this = thread::current().id();
+        let Applying { op, node, .. } = self.applying.iter().rfind(|applying| applying.thread == this)?;
+        let reads = kernel.access.iter().zip(buffers).filter(|(access, _)| **access != Access::Write);
+        // What the rule has made itself is younger than its node.
+        let mut updated = reads.filter(|(_, buffer)| buffer.id < *node).filter_map(|(_, buffer)| self.updated.get(&buffer.id));
+        updated.find(|(when, _)| when > node).map(|(_, by)| (*op, *by))
+    }
 }
 
 /// How a device is opened; the default is what the program uses.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Puts sentinels round every buffer and checks them after every run: an error,
-    /// [`Rejected`](crate::Error::Rejected), names the kernel that wrote outside its output.
+    /// Poisons every new buffer, and the bytes before and behind it, with 0xFF, which is NaN, and checks the latter after every
+    /// run: an error, [`Rejected`](crate::Error::Rejected), names the kernel that wrote outside its output. What a kernel reads
+    /// there, or leaves out, is NaN in its result.
     pub guards: bool,
     /// Takes this shader of every kernel that has so many, instead of the one that suits the adapter.
     pub shader: Option<usize>,
@@ -67,6 +101,9 @@ pub struct Config {
     pub matmul_precision: MatmulPrecision,
     /// Runs every command as it was recorded, on its own.
     pub no_fusion: bool,
+    /// The most bytes that tensors may hold at once; more is an error, [`OutOfMemory`](crate::Error::OutOfMemory). Without it, what the
+    /// system or the driver gives.
+    pub memory_limit: Option<u64>,
     /// Times the shaders of a kernel where it is first needed, and keeps in this folder which was the fastest, and what the
     /// driver compiled. Without it shaders are taken by rule.
     pub cache: Option<PathBuf>,
@@ -129,7 +166,7 @@ impl Device {
             largest_tensor: backend.largest_tensor(),
             traits: backend.traits().cloned(),
             pending: Mutex::default(),
-            executor: Mutex::new(Executor::new(backend, !config.no_fusion)),
+            executor: Mutex::new(Executor::new(backend, config)),
         })))
     }
 
@@ -179,7 +216,8 @@ impl Device {
     /// Runs everything recorded so far. On a GPU the work may still be under way when this returns.
     ///
     /// # Errors
-    /// What the device met, now or since the last call.
+    /// What the device met, now or since the last call. What was to be written is lost then, and whatever is computed from it: reading
+    /// that is the same error. Everything else is as it was, and the device goes on, unless it is [`Lost`](crate::Error::Lost).
     pub fn flush(&self) -> Result<()> {
         self.run(&mut self.executor(), None).map(|_| ())
     }
@@ -245,16 +283,47 @@ impl Device {
 
     pub(crate) fn record_dispatch(&self, kernel: &'static AnyKernel, params: Vec<u32>, buffers: Vec<BufferRef>) {
         debug_assert_eq!(kernel.access.len(), buffers.len(), "[{}] expected a buffer a binding", kernel.name);
-        let waiting = {
-            let mut pending = self.pending();
-            pending.recording.commands.push(Command::Dispatch { kernel, params, buffers });
-            pending.recording.commands.len()
-        };
+        let mut pending = self.pending();
+        if let Some((op, by)) = pending.stale(kernel, &buffers) {
+            drop(pending);
+            panic!("[{op}] expected what its gradient needs as it was, and [{by}] has written into it since");
+        }
+        for (_, updated) in kernel.access.iter().zip(&buffers).filter(|(access, _)| **access == Access::Update) {
+            pending.updated.insert(updated.id, (self.next_id(), kernel.name));
+        }
+        pending.recording.commands.push(Command::Dispatch { kernel, params, buffers });
+        let waiting = pending.recording.commands.len();
+        drop(pending);
         self.run_if(waiting >= PENDING_COMMANDS);
     }
 
+    /// An upload into a buffer that has been in use.
+    pub(crate) fn record_replacement(&self, of: BufferRef, data: Payload) {
+        let now = self.next_id();
+        self.pending().updated.insert(of.id, (now, "replace"));
+        self.record_upload(of, data);
+    }
+
     pub(crate) fn record_free(&self, buffer: BufferRef) {
-        self.pending().recording.commands.push(Command::Free { buffer });
+        let mut pending = self.pending();
+        pending.updated.remove(&buffer.id);
+        pending.recording.commands.push(Command::Free { buffer });
+    }
+
+    /// Applies a rule that the tape was given at `node`. It panics if it reads what has been written in place since.
+    pub(crate) fn apply<T>(&self, op: &'static str, node: u64, rule: impl FnOnce() -> T) -> T {
+        /// Ends it, by a panic too.
+        struct Ends<'a>(&'a Device, ThreadId);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                let mut pending = self.0.pending();
+                let last = pending.applying.iter().rposition(|applying| applying.thread == self.1);
+                last.map(|last| pending.applying.remove(last));
+            }
+        }
+        let ends = Ends(self, thread::current().id());
+        self.pending().applying.push(Applying { thread: ends.1, op, node });
+        rule()
     }
 
     pub(crate) fn download(&self, from: BufferRef) -> Result<HostBuffer> {
@@ -265,12 +334,25 @@ impl Device {
     /// Runs early. An op cannot fail, so an error waits for the next call that can.
     fn run_if(&self, enough: bool) {
         if enough {
-            let _ = self.flush();
+            let mut executor = self.executor();
+            let error = self.run_pending(&mut executor, None).err();
+            executor.untold = executor.untold.take().or(error);
         }
     }
 
     fn run(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<HostBuffer>> {
-        let mut recording = std::mem::take(&mut *self.pending()).recording;
+        match executor.untold.take() {
+            Some(error) => Err(error),
+            None => self.run_pending(executor, download),
+        }
+    }
+
+    fn run_pending(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<HostBuffer>> {
+        let mut recording = {
+            let mut pending = self.pending();
+            pending.upload_bytes = 0;
+            std::mem::take(&mut pending.recording)
+        };
         if let Some(from) = download {
             recording.commands.push(Command::Download { from });
         }

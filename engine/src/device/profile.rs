@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Device;
 use crate::error::Result;
 use crate::kernel::Cost;
-use crate::recording::{Chain, Command};
+use crate::recording::Command;
 
 /// One dispatch as it was timed.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,22 +51,15 @@ impl Profile {
 impl Span {
     /// A dispatch that has not been timed.
     pub(crate) fn of(command: &Command, shader: &'static str) -> Span {
-        let (params, cost) = match command {
-            Command::Dispatch { kernel, params, .. } => {
-                let params = bytemuck::cast_slice(params);
-                ((kernel.describe)(params), (kernel.cost)(params))
+        let params = match command {
+            Command::Dispatch { kernel, params, .. } => (kernel.describe)(bytemuck::cast_slice(params)),
+            Command::Fused { chain, .. } => {
+                let names: Vec<&str> = chain.kernels().map(|(kernel, _)| kernel.name).collect();
+                format!("{} elements: {}", chain.elements, names.join(", "))
             }
-            Command::Fused { chain: Chain { head, elements, steps, .. }, buffers } => {
-                let head = head.iter().map(|head| (head.kernel, &head.params));
-                let kernels: Vec<_> = head.chain(steps.iter().map(|step| (step.kernel, &step.params))).collect();
-                let names: Vec<&str> = kernels.iter().map(|(kernel, _)| kernel.name).collect();
-                let flops = kernels.iter().map(|(kernel, params)| (kernel.cost)(bytemuck::cast_slice(params)).flops).sum();
-                let bytes = buffers.iter().map(|buffer| 4 * buffer.elements as u64).sum();
-                (format!("{elements} elements: {}", names.join(", ")), Cost { flops, bytes })
-            }
-            _ => Default::default(),
+            _ => String::new(),
         };
-        Span { kernel: command.name(), shader, params, start: 0.0, seconds: 0.0, cost }
+        Span { kernel: command.name(), shader, params, start: 0.0, seconds: 0.0, cost: command.cost() }
     }
 }
 

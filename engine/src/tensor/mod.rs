@@ -203,7 +203,7 @@ impl Tensor {
     #[track_caller]
     pub fn replace(&self, bytes: &[u8]) {
         assert!(self.layout == Layout::contiguous(self.shape()), "[replace] expected a tensor that fills its buffer, got a view");
-        self.device().record_upload(self.reference(), Arc::new(bytes.to_vec()));
+        self.device().record_replacement(self.reference(), Arc::new(bytes.to_vec()));
     }
 
     /// Its elements as stored, little-endian, for a file. On the reference device f32 is rounded from f64.

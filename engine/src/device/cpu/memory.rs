@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use memmap2::MmapMut;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::error::{Error, Result};
 use crate::passes::{Change, Place};
@@ -48,6 +48,12 @@ impl Memory {
             }
         }
         Ok(())
+    }
+
+    /// Drops all slots but these.
+    pub fn keep(&mut self, kept: &FxHashSet<usize>) {
+        let others = self.slots.iter_mut().enumerate().filter(|(slot, _)| !kept.contains(slot));
+        others.for_each(|(_, memory)| *memory = None);
     }
 
     /// Has a buffer's bytes read where they are.

@@ -6,17 +6,16 @@ mod memory;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::{Config, HostBuffer, Run, Span};
+use rustc_hash::FxHashSet;
+
+use super::{Config, HostBuffer, POISON, Run, Span};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Io};
 use crate::passes::Place;
 use crate::real::Real;
-use crate::recording::{BufferRef, Command, Payload};
+use crate::recording::{BufferRef, Command, Payload, Recording};
 use memory::{Binding, Bytes, Memory};
-
-/// Stands on both sides of a tensor in guarded memory.
-const SENTINEL: u8 = 0xA5;
 
 /// What stands before and behind a tensor in guarded memory, in bytes.
 const ZONE: usize = 64;
@@ -53,6 +52,16 @@ impl<R: RunTwin> Cpu<R> {
     /// Runs the commands in order. On a thread of the pool, so that a twin's first parallel loop need not wake it.
     pub fn execute(&mut self, run: Run<'_>) -> Result<Vec<HostBuffer>> {
         rayon::scope(|_| self.execute_here(run))
+    }
+
+    /// Comes back to order after a recording that failed: of its slots only these are still there.
+    pub fn recover(&mut self, recording: &Recording, slots: &FxHashSet<usize>) {
+        self.memory.keep(slots);
+        for command in &recording.commands {
+            if let Command::Free { buffer } = command {
+                self.memory.give_back(buffer);
+            }
+        }
     }
 
     fn execute_here(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
@@ -101,7 +110,7 @@ impl<R: RunTwin> Cpu<R> {
         &self.memory.bytes(buffer, run.place(buffer))[self.range(buffer)]
     }
 
-    /// Makes a buffer ready to be written: in memory of its own, and with fresh sentinels.
+    /// Makes a buffer ready to be written: in memory of its own, which is poisoned, as is what lies around it, if there are guards.
     fn prepare(&mut self, run: &Run<'_>, buffer: &BufferRef, access: Access) {
         let place = run.place(buffer);
         if access == Access::Write && !buffer.is_part() {
@@ -110,9 +119,10 @@ impl<R: RunTwin> Cpu<R> {
             self.memory.own(buffer, place);
         }
         if self.guards && access == Access::Write {
-            let zones = self.zones(buffer, place);
+            let fresh = self.range(buffer);
+            let [before, after] = self.zones(buffer, place);
             let bytes = self.memory.bytes_mut(place);
-            zones.into_iter().for_each(|zone| bytes[zone].fill(SENTINEL));
+            [before, fresh, after].into_iter().for_each(|range| bytes[range].fill(POISON));
         }
     }
 
@@ -176,7 +186,7 @@ impl<R: RunTwin> Cpu<R> {
     fn check_guards(&self, run: &Run<'_>, name: &str, buffer: &BufferRef) -> Result<()> {
         let place = run.place(buffer);
         let bytes = self.memory.bytes(buffer, place);
-        if self.zones(buffer, place).into_iter().all(|zone| bytes[zone].iter().all(|byte| *byte == SENTINEL)) {
+        if self.zones(buffer, place).into_iter().all(|zone| bytes[zone].iter().all(|byte| *byte == POISON)) {
             return Ok(());
         }
         Err(Error::Rejected { device: "the CPU".into(), what: name.into(), reason: "it wrote outside its output".into() })

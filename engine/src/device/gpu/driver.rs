@@ -69,6 +69,11 @@ impl Driver {
         }
     }
 
+    /// Forgets an error that came of one that was already told.
+    pub fn forget_error(&self) {
+        lock(&self.faults).error = None;
+    }
+
     pub fn rejected(&self, what: &str, reason: String) -> Error {
         Error::Rejected { device: self.name.clone(), what: what.to_string(), reason }
     }

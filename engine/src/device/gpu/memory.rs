@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use rustc_hash::FxHashSet;
+
 use super::driver::Driver;
 use super::encoding::Encoding;
-use crate::device::{Run, bytes_of};
+use crate::device::{POISON, Run, bytes_of};
 use crate::error::Result;
 use crate::passes::Change;
 use crate::recording::BufferRef;
@@ -13,15 +15,15 @@ use crate::recording::BufferRef;
 const CHUNK: u64 = 16 << 20;
 /// Bytes that may be on their way up before the host waits for the device.
 const MOST_IN_FLIGHT: u64 = 128 << 20;
-/// Stands on both sides of a tensor in guarded memory.
-const SENTINEL: u8 = 0xA5;
+/// Bytes of poison that are copied at a time.
+const POISON_BYTES: u64 = 1 << 20;
 
-/// One buffer a slot. In guarded memory a tensor lies between two zones of sentinels.
+/// One buffer a slot. In guarded memory a tensor lies between two zones of poison.
 pub(super) struct Memory {
     slots: Vec<Option<wgpu::Buffer>>,
     /// Bytes of a zone; 0 in memory without guards.
     zone: u64,
-    sentinels: Option<wgpu::Buffer>,
+    poison: Option<wgpu::Buffer>,
     readback: Option<wgpu::Buffer>,
     in_flight: u64,
 }
@@ -49,15 +51,15 @@ impl Span<'_> {
 impl Memory {
     pub fn new(driver: &Driver, guards: bool) -> Result<Memory> {
         let zone = u64::from(driver.limits.min_storage_buffer_offset_alignment).max(256);
-        let sentinels = if guards {
+        let poison = if guards {
             let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-            let sentinels = driver.buffer(zone, usage, false)?;
-            driver.queue.write_buffer(&sentinels, 0, &vec![SENTINEL; zone as usize]);
-            Some(sentinels)
+            let poison = driver.buffer(POISON_BYTES, usage, false)?;
+            driver.queue.write_buffer(&poison, 0, &vec![POISON; POISON_BYTES as usize]);
+            Some(poison)
         } else {
             None
         };
-        Ok(Memory { slots: Vec::new(), zone: if guards { zone } else { 0 }, sentinels, readback: None, in_flight: 0 })
+        Ok(Memory { slots: Vec::new(), zone: if guards { zone } else { 0 }, poison, readback: None, in_flight: 0 })
     }
 
     /// Makes and drops the buffers of slots, once what is encoded no longer needs those that go.
@@ -84,23 +86,29 @@ impl Memory {
         Ok(())
     }
 
-    /// Puts fresh sentinels round a tensor that is about to be written whole.
+    /// Drops the buffers of all slots but these.
+    pub fn keep(&mut self, kept: &FxHashSet<usize>) {
+        let others = self.slots.iter_mut().enumerate().filter(|(slot, _)| !kept.contains(slot));
+        others.for_each(|(_, buffer)| *buffer = None);
+        self.in_flight = 0;
+    }
+
+    /// Poisons a tensor that is about to be written whole, and what lies around it.
     pub fn prepare(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) {
-        if let Some(sentinels) = &self.sentinels {
-            for zone in self.zones(tensor) {
-                encoding.between(driver).copy_buffer_to_buffer(
-                    sentinels,
-                    0,
-                    self.buffer(run.place(tensor).slot),
-                    zone.start,
-                    self.zone,
-                );
+        let Some(poison) = &self.poison else { return };
+        let (start, [before, after]) = (self.start(tensor), self.zones(tensor));
+        let fresh = start..start + bytes_of(tensor.elements, tensor.dtype) as u64;
+        let buffer = self.buffer(run.place(tensor).slot);
+        for range in [before, fresh, after] {
+            for start in range.clone().step_by(POISON_BYTES as usize) {
+                let bytes = POISON_BYTES.min(range.end - start);
+                encoding.between(driver).copy_buffer_to_buffer(poison, 0, buffer, start, bytes);
             }
         }
     }
 
-    /// What a kernel is given of a tensor. Guarded, that takes in the sentinels behind it: drivers and checked shaders would
-    /// otherwise drop the very writes that the sentinels are there to catch.
+    /// What a kernel is given of a tensor. Guarded, that takes in the zone behind it: drivers and checked shaders would
+    /// otherwise drop the very writes that it is there to catch.
     pub fn span(&self, run: &Run<'_>, tensor: &BufferRef) -> Span<'_> {
         let slot = run.place(tensor).slot;
         let bytes = bytes_of(tensor.elements, tensor.dtype) as u64 + self.zone;
@@ -138,16 +146,16 @@ impl Memory {
         Ok(read)
     }
 
-    /// Whether the sentinels round a tensor are still there.
+    /// Whether the zones round a tensor are as they were.
     pub fn intact(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<bool> {
         let mut read = Vec::new();
         for zone in self.zones(tensor) {
             self.read(driver, encoding, run.place(tensor).slot, zone, &mut read)?;
         }
-        Ok(read.iter().all(|byte| *byte == SENTINEL))
+        Ok(read.iter().all(|byte| *byte == POISON))
     }
 
-    /// The sentinels before and behind the whole buffer of a tensor.
+    /// The zones before and behind the whole buffer of a tensor.
     fn zones(&self, tensor: &BufferRef) -> [Range<u64>; 2] {
         let after = self.zone + bytes_of(tensor.whole, tensor.dtype) as u64;
         [0..self.zone, after..after + self.zone]

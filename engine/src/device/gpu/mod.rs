@@ -12,6 +12,8 @@ mod pipelines;
 mod timing;
 mod tuning;
 
+use rustc_hash::FxHashSet;
+
 use super::{Config, HostBuffer, Run, Span, bytes_of};
 use crate::device::tune::Winners;
 use crate::dtype::DType;
@@ -140,6 +142,13 @@ impl Gpu {
         Ok(downloads)
     }
 
+    /// Comes back to order after a recording that failed: of its slots only these are still there.
+    pub fn recover(&mut self, slots: &FxHashSet<usize>) {
+        self.bindings = Bindings::default();
+        self.memory.keep(slots);
+        self.driver.forget_error();
+    }
+
     pub fn wait(&mut self) -> Result<()> {
         self.driver.wait()
     }
@@ -184,6 +193,7 @@ impl Gpu {
             }
             _ => encode(encoding.pass(&self.driver, None)),
         }
+        encoding.count(&self.driver, command.cost());
         self.driver.check(command.name())?;
         if self.guards || run.watch.is_some() { self.inspect(encoding, run, command) } else { Ok(()) }
     }

@@ -241,6 +241,6 @@ fn compile_text(device: &wgpu::Device, label: &str, text: String, checked: bool)
         return device.create_shader_module(descriptor);
     }
     // SAFETY: the text is one of this project's own kernels, never a user's. Each stays inside its buffers and ends: the laws
-    // run every one of them with sentinels round its outputs, and debug builds run the checked modules.
+    // run every one of them with poison round its buffers, and debug builds run the checked modules.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

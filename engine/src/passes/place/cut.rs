@@ -78,6 +78,10 @@ impl Pool for Cut {
     fn reserved(&self) -> u64 {
         self.slots.iter().flatten().map(|slot| slot.fresh as u64).sum()
     }
+
+    fn clear(&mut self, changes: &mut Vec<Change>) {
+        self.drop_free(changes, |_| true);
+    }
 }
 
 impl Cut {

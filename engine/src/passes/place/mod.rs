@@ -3,7 +3,7 @@
 mod cut;
 mod whole;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::recording::{BufferRef, Command, Recording};
 use cut::Cut;
@@ -42,6 +42,7 @@ pub enum Change {
 pub struct Placement {
     places: FxHashMap<u64, Place>,
     changes: FxHashMap<usize, Vec<Change>>,
+    most_in_use: u64,
 }
 
 impl Placement {
@@ -53,6 +54,11 @@ impl Placement {
     /// What becomes of slots right before the command at this index.
     pub fn changes_before(&self, command: usize) -> &[Change] {
         self.changes.get(&command).map_or(&[], Vec::as_slice)
+    }
+
+    /// The most bytes of places that hold a live buffer at any moment of the recording.
+    pub fn most_in_use(&self) -> u64 {
+        self.most_in_use
     }
 }
 
@@ -75,6 +81,8 @@ trait Pool: std::fmt::Debug + Send {
     fn give(&mut self, place: Place, bytes: usize);
     /// Bytes of all slots, free ones too.
     fn reserved(&self) -> u64;
+    /// Gives back every slot in which nothing lies.
+    fn clear(&mut self, changes: &mut Vec<Change>);
 }
 
 /// Recordings after which a slot is given back that nobody used: long enough for a step of another length to come round again.
@@ -152,6 +160,18 @@ impl Slots {
         self.live.contains_key(&buffer)
     }
 
+    /// After a recording that failed: takes the places of these buffers from them, and gives back every slot in which nothing lies
+    /// then, so that none is left that may not have been made. Returns the slots that stay.
+    pub fn abandon(&mut self, buffers: impl IntoIterator<Item = u64>) -> FxHashSet<usize> {
+        for buffer in buffers {
+            if let Some(live) = self.live.remove(&buffer) {
+                self.release(live);
+            }
+        }
+        self.pool.clear(&mut Vec::new());
+        self.live.values().map(|live| live.place.slot).collect()
+    }
+
     fn acquire(&mut self, bytes: usize, changes: &mut Vec<Change>) -> Live {
         let place = self.pool.take(bytes, changes);
         self.in_use.add(place.bytes);
@@ -169,7 +189,7 @@ impl Slots {
 /// Places every buffer of the recording. A buffer takes a place when it is first written and gives it back when it is freed.
 /// `bytes` says how many a buffer needs.
 pub fn place(recording: &Recording, slots: &mut Slots, bytes: impl Fn(&BufferRef) -> usize) -> Placement {
-    let mut placement = Placement::default();
+    let mut placement = Placement { most_in_use: slots.in_use(), ..Placement::default() };
     placement.places.reserve(recording.commands.len());
     let mut changes = Vec::new();
     slots.pool.begin(&mut changes);
@@ -181,6 +201,7 @@ pub fn place(recording: &Recording, slots: &mut Slots, bytes: impl Fn(&BufferRef
                     let live = slots.acquire(bytes(&buffer), &mut changes);
                     let place = live.place;
                     slots.live.insert(buffer.id, live);
+                    placement.most_in_use = placement.most_in_use.max(slots.in_use());
                     place
                 }
             };

@@ -84,6 +84,10 @@ impl Pool for Whole {
     fn reserved(&self) -> u64 {
         self.reserved as u64
     }
+
+    fn clear(&mut self, changes: &mut Vec<Change>) {
+        self.drop_oldest_while(changes, |_, _| true);
+    }
 }
 
 impl Whole {
