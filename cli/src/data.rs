@@ -8,7 +8,7 @@ use wgtune_models::data::rows::{Columns, Content, Dataset};
 use wgtune_models::data::split::{HeldOut, split};
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::hash::fnv1a;
+use wgtune_models::hash::xxh3;
 
 use crate::common::{Template, note};
 
@@ -71,6 +71,8 @@ pub struct Prepared {
     pub validation: Vec<Example>,
     /// What padding is filled with.
     pub padding: u32,
+    /// A hash of the rows that they are made of.
+    pub rows: String,
 }
 
 /// Reads and encodes data files for the model at `directory`, telling on standard error what was found.
@@ -118,11 +120,11 @@ pub fn encode(
     let (training, report) = encoder.encode(dataset, &training)?;
     note(report);
     let validation = if validation.is_empty() { Vec::new() } else { encoder.encode(dataset, &validation)?.0 };
-    Ok(Prepared { training, validation, padding })
+    Ok(Prepared { training, validation, padding, rows: dataset.fingerprint() })
 }
 
-/// A number that differs where examples differ, to recognise a run's data when it is resumed.
+/// A hash of examples, to recognise a run's when it is resumed.
 pub fn fingerprint(examples: &[Example]) -> String {
     let words = examples.iter().flat_map(|example| example.ids.iter().chain(&example.labels).chain([&u32::MAX]));
-    format!("{:016x}", fnv1a(words.flat_map(|word| word.to_le_bytes())))
+    xxh3(words.map(|word| word.to_le_bytes()))
 }

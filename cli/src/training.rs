@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use wgtune_engine::device::MatmulPrecision;
 use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
@@ -15,6 +15,7 @@ use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
@@ -22,6 +23,7 @@ use wgtune_models::train::tuned::Tuned;
 use wgtune_models::wording::counted;
 
 use crate::common::{Overwrite, Stopped, bytes, check_folder, check_length, note, on_interrupt};
+use crate::config::{ConfigFile, Given};
 use crate::data::{Prepared, fingerprint};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
 use crate::profile::Profiler;
@@ -58,6 +60,8 @@ impl Length {
 /// How a run goes.
 #[derive(Args)]
 pub struct Training {
+    #[command(flatten)]
+    pub config: ConfigFile,
     /// Updates to make; without it, --epochs decides
     #[arg(long, value_parser = whole(1..=1_000_000_000))]
     pub steps: Option<usize>,
@@ -124,9 +128,25 @@ pub struct Job<'a> {
     /// Tokens of the longest row.
     pub max_length: usize,
     pub default_learning_rate: f64,
-    /// What else decides the run's numbers, beside [`Training`].
-    pub options: Value,
+    pub given: &'a Given,
+    /// Hashes of what the options name beside the data.
+    pub hashes: Vec<(&'static str, String)>,
 }
+
+/// Options that decide no numbers, or that a hash stands for what they name.
+const MAY_DIFFER: [&str; 11] = [
+    "model",
+    "data",
+    "columns",
+    "template",
+    "adapter",
+    "beyond",
+    "device",
+    "matmul-precision",
+    "no-tune",
+    "save-every",
+    "save-minutes",
+];
 
 /// The names of [`Schedule`].
 #[derive(Clone, Copy, ValueEnum)]
@@ -185,7 +205,7 @@ impl Training {
         job: Job<'_>,
         write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, data, out, seed, max_length, default_learning_rate, options } = job;
+        let Job { model, data, out, seed, max_length, default_learning_rate, given, mut hashes } = job;
         let interrupted = on_interrupt("this step")?;
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
@@ -194,12 +214,16 @@ impl Training {
             seed,
             padding: data.padding,
         };
-        let data_fingerprint = fingerprint(&data.training);
+        hashes.extend([("data", data.rows), ("examples", fingerprint(&data.training))]);
         let loader = Loader::new(data.training, batches(!self.no_shuffle));
         let recipe = self.recipe(&loader, seed, default_learning_rate);
-        let options = self.options(&recipe, max_length, data_fingerprint, options);
-        let may_rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
-        let run = RunDirectory::open(out, self.begin(), &options, may_rise)?;
+        let record = record(given, &recipe, max_length, hashes);
+        let rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
+        let may = May { rise, differ: &MAY_DIFFER };
+        if let Some(file) = &given.file {
+            file.record.check_hashes(&file.path, &record, &may)?;
+        }
+        let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
         let mut progress = Progress::new(model, &recipe);
         if self.resume {
             run.changes().iter().for_each(|change| note(format!("changed: {change}")));
@@ -309,31 +333,24 @@ impl Training {
             save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }
     }
+}
 
-    /// Everything that decides a run's numbers.
-    fn options(&self, recipe: &Recipe, max_length: usize, data: String, more: Value) -> Value {
-        let mut options = json!({
-            "steps": recipe.steps,
-            "batch_size": self.batch_size,
-            "accumulate": self.accumulate,
-            "max_length": max_length,
-            "learning_rate": recipe.learning_rate.peak,
-            "schedule": format!("{:?}", recipe.learning_rate.schedule).to_lowercase(),
-            "warmup": recipe.learning_rate.warmup_steps,
-            "weight_decay": self.weight_decay,
-            "clip": self.clip,
-            "checkpoint_blocks": self.checkpoint_blocks,
-            "packing": self.packing,
-            "shuffle": !self.no_shuffle,
-            "seed": recipe.seed,
-        });
-        if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more) {
-            options.extend(more);
-            // The last, since other options (the seed, the model's tokenizer) change it too, and the first that differs is named.
-            options.insert("data".into(), data.into());
-        }
-        options
-    }
+/// What a run was given, with what its defaults came to.
+fn record(given: &Given, recipe: &Recipe, max_length: usize, hashes: Vec<(&str, String)>) -> Record {
+    let mut options = given.options.clone();
+    let rate = &recipe.learning_rate;
+    let resolved: [(&str, Value); 5] = [
+        ("steps", recipe.steps.into()),
+        // They became steps.
+        ("epochs", Value::Null),
+        ("max-length", max_length.into()),
+        ("learning-rate", rate.peak.into()),
+        ("warmup", rate.warmup_steps.into()),
+    ];
+    options.extend(resolved.map(|(name, value)| (name.to_string(), value)));
+    options.retain(|_, value| !value.is_null());
+    let hashes: Map<String, Value> = hashes.into_iter().map(|(name, hash)| (name.into(), hash.into())).collect();
+    Record::new(&given.command, options, hashes)
 }
 
 /// The loss on the rows held out, told on standard error.

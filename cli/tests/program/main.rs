@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_model;
 mod bench;
 mod commands;
+mod config;
 mod data_formats;
 mod folder;
 mod resume;

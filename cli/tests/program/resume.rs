@@ -3,10 +3,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use wgtune_engine::random::Philox;
 
-use crate::folder::Folder;
+use crate::folder::{Folder, curve};
 
 const LORA: &str = "sft --model model --data rows.jsonl --steps 40 --batch-size 2 --dropout 0.2 --targets all-linear --schedule cosine \
      --learning-rate 1e-2 --warmup 4 --save-every 2 --device cpu --seed 3";
@@ -95,18 +94,4 @@ fn check_same(folder: &Folder, out: &str, weights: &str) {
     let name = |out: &str| format!("{out}/{weights}");
     assert!(folder.read(&name(out)) == folder.read(&name("whole")), "{out}: other weights");
     assert!(folder.names(out).iter().all(|name| !name.starts_with('.')), "{:?}", folder.names(out));
-}
-
-/// The lines of `metrics.jsonl` without what the clock and the machine decide.
-fn curve(folder: &Folder, out: &str) -> Vec<String> {
-    let without_clock = |mut line: Value| {
-        let keys = line.as_object_mut().unwrap();
-        for key in ["tokens_per_second", "peak_tensor_bytes"] {
-            keys.remove(key).unwrap();
-        }
-        assert_eq!(keys.remove("peak_process_bytes").is_some(), cfg!(target_os = "linux"));
-        assert_eq!(keys.len(), 8);
-        line.to_string()
-    };
-    folder.lines(&format!("{out}/metrics.jsonl")).into_iter().map(without_clock).collect()
 }
