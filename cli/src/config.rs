@@ -40,6 +40,21 @@ const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "version"];
 /// Options that are of one run alone: where it goes, and what it says.
 const OF_ONE_RUN: [&str; 6] = ["out", "resume", "overwrite", "profile", "json", "quiet"];
 
+/// Options that decide no numbers, or that a hash stands for what they name.
+pub const MAY_DIFFER: [&str; 11] = [
+    "model",
+    "data",
+    "columns",
+    "template",
+    "adapter",
+    "beyond",
+    "device",
+    "matmul-precision",
+    "no-tune",
+    "save-every",
+    "save-minutes",
+];
+
 /// The file that a command's options come from.
 pub struct Source {
     pub path: PathBuf,
@@ -172,6 +187,14 @@ impl Given {
             options.insert(name.into(), value);
         }
         Given { command: command.get_name().into(), options, file }
+    }
+
+    /// The record of a run that was given these, with what some of them came to; null is none.
+    pub fn record<const N: usize>(&self, resolved: [(&str, Value); N], hashes: Vec<(&str, String)>) -> Record {
+        let mut options = self.options.clone();
+        options.extend(resolved.map(|(name, value)| (name.to_string(), value)));
+        options.retain(|_, value| !value.is_null());
+        Record::new(&self.command, options, hashes.into_iter().map(|(name, hash)| (name.into(), hash.into())).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use wgtune_engine::device::MatmulPrecision;
 use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
@@ -15,15 +15,15 @@ use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::train::record::{May, Record};
+use wgtune_models::train::record::May;
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
 use wgtune_models::train::tuned::Tuned;
-use wgtune_models::wording::counted;
+use wgtune_models::wording::{counted, listed};
 
 use crate::common::{Overwrite, Stopped, bytes, check_folder, check_length, note, on_interrupt};
-use crate::config::{ConfigFile, Given};
+use crate::config::{ConfigFile, Given, MAY_DIFFER};
 use crate::data::{Prepared, fingerprint};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
 use crate::profile::Profiler;
@@ -133,21 +133,6 @@ pub struct Job<'a> {
     pub hashes: Vec<(&'static str, String)>,
 }
 
-/// Options that decide no numbers, or that a hash stands for what they name.
-const MAY_DIFFER: [&str; 11] = [
-    "model",
-    "data",
-    "columns",
-    "template",
-    "adapter",
-    "beyond",
-    "device",
-    "matmul-precision",
-    "no-tune",
-    "save-every",
-    "save-minutes",
-];
-
 /// The names of [`Schedule`].
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ScheduleName {
@@ -215,9 +200,20 @@ impl Training {
             padding: data.padding,
         };
         hashes.extend([("data", data.rows), ("examples", fingerprint(&data.training))]);
+        let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
+        let stops = data.training.iter().any(|example| example.learns(&ends));
         let loader = Loader::new(data.training, batches(!self.no_shuffle));
         let recipe = self.recipe(&loader, seed, default_learning_rate);
-        let record = record(given, &recipe, max_length, hashes);
+        let rate = &recipe.learning_rate;
+        let resolved = [
+            ("steps", recipe.steps.into()),
+            // They became steps.
+            ("epochs", Value::Null),
+            ("max-length", max_length.into()),
+            ("learning-rate", rate.peak.into()),
+            ("warmup", rate.warmup_steps.into()),
+        ];
+        let record = given.record(resolved, hashes);
         let rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
         let may = May { rise, differ: &MAY_DIFFER };
         if let Some(file) = &given.file {
@@ -237,6 +233,13 @@ impl Training {
             }
         }
 
+        if !data.ends.is_empty() && !stops {
+            let ends: Vec<String> = data.ends.into_iter().map(|(_, piece)| piece).collect();
+            note(format!(
+                "no token that ends a text is learnt: expected {} in some row, or an answer may not stop",
+                listed(&ends)
+            ));
+        }
         let (trained, all) = model.sizes();
         let share = 100.0 * trained as f64 / all as f64;
         note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
@@ -333,24 +336,6 @@ impl Training {
             save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }
     }
-}
-
-/// What a run was given, with what its defaults came to.
-fn record(given: &Given, recipe: &Recipe, max_length: usize, hashes: Vec<(&str, String)>) -> Record {
-    let mut options = given.options.clone();
-    let rate = &recipe.learning_rate;
-    let resolved: [(&str, Value); 5] = [
-        ("steps", recipe.steps.into()),
-        // They became steps.
-        ("epochs", Value::Null),
-        ("max-length", max_length.into()),
-        ("learning-rate", rate.peak.into()),
-        ("warmup", rate.warmup_steps.into()),
-    ];
-    options.extend(resolved.map(|(name, value)| (name.to_string(), value)));
-    options.retain(|_, value| !value.is_null());
-    let hashes: Map<String, Value> = hashes.into_iter().map(|(name, hash)| (name.into(), hash.into())).collect();
-    Record::new(&given.command, options, hashes)
 }
 
 /// The loss on the rows held out, told on standard error.

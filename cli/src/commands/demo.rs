@@ -176,6 +176,7 @@ fn learn(
         vocab_size: model.decoder.config().vocab_size,
         max_length: 128,
         split_text: false,
+        last_turn_only: false,
     };
     let (examples, _) = encoder.encode(&dataset, &dataset.rows)?;
     let padding = tokenizer.pad_id().unwrap_or(0);

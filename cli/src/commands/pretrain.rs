@@ -89,8 +89,9 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         vocab_size: config.vocab_size,
         max_length,
         split_text: true,
+        last_turn_only: false,
     };
-    let data = encode(&dataset, &encoder, tokenizer.pad_id().unwrap_or(0), training.held_out(), seed)?;
+    let data = encode(&dataset, &encoder, &config, training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
     let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
     let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, given, hashes: Vec::new() };

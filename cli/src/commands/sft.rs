@@ -14,9 +14,9 @@ use wgtune_models::formats::model::{
 use wgtune_models::peft::Lora;
 use wgtune_models::train::tuned::Tuned;
 
-use crate::common::{Compute, Outcome, Template, print_json, print_line};
+use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
-use crate::data::{Source, prepare};
+use crate::data::{Conversations, Source, prepare};
 use crate::numbers::{above_zero, below_one, whole};
 use crate::training::{Job, Training};
 
@@ -33,7 +33,7 @@ pub struct Arguments {
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
-    template: Template,
+    conversations: Conversations,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -118,7 +118,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     training.check(out, &read)?;
     let max_length = training.length.of(&ModelConfig::open(&arguments.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.model, &arguments.source, &arguments.template, max_length, training.held_out(), seed)?;
+    let data = prepare(&arguments.model, &arguments.source, &arguments.conversations, max_length, training.held_out(), seed)?;
     let model = arguments.load(&device)?;
     let mut hashes = vec![("model", fingerprint(&arguments.model)?)];
     if let Some(adapter) = &arguments.lora.adapter {
@@ -139,7 +139,12 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
             }
         }
         // Whoever asks the model is to ask it as it was trained.
-        arguments.template.template.as_deref().map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
+        arguments
+            .conversations
+            .template
+            .template
+            .as_deref()
+            .map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
     })?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }

@@ -8,5 +8,6 @@ mod commands;
 mod config;
 mod data_formats;
 mod folder;
+mod masks;
 mod resume;
 mod run_folder;

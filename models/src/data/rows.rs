@@ -188,6 +188,11 @@ impl Dataset {
     pub fn error_at(&self, row: &Row, message: String) -> Error {
         Error::Row { path: self.files[row.file].path.clone(), line: row.line, message }
     }
+
+    /// Where a row of this data set is, as `rows.jsonl:3`.
+    pub fn place(&self, row: &Row) -> String {
+        format!("{}:{}", self.files[row.file].path.display(), row.line)
+    }
 }
 
 /// The messages of a conversation, from a list of objects with `role` and `content`, which is text or a list of parts of it.
