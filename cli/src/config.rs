@@ -23,7 +23,8 @@ const CONFIG_HELP: &str = r#"Options from a TOML file, under their long names:
   learning-rate = 1e-4
   packing = true
 
-Options of the command line come first. Every run writes its own as run.toml: a run
+Options of the command line come first; what the file switches on, only the file
+switches off. Every run writes its own as run.toml: a run
 with that as its --config comes to the same numbers, to the bit, or says which of the
 model and the data are not the same."#;
 
@@ -264,4 +265,57 @@ fn value(argument: &Arg, text: &str) -> Value {
         false => text.parse::<f64>().ok().filter(|_| is_number(argument)).map(Value::from),
     };
     if is_switch(argument) { (text == "true").into() } else { number().unwrap_or_else(|| text.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::Program;
+
+    /// The options of a command that was typed so, its file's included.
+    fn given(typed: &[&str]) -> Given {
+        let mut program = Program::command();
+        program.build();
+        let (typed, file) = expanded(&program, typed.iter().map(OsString::from).collect()).unwrap();
+        let matches = program.clone().get_matches_from(typed);
+        let (name, matches) = matches.subcommand().unwrap();
+        Given::new(program.find_subcommand(name).unwrap(), matches, file)
+    }
+
+    #[test]
+    fn every_option_of_a_training_command_comes_back_from_its_record() {
+        let mut program = Program::command();
+        program.build();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        for (name, required) in
+            [("sft", &["--model", "m", "--data", "a", "b", "--out", "o"][..]), ("pretrain", &["--data", "a", "--out", "o"])]
+        {
+            let command = program.find_subcommand(name).unwrap();
+            let switches = command.get_arguments().filter(|argument| is_switch(argument) && long(argument) != "resume");
+            let switches: Vec<String> = switches.map(|argument| format!("--{}", long(argument))).collect();
+            let typed: Vec<&str> =
+                ["wgtune", name].iter().chain(required).copied().chain(switches.iter().map(String::as_str)).collect();
+            let began = given(&typed);
+            std::fs::write(&file, began.record([], Vec::new()).text()).unwrap();
+            let again = given(&["wgtune", name, "--config", file.to_str().unwrap(), "--out", "another"]);
+            assert_eq!(again.options, began.options);
+            // What is not in it is of one run alone, or had no value.
+            let left_out = |argument: &&Arg| !began.options.contains_key(long(argument));
+            let left_out: Vec<&str> = command.get_arguments().filter(left_out).map(long).collect();
+            assert!(left_out.iter().all(|name| OF_THE_COMMAND_LINE.contains(name) || OF_ONE_RUN.contains(name)), "{left_out:?}");
+        }
+    }
+
+    #[test]
+    fn every_name_here_is_some_training_commands_option() {
+        let mut program = Program::command();
+        program.build();
+        let options = |name: &str| program.find_subcommand(name).unwrap().get_arguments();
+        for name in OF_THE_COMMAND_LINE.iter().chain(&OF_ONE_RUN).chain(&MAY_DIFFER) {
+            assert!(options("sft").chain(options("pretrain")).any(|argument| long(argument) == *name), "{name}");
+        }
+    }
 }

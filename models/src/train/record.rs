@@ -92,7 +92,7 @@ impl Record {
     }
 
     /// The file's text. What is JSON of one line is a value of TOML too, but for one character.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let lines = |keys: &Map<String, Value>| -> String {
             keys.iter().map(|(key, value)| format!("{key} = {value}\n").replace('\u{7F}', "\\u007F")).collect()
         };

@@ -179,6 +179,11 @@ fn tensors_of_checkpoints() {
     fuzz_checkpoint("checkpoint_tensors", "tensors.safetensors", ("state.json", &state));
 }
 
+#[test]
+fn records_of_runs() {
+    fuzz_file("record", 5000, "run.toml", &[], |folder| Record::open(&folder.join("run.toml")).map(drop));
+}
+
 /// The checkpoint of a run that trains one tiny model whole.
 fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
     let (model, recipe) = tiny_run();
