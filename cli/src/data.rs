@@ -6,9 +6,10 @@ use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Content, Dataset};
 use wgtune_models::data::split::{HeldOut, split};
+use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::hash::fnv1a;
+use wgtune_models::hash::xxh3;
 
 use crate::common::{Template, note};
 
@@ -46,7 +47,8 @@ pub struct Source {
     columns: Option<Columns>,
 }
 
-fn columns(text: &str) -> Result<Columns, String> {
+/// What `--columns` maps.
+pub fn columns(text: &str) -> Result<Columns, String> {
     let pair = |pair: &str| {
         let (ours, theirs) = pair.split_once('=').ok_or(format!("`{}`: expected OURS=THEIRS", pair.trim()))?;
         Ok((ours.trim().into(), theirs.trim().into()))
@@ -54,7 +56,22 @@ fn columns(text: &str) -> Result<Columns, String> {
     Columns::new(text.split(',').map(pair).collect::<Result<_, String>>()?)
 }
 
+/// How conversations become text, and which of it carries loss.
+#[derive(Args)]
+pub struct Conversations {
+    #[command(flatten)]
+    pub template: Template,
+    /// Loss on the last of the assistant's turns in a conversation, instead of on all
+    #[arg(long)]
+    pub last_turn_only: bool,
+}
+
 impl Source {
+    /// A single file.
+    pub fn of(file: PathBuf, columns: Option<Columns>) -> Source {
+        Source { data: vec![file], columns }
+    }
+
     /// Reads the files, telling on standard error what was found.
     pub fn read(&self) -> wgtune_models::Result<Dataset> {
         let dataset = Dataset::open(&self.data, self.columns.as_ref().unwrap_or(&Columns::default()))?;
@@ -71,58 +88,101 @@ pub struct Prepared {
     pub validation: Vec<Example>,
     /// What padding is filled with.
     pub padding: u32,
+    /// A hash of the rows that they are made of.
+    pub rows: String,
+    /// The tokens at which generation stops, each with how the vocabulary spells it.
+    pub ends: Vec<(u32, String)>,
+}
+
+/// What encodes rows for a model.
+pub struct Coder {
+    config: ModelConfig,
+    tokenizer: Option<Tokenizer>,
+    template: ChatTemplate,
+    max_length: usize,
+    last_turn_only: bool,
+}
+
+impl Coder {
+    /// Opens what the model at `directory` needs for a data set.
+    pub fn open(
+        directory: &Path,
+        dataset: &Dataset,
+        conversations: &Conversations,
+        max_length: usize,
+    ) -> wgtune_models::Result<Coder> {
+        let config = ModelConfig::open(directory)?;
+        // Rows that are tokenised already need no tokenizer.
+        let tokenised = dataset.rows.iter().all(|row| matches!(row.content, Content::Ids { .. }));
+        let tokenizer = if tokenised { None } else { Some(Tokenizer::open(directory)?) };
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_vocabulary(config.vocab_size)?;
+        }
+        let template = conversations.template.open(directory)?;
+        let converses = |content: &Content| matches!(content, Content::Conversation { .. } | Content::Exchange { .. });
+        if template.is_default() && dataset.rows.iter().any(|row| converses(&row.content)) {
+            note("the model brings no chat template: ChatML is used");
+        }
+        Ok(Coder { config, tokenizer, template, max_length, last_turn_only: conversations.last_turn_only })
+    }
+
+    /// What encodes them.
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder {
+            tokenizer: self.tokenizer.as_ref(),
+            template: &self.template,
+            vocab_size: self.config.vocab_size,
+            max_length: self.max_length,
+            split_text: true,
+            last_turn_only: self.last_turn_only,
+        }
+    }
 }
 
 /// Reads and encodes data files for the model at `directory`, telling on standard error what was found.
 pub fn prepare(
     directory: &Path,
     source: &Source,
-    template: &Template,
+    conversations: &Conversations,
     max_length: usize,
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
     let dataset = source.read()?;
-    let config = ModelConfig::open(directory)?;
-    // Rows that are tokenised already need no tokenizer.
-    let tokenised = dataset.rows.iter().all(|row| matches!(row.content, Content::Ids { .. }));
-    let tokenizer = if tokenised { None } else { Some(Tokenizer::open(directory)?) };
-    if let Some(tokenizer) = &tokenizer {
-        tokenizer.check_vocabulary(config.vocab_size)?;
-    }
-    let template = template.open(directory)?;
-    let converses = |content: &Content| matches!(content, Content::Conversation { .. } | Content::Exchange { .. });
-    if template.is_default() && dataset.rows.iter().any(|row| converses(&row.content)) {
-        note("the model brings no chat template: ChatML is used");
-    }
-    let encoder = Encoder {
-        tokenizer: tokenizer.as_ref(),
-        template: &template,
-        vocab_size: config.vocab_size,
-        max_length,
-        split_text: true,
-    };
-    let padding = tokenizer.as_ref().and_then(Tokenizer::pad_id).or(config.pad_token_id).unwrap_or(0);
-    encode(&dataset, &encoder, padding, held_out, seed)
+    let coder = Coder::open(directory, &dataset, conversations, max_length)?;
+    encode(&dataset, &coder.encoder(), &coder.config, held_out, seed)
 }
 
-/// Splits and encodes a data set, telling on standard error what became of it.
+/// Splits and encodes a data set for a model of this config, telling on standard error what became of it.
 pub fn encode(
     dataset: &Dataset,
     encoder: &Encoder,
-    padding: u32,
+    config: &ModelConfig,
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
     let (training, validation) = split(dataset.rows.clone(), held_out, seed)?;
     let (training, report) = encoder.encode(dataset, &training)?;
     note(report);
-    let validation = if validation.is_empty() { Vec::new() } else { encoder.encode(dataset, &validation)?.0 };
-    Ok(Prepared { training, validation, padding })
+    let (validation, report) = encoder.examples(dataset, &validation)?;
+    if validation.is_empty() && report.rows > 0 {
+        note(format!("no validation, for want of a token to learn in what was held out for it: {report}"));
+    }
+    let padding = encoder.tokenizer.and_then(Tokenizer::pad_id).or(config.pad_token_id).unwrap_or(0);
+    Ok(Prepared { training, validation, padding, rows: dataset.fingerprint(), ends: ends(encoder.tokenizer, config) })
 }
 
-/// A number that differs where examples differ, to recognise a run's data when it is resumed.
+fn ends(tokenizer: Option<&Tokenizer>, config: &ModelConfig) -> Vec<(u32, String)> {
+    let mut ids = config.eos_token_ids.clone();
+    ids.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.eos_ids()));
+    ids.sort_unstable();
+    ids.dedup();
+    let pieces = tokenizer.map_or_else(|| ids.iter().map(u32::to_string).collect(), |tokenizer| tokenizer.pieces(&ids));
+    ids.into_iter().zip(pieces).collect()
+}
+
+/// A hash of examples, to recognise a run's when it is resumed.
 pub fn fingerprint(examples: &[Example]) -> String {
     let words = examples.iter().flat_map(|example| example.ids.iter().chain(&example.labels).chain([&u32::MAX]));
-    format!("{:016x}", fnv1a(words.flat_map(|word| word.to_le_bytes())))
+    xxh3(words.map(|word| word.to_le_bytes()))
 }

@@ -3,18 +3,22 @@
 mod advice;
 mod commands;
 mod common;
+mod config;
 mod data;
 mod numbers;
 mod profile;
 mod progress;
 mod training;
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use wgtune_models::error::Error;
 use wgtune_models::formats::sandbox::{self, Allocator};
+
+use crate::config::Given;
 
 /// Holds what runs in a sandbox to its memory.
 #[global_allocator]
@@ -50,21 +54,29 @@ enum Command {
 fn main() -> ExitCode {
     sandbox::silence_panics();
     // A negative number is a value, so that its option can say what it expects.
-    let command = Program::command().mut_subcommands(|command| {
+    let mut command = Program::command().mut_subcommands(|command| {
         command.mut_args(|argument| match argument.get_action().takes_values() {
             true => argument.allow_negative_numbers(true),
             false => argument,
         })
     });
+    command.build();
     quieten_drivers();
-    let matches = command.clone().get_matches();
+    let (typed, file) = match config::expanded(&command, std::env::args_os().collect()) {
+        Ok(expanded) => expanded,
+        Err(error) => return failed(&error),
+    };
+    let matches = command.clone().get_matches_from(typed);
     let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     common::say_nothing(program.quiet);
+    let (name, given) = matches.subcommand().expect("a command is required");
+    let chosen = command.find_subcommand(name).expect("it was parsed");
+    let given = Given::new(chosen, given, file);
     let outcome = match program.command {
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),
-        Command::Pretrain(arguments) => commands::pretrain::run(&arguments),
-        Command::Sft(arguments) => commands::sft::run(&arguments),
+        Command::Pretrain(arguments) => commands::pretrain::run(&arguments, &given),
+        Command::Sft(arguments) => commands::sft::run(&arguments, &given),
         Command::Generate(arguments) => commands::generate::run(&arguments),
         Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
@@ -76,15 +88,18 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let command = matches.subcommand_name().and_then(|name| command.find_subcommand(name));
-            let advice = command.and_then(|command| advice::advice(&*error, command));
-            let advice = advice.map_or(String::new(), |advice| format!(": {advice}"));
-            // Nobody listening is no other failure.
-            let _ = writeln!(io::stderr(), "wgtune: {error}{advice}");
+            let advice = advice::advice(&*error, chosen).map_or(String::new(), |advice| format!(": {advice}"));
+            let code = failed(&format!("{error}{advice}"));
             let interrupted = error.is::<common::Stopped>() || matches!(error.downcast_ref(), Some(Error::Interrupted));
-            if interrupted { ExitCode::from(common::INTERRUPTED) } else { ExitCode::FAILURE }
+            if interrupted { ExitCode::from(common::INTERRUPTED) } else { code }
         }
     }
+}
+
+/// Says why. Nobody listening is no other failure.
+fn failed(error: &dyn Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "wgtune: {error}");
+    ExitCode::FAILURE
 }
 
 /// Keeps a layer of Mesa's from complaining of a desktop that is not there each time an adapter is looked for. It would say which

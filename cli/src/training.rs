@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use wgtune_engine::device::MatmulPrecision;
 use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
@@ -15,13 +15,15 @@ use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::train::record::May;
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
 use wgtune_models::train::tuned::Tuned;
-use wgtune_models::wording::counted;
+use wgtune_models::wording::{counted, listed};
 
 use crate::common::{Overwrite, Stopped, bytes, check_folder, check_length, note, on_interrupt};
+use crate::config::{ConfigFile, Given, MAY_DIFFER};
 use crate::data::{Prepared, fingerprint};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
 use crate::profile::Profiler;
@@ -58,6 +60,8 @@ impl Length {
 /// How a run goes.
 #[derive(Args)]
 pub struct Training {
+    #[command(flatten)]
+    pub config: ConfigFile,
     /// Updates to make; without it, --epochs decides
     #[arg(long, value_parser = whole(1..=1_000_000_000))]
     pub steps: Option<usize>,
@@ -124,8 +128,9 @@ pub struct Job<'a> {
     /// Tokens of the longest row.
     pub max_length: usize,
     pub default_learning_rate: f64,
-    /// What else decides the run's numbers, beside [`Training`].
-    pub options: Value,
+    pub given: &'a Given,
+    /// Hashes of what the options name beside the data.
+    pub hashes: Vec<(&'static str, String)>,
 }
 
 /// The names of [`Schedule`].
@@ -185,7 +190,7 @@ impl Training {
         job: Job<'_>,
         write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, data, out, seed, max_length, default_learning_rate, options } = job;
+        let Job { model, data, out, seed, max_length, default_learning_rate, given, mut hashes } = job;
         let interrupted = on_interrupt("this step")?;
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
@@ -194,12 +199,27 @@ impl Training {
             seed,
             padding: data.padding,
         };
-        let data_fingerprint = fingerprint(&data.training);
+        hashes.extend([("data", data.rows), ("examples", fingerprint(&data.training))]);
+        let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
+        let stops = data.training.iter().any(|example| example.learns(&ends));
         let loader = Loader::new(data.training, batches(!self.no_shuffle));
         let recipe = self.recipe(&loader, seed, default_learning_rate);
-        let options = self.options(&recipe, max_length, data_fingerprint, options);
-        let may_rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
-        let run = RunDirectory::open(out, self.begin(), &options, may_rise)?;
+        let rate = &recipe.learning_rate;
+        let resolved = [
+            ("steps", recipe.steps.into()),
+            // They became steps.
+            ("epochs", Value::Null),
+            ("max-length", max_length.into()),
+            ("learning-rate", rate.peak.into()),
+            ("warmup", rate.warmup_steps.into()),
+        ];
+        let record = given.record(resolved, hashes);
+        let rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
+        let may = May { rise, differ: &MAY_DIFFER };
+        if let Some(file) = &given.file {
+            file.record.check_hashes(&file.path, &record, &may)?;
+        }
+        let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
         let mut progress = Progress::new(model, &recipe);
         if self.resume {
             run.changes().iter().for_each(|change| note(format!("changed: {change}")));
@@ -213,6 +233,13 @@ impl Training {
             }
         }
 
+        if !data.ends.is_empty() && !stops {
+            let ends: Vec<String> = data.ends.into_iter().map(|(_, piece)| piece).collect();
+            note(format!(
+                "no token that ends a text is learnt: expected {} in some row, or an answer may not stop",
+                listed(&ends)
+            ));
+        }
         let (trained, all) = model.sizes();
         let share = 100.0 * trained as f64 / all as f64;
         note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
@@ -308,31 +335,6 @@ impl Training {
             save_every: self.save_every,
             save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }
-    }
-
-    /// Everything that decides a run's numbers.
-    fn options(&self, recipe: &Recipe, max_length: usize, data: String, more: Value) -> Value {
-        let mut options = json!({
-            "steps": recipe.steps,
-            "batch_size": self.batch_size,
-            "accumulate": self.accumulate,
-            "max_length": max_length,
-            "learning_rate": recipe.learning_rate.peak,
-            "schedule": format!("{:?}", recipe.learning_rate.schedule).to_lowercase(),
-            "warmup": recipe.learning_rate.warmup_steps,
-            "weight_decay": self.weight_decay,
-            "clip": self.clip,
-            "checkpoint_blocks": self.checkpoint_blocks,
-            "packing": self.packing,
-            "shuffle": !self.no_shuffle,
-            "seed": recipe.seed,
-        });
-        if let (Some(options), Value::Object(more)) = (options.as_object_mut(), more) {
-            options.extend(more);
-            // The last, since other options (the seed, the model's tokenizer) change it too, and the first that differs is named.
-            options.insert("data".into(), data.into());
-        }
-        options
     }
 }
 

@@ -34,6 +34,19 @@ pub enum Error {
         message: String,
     },
 
+    /// A file that should be TOML is not.
+    #[error("{}:{line}:{column}: broken TOML: {message}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What the parser said.
+        message: String,
+    },
+
     /// A key of a configuration file has a value that cannot be used.
     #[error("{}: `{key}` is {found}; expected {expected}", path.display())]
     Value {
@@ -158,6 +171,17 @@ impl Error {
             let sentence = error.to_string();
             let message = sentence.split(" at line ").next().unwrap_or_default().to_string();
             Error::Json { path: path.as_ref().to_path_buf(), line: error.line(), column: error.column(), message }
+        }
+    }
+
+    /// For `map_err`: the file at `path`, which holds `text`, is not the TOML that it should be.
+    pub fn toml(path: impl AsRef<Path>, text: &str) -> impl FnOnce(toml::de::Error) -> Error {
+        move |error| {
+            let start = text.floor_char_boundary(error.span().map_or(0, |span| span.start));
+            let before = &text[..start];
+            let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
+            let message = error.message().replace('\n', ", ");
+            Error::Toml { path: path.as_ref().to_path_buf(), line: 1 + before.matches('\n').count(), column, message }
         }
     }
 }

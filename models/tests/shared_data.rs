@@ -87,7 +87,14 @@ fn encoder(max_length: usize, split_text: bool, test: impl Fn(Encoder) -> Result
     let tokenizer = Tokenizer::open(&directory)?;
     let template = ChatTemplate::open(&directory)?;
     assert!(template.is_default());
-    test(Encoder { tokenizer: Some(&tokenizer), template: &template, vocab_size: 512, max_length, split_text })
+    test(Encoder {
+        tokenizer: Some(&tokenizer),
+        template: &template,
+        vocab_size: 512,
+        max_length,
+        split_text,
+        last_turn_only: false,
+    })
 }
 
 fn every_row_of_sft_is_recognised_and_encoded() -> Result<(), Failed> {
@@ -106,7 +113,7 @@ fn every_row_of_sft_is_recognised_and_encoded() -> Result<(), Failed> {
             assert_eq!((dataset.files[0].format, dataset.rows.len()), (format, rows), "{name}");
             let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;
             assert_eq!(report.examples + report.without_loss, rows, "{name}: {report}");
-            assert_eq!(report.unstable, 0, "{name}: {report}");
+            assert_eq!(report.by_turn, 0, "{name}: {report}");
             assert!(examples.iter().all(|example| example.ids[0] == 1), "{name}: no <s>");
             let tokenizer = encoder.tokenizer.unwrap();
             let short = examples.iter().find(|example| example.ids.len() < 512);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, json};
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Encoder;
 use wgtune_models::data::rows::{Columns, Dataset};
@@ -19,6 +19,7 @@ use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{Sampling, generate};
 use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
@@ -175,6 +176,7 @@ fn learn(
         vocab_size: model.decoder.config().vocab_size,
         max_length: 128,
         split_text: false,
+        last_turn_only: false,
     };
     let (examples, _) = encoder.encode(&dataset, &dataset.rows)?;
     let padding = tokenizer.pad_id().unwrap_or(0);
@@ -190,7 +192,8 @@ fn learn(
         save_every: 0,
         save_after: Duration::ZERO,
     };
-    let run = RunDirectory::open(&out.join("run"), Begin::New, &json!({"seed": seed}), &[])?;
+    let record = Record::new("demo", [("seed".into(), seed.into())].into_iter().collect(), Map::new());
+    let run = RunDirectory::open(&out.join("run"), Begin::New, record, &May::default())?;
     let interrupted = on_interrupt("this step")?;
     let mut metrics = Vec::with_capacity(STEPS);
     let mut on_step = |step: &Metrics| {

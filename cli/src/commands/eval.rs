@@ -10,8 +10,8 @@ use wgtune_models::peft::Lora;
 use wgtune_models::train::sft::evaluate;
 use wgtune_models::train::tuned::Tuned;
 
-use crate::common::{Base, Compute, Outcome, Template, print_json, print_line};
-use crate::data::{Source, prepare};
+use crate::common::{Base, Compute, Outcome, print_json, print_line};
+use crate::data::{Conversations, Source, prepare};
 use crate::numbers::whole;
 use crate::progress::Progress;
 use crate::training::{Length, evaluation_loader};
@@ -25,7 +25,7 @@ pub struct Arguments {
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
-    template: Template,
+    conversations: Conversations,
     #[command(flatten)]
     length: Length,
     /// Rows of a batch
@@ -46,7 +46,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let data = prepare(
         &arguments.base.model,
         &arguments.source,
-        &arguments.template,
+        &arguments.conversations,
         max_length,
         HeldOut::Count(0),
         arguments.compute.seed,

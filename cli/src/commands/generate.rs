@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
-use wgtune_models::data::encode::conversation_ids;
+use wgtune_models::data::conversation::conversation_ids;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};

@@ -15,13 +15,15 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::config::Given;
 use crate::data::{Source, encode};
 use crate::numbers::whole;
 use crate::training::{Job, Training};
 
 /// Trains a tokenizer and a small Llama from plain text
 #[derive(Args)]
-#[command(after_help = "Example:\n  wgtune pretrain --data stories.txt --out DIR --steps 2000 --packing --max-length 256")]
+#[command(after_help = "Examples:\n  wgtune pretrain --data stories.txt --out DIR --steps 2000 --packing --max-length 256\n  \
+    wgtune pretrain --config DIR/run.toml --out OTHER")]
 pub struct Arguments {
     #[command(flatten)]
     source: Source,
@@ -72,7 +74,7 @@ enum Storage {
 }
 
 /// Trains and writes the model.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let (training, seed, out) = (&arguments.training, arguments.compute.seed, &arguments.out);
     training.check(out, &[])?;
     let max_length = training.length.of_new_model();
@@ -87,12 +89,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         vocab_size: config.vocab_size,
         max_length,
         split_text: true,
+        last_turn_only: false,
     };
-    let data = encode(&dataset, &encoder, tokenizer.pad_id().unwrap_or(0), training.held_out(), seed)?;
+    let data = encode(&dataset, &encoder, &config, training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
-    let options = json!({"method": "pretrain", "config": config.to_json()});
     let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
-    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, options };
+    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, given, hashes: Vec::new() };
     let report = training.run(job, || {
         tokenizer.save(out)?;
         save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
 use wgtune_engine::{DType, Device};
-use wgtune_models::formats::adapter::{AdapterConfig, Init, Targets};
+use wgtune_models::formats::adapter::{self, AdapterConfig, Init, Targets};
 use wgtune_models::formats::chat_template::TEMPLATE_FILE;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::{read_bytes, write_bytes};
@@ -15,8 +14,9 @@ use wgtune_models::formats::model::{
 use wgtune_models::peft::Lora;
 use wgtune_models::train::tuned::Tuned;
 
-use crate::common::{Compute, Outcome, Template, print_json, print_line};
-use crate::data::{Source, prepare};
+use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::config::Given;
+use crate::data::{Conversations, Source, prepare};
 use crate::numbers::{above_zero, below_one, whole};
 use crate::training::{Job, Training};
 
@@ -24,7 +24,8 @@ use crate::training::{Job, Training};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  wgtune sft --model DIR --data rows.jsonl --out DIR\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --method full --learning-rate 2e-5 --epochs 1\n  \
-    wgtune sft --model DIR --data rows.jsonl --out DIR --resume")]
+    wgtune sft --model DIR --data rows.jsonl --out DIR --resume\n  \
+    wgtune sft --config DIR/run.toml --out OTHER")]
 pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
@@ -32,7 +33,7 @@ pub struct Arguments {
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
-    template: Template,
+    conversations: Conversations,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -109,7 +110,7 @@ fn targets(text: &str) -> Result<Targets, String> {
 }
 
 /// Trains and writes the result.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let (training, seed, out) = (&arguments.training, arguments.compute.seed, &arguments.out);
     check_directory(&arguments.model)?;
     let read: Vec<&Path> =
@@ -117,14 +118,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
     training.check(out, &read)?;
     let max_length = training.length.of(&ModelConfig::open(&arguments.model)?)?;
     let device = arguments.compute.open()?;
-    let data = prepare(&arguments.model, &arguments.source, &arguments.template, max_length, training.held_out(), seed)?;
+    let data = prepare(&arguments.model, &arguments.source, &arguments.conversations, max_length, training.held_out(), seed)?;
     let model = arguments.load(&device)?;
-    let base = fingerprint(&arguments.model)?;
-    let (default_learning_rate, options) = match &model.lora {
-        Some(lora) => (LORA_LEARNING_RATE, json!({"method": "lora", "lora": lora.config().numbers(), "model": base})),
-        None => (FULL_LEARNING_RATE, json!({"method": "full", "model": base})),
-    };
-    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate, options };
+    let mut hashes = vec![("model", fingerprint(&arguments.model)?)];
+    if let Some(adapter) = &arguments.lora.adapter {
+        hashes.push(("adapter", adapter::fingerprint(adapter)?));
+    }
+    let default_learning_rate = if model.lora.is_some() { LORA_LEARNING_RATE } else { FULL_LEARNING_RATE };
+    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate, given, hashes };
     let report = training.run(job, || {
         match &model.lora {
             Some(lora) => {
@@ -138,7 +139,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
             }
         }
         // Whoever asks the model is to ask it as it was trained.
-        arguments.template.template.as_deref().map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
+        arguments
+            .conversations
+            .template
+            .template
+            .as_deref()
+            .map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
     })?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }

@@ -1,24 +1,35 @@
 //! `wgtune tokenize`.
 
-use std::path::PathBuf;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use wgtune_models::data::encode::conversation_ids;
-use wgtune_models::data::rows::messages;
+use wgtune_models::data::IGNORE;
+use wgtune_models::data::conversation::conversation_ids;
+use wgtune_models::data::encode;
+use wgtune_models::data::rows::{Columns, messages};
 use wgtune_models::error::Error;
+use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::read_text;
 use wgtune_models::formats::model::check_directory;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::wording::counted;
 
-use crate::common::{Outcome, Template, note, print_json, print_line};
+use crate::common::{Outcome, note, print_json, print_line};
+use crate::data::{self, Coder, Conversations};
+use crate::numbers::whole;
+use crate::training::Length;
 
-/// Shows what a model sees of a text or a conversation: token ids and pieces
+/// What is shown that has no rows.
+const NOT_DATA: [&str; 2] = ["text", "messages"];
+
+/// Shows what a model sees of a text, a conversation or a row of data: token ids and pieces, and which carry loss
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  wgtune tokenize --model DIR --text 'Once upon a time'\n  wgtune tokenize --model DIR --messages chat.json --json"
+    after_help = "Examples:\n  wgtune tokenize --model DIR --text 'Once upon a time'\n  wgtune tokenize --model DIR --messages chat.json --json\n  \
+    wgtune tokenize --model DIR --data rows.jsonl --row 3"
 )]
 pub struct Arguments {
     /// A model directory with a tokenizer
@@ -26,9 +37,17 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     source: Source,
+    /// Which of the data's rows, from 1
+    #[arg(long, value_name = "NUMBER", value_parser = whole(1..=usize::MAX), default_value_t = 1, conflicts_with_all = NOT_DATA)]
+    row: usize,
+    /// Columns of other names, as for sft
+    #[arg(long, value_name = "OURS=THEIRS,…", value_parser = data::columns, conflicts_with_all = NOT_DATA)]
+    columns: Option<Columns>,
     #[command(flatten)]
-    template: Template,
-    /// Print JSON: ids, pieces and, for messages, their text
+    conversations: Conversations,
+    #[command(flatten)]
+    length: Length,
+    /// Print JSON: ids, pieces and, for messages, their text; of a row, its examples, whose labels are -100 where there is no loss
     #[arg(long)]
     json: bool,
 }
@@ -42,6 +61,9 @@ struct Source {
     /// A JSON file: a list of messages with `role` and `content`, or an object with `messages`
     #[arg(long, value_name = "FILE")]
     messages: Option<PathBuf>,
+    /// A data file, of which --row is shown as sft trains on it
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -52,10 +74,29 @@ struct Report {
     text: Option<String>,
 }
 
+/// A row as it is trained on.
+#[derive(Serialize)]
+struct Row {
+    /// Its file and line.
+    row: String,
+    examples: Vec<Labelled>,
+}
+
+#[derive(Serialize)]
+struct Labelled {
+    ids: Vec<u32>,
+    pieces: Vec<String>,
+    /// As the column of this name has them.
+    labels: Vec<i64>,
+}
+
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
     check_directory(&arguments.model)?;
     let tokenizer = Tokenizer::open(&arguments.model)?;
+    if let Some(file) = &arguments.source.data {
+        return row(arguments, &tokenizer, file);
+    }
     let (ids, text) = match &arguments.source.messages {
         Some(path) => {
             let ids = conversation(arguments, &tokenizer, path)?;
@@ -75,11 +116,45 @@ pub fn run(arguments: &Arguments) -> Outcome {
     print_line(&counted(report.ids.len(), "token"))
 }
 
+/// Prints a row of a data file: a line a token, those that carry loss behind a star, and in colour on a terminal.
+fn row(arguments: &Arguments, tokenizer: &Tokenizer, file: &Path) -> Outcome {
+    let max_length = arguments.length.of(&ModelConfig::open(&arguments.model)?)?;
+    let dataset = data::Source::of(file.into(), arguments.columns.clone()).read()?;
+    let number = arguments.row;
+    let Some(row) = dataset.rows.get(number - 1) else {
+        let rows = counted(dataset.rows.len(), "row");
+        return Err(format!("--row is {number}, and {} has {rows}: expected one of them", file.display()).into());
+    };
+    let coder = Coder::open(&arguments.model, &dataset, &arguments.conversations, max_length)?;
+    let examples = coder.encoder().row(&dataset, row, &mut encode::Report::default())?;
+    let labelled = examples.iter().map(|example| Labelled {
+        ids: example.ids.clone(),
+        pieces: tokenizer.pieces(&example.ids),
+        labels: example.labels.iter().map(|&label| if label == IGNORE { -100 } else { label.into() }).collect(),
+    });
+    let shown = Row { row: dataset.place(row), examples: labelled.collect() };
+    if arguments.json {
+        return print_json(&shown);
+    }
+    let coloured = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (colour, plain) = if coloured { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
+    for (index, (example, labelled)) in examples.iter().zip(&shown.examples).enumerate() {
+        print_line(&format!("{}, example {} of {}", shown.row, index + 1, examples.len()))?;
+        for (place, (id, piece)) in labelled.ids.iter().zip(&labelled.pieces).enumerate() {
+            // Nothing comes before the first, which could predict it.
+            let learnt = place > 0 && example.labels[place] != IGNORE;
+            print_line(&if learnt { format!("{id:>7} {colour}* {piece}{plain}") } else { format!("{id:>7}   {piece}") })?;
+        }
+        print_line(&format!("{}, {} of them (*) with loss", counted(example.ids.len(), "token"), example.trained_tokens()))?;
+    }
+    Ok(())
+}
+
 fn conversation(arguments: &Arguments, tokenizer: &Tokenizer, path: &PathBuf) -> wgtune_models::Result<Vec<u32>> {
     let json: Value = serde_json::from_str(&read_text(path)?).map_err(Error::json(path))?;
     let list = json.get("messages").unwrap_or(&json);
     let messages = messages(list).map_err(|message| Error::Data { message: format!("{}: {message}", path.display()) })?;
-    let template = arguments.template.open(&arguments.model)?;
+    let template = arguments.conversations.template.open(&arguments.model)?;
     if template.is_default() {
         note("the model brings no chat template: ChatML is used");
     }

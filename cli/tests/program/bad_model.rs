@@ -271,7 +271,7 @@ fn a_loss_that_is_not_finite_names_the_first_op_and_keeps_the_last_checkpoint() 
         for method in ["lora", "full"] {
             let expected = ["step 1: the loss is", "the first op whose output was not finite is `matmul"];
             folder.fails(&format!("{TRAIN} --method {method}"), &expected);
-            assert_eq!(folder.names("out"), ["metrics.jsonl", "run.json", "run.lock"]);
+            assert_eq!(folder.names("out"), ["metrics.jsonl", "run.lock", "run.toml"]);
             assert!(folder.read("out/metrics.jsonl").is_empty());
         }
         folder.fails(EVALUATE, &["the loss is", "the first op whose output was not finite is `matmul"]);

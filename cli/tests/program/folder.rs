@@ -190,6 +190,20 @@ impl Folder {
 pub const TINY: &str = "--vocab-size 300 --hidden-size 32 --intermediate-size 48 --layers 2 --heads 4 --key-value-heads 2 \
      --batch-size 8 --max-length 32 --validation 0 --packing";
 
+/// The lines of `metrics.jsonl` without what the clock and the machine decide.
+pub fn curve(folder: &Folder, out: &str) -> Vec<String> {
+    let without_clock = |mut line: Value| {
+        let keys = line.as_object_mut().unwrap();
+        for key in ["tokens_per_second", "peak_tensor_bytes"] {
+            keys.remove(key).unwrap();
+        }
+        assert_eq!(keys.remove("peak_process_bytes").is_some(), cfg!(target_os = "linux"));
+        assert_eq!(keys.len(), 8);
+        line.to_string()
+    };
+    folder.lines(&format!("{out}/metrics.jsonl")).into_iter().map(without_clock).collect()
+}
+
 impl Run {
     pub fn new(output: Output) -> Run {
         let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use serde_json::Value;
 use wgtune_engine::random::Philox;
 
-use crate::folder::Folder;
+use crate::folder::{Folder, curve};
 
 /// Kills a run, and what resumes it, that many times at random moments. One that comes to its end first counts as none, and
 /// another run begins.
@@ -43,18 +42,4 @@ pub fn check_same(folder: &Folder, out: &str, weights: &str) {
     let name = |out: &str| format!("{out}/{weights}");
     assert!(folder.read(&name(out)) == folder.read(&name("whole")), "{out}: other weights");
     assert!(folder.names(out).iter().all(|name| !name.starts_with('.')), "{:?}", folder.names(out));
-}
-
-/// The lines of `metrics.jsonl` without what the clock and the machine decide.
-fn curve(folder: &Folder, out: &str) -> Vec<String> {
-    let without_clock = |mut line: Value| {
-        let keys = line.as_object_mut().unwrap();
-        for key in ["tokens_per_second", "peak_tensor_bytes"] {
-            keys.remove(key).unwrap();
-        }
-        assert_eq!(keys.remove("peak_process_bytes").is_some(), cfg!(target_os = "linux"));
-        assert_eq!(keys.len(), 8);
-        line.to_string()
-    };
-    folder.lines(&format!("{out}/metrics.jsonl")).into_iter().map(without_clock).collect()
 }

@@ -72,7 +72,7 @@ fn what_wgtune_wrote_is_replaced_where_that_is_said_and_nothing_else_is() {
     refused(&folder, "out", &format!("{LORA} --out out"), &["out is not empty", "--overwrite"]);
     folder.succeeds(&format!("{LORA} --out out --overwrite"));
     let written =
-        ["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint", "metrics.jsonl", "run.json", "run.lock"];
+        ["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint", "metrics.jsonl", "run.lock", "run.toml"];
     assert_eq!(folder.names("out"), written);
     folder.succeeds("merge --model model --adapter out --out merged --device cpu");
     folder.succeeds("merge --model model --adapter out --out merged --device cpu --overwrite");
@@ -158,7 +158,7 @@ fn a_run_goes_on_with_its_model_wherever_that_lies() {
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     folder.write("moved/elsewhere/model.safetensors", bytes);
-    resumed("moved/elsewhere").failed(&["the run in out began with `model`", "resume with the options that it began with"]);
+    resumed("moved/elsewhere").failed(&["the run in out began with `model`", "resume with what it began with"]);
 }
 
 #[test]
@@ -169,12 +169,12 @@ fn resuming_with_another_option_names_it() {
     folder.write_rows("others.jsonl", &[serde_json::json!({"input_ids": [1, 2, 3]})]);
     for (command, expected) in [
         (format!("{train} --seed 1"), ["`seed` 0", "it is 1"]),
-        (format!("{train} --batch-size 2"), ["`batch_size` 4", "it is 2"]),
-        (format!("{train} --rank 4"), ["`lora.r` 8", "it is 4"]),
+        (format!("{train} --batch-size 2"), ["`batch-size` 4", "it is 2"]),
+        (format!("{train} --rank 4"), ["`rank` 8", "it is 4"]),
         (format!("{train} --schedule cosine"), ["`schedule` \"linear\"", "it is \"cosine\""]),
         (format!("{train} --method full"), ["`method` \"lora\"", "it is \"full\""]),
         (train.replace("--steps 2", "--steps 4"), ["`steps` 2", "it is 4"]),
-        (train.replace("rows.jsonl", "others.jsonl"), ["`data`", "resume with the options that it began with"]),
+        (train.replace("rows.jsonl", "others.jsonl"), ["`data`", "resume with what it began with"]),
     ] {
         refused(&folder, "out", &format!("{command} --resume"), &["out", expected[0], expected[1]]);
     }

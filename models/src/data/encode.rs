@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use serde_json::Value;
-
 use super::IGNORE;
+use super::conversation::spelled_out;
 use super::rows::{Content, Dataset, Row};
 use crate::error::{Error, Result};
 use crate::formats::chat_template::ChatTemplate;
@@ -33,10 +32,15 @@ pub struct Encoder<'a> {
     pub max_length: usize,
     /// Whether plain texts longer than that are cut into several examples instead.
     pub split_text: bool,
+    /// Whether only the last of the assistant's turns in a conversation carries loss, instead of all.
+    pub last_turn_only: bool,
 }
 
+/// How many rows without a token to learn are named.
+const PLACES: usize = 3;
+
 /// What became of the rows. It prints as a sentence.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Rows that were read.
     pub rows: usize,
@@ -46,66 +50,20 @@ pub struct Report {
     pub truncated: usize,
     /// Rows left out because no token with loss was left.
     pub without_loss: usize,
-    /// Rows of which some of the assistant's turns carry no loss, or whose loss begins at the first token
-    /// that differs, because the template writes a turn otherwise once another follows it.
-    pub unstable: usize,
+    /// Where the first of those are, as `rows.jsonl:3`.
+    pub first_without_loss: Vec<String>,
+    /// Conversations that became an example for each of the assistant's turns, because the template writes a
+    /// turn otherwise once another follows it.
+    pub by_turn: usize,
     /// Tokens of all examples.
     pub tokens: usize,
     /// Those of them that are learnt to be predicted.
     pub trained_tokens: usize,
 }
 
-/// A conversation's ids: the template's text, whose special tokens become their ids. The template says how
-/// a text opens; only the default one leaves that to the tokenizer. With `add_generation_prompt` the
-/// assistant's turn is opened, which is how generation asks for an answer. Calls of tools and lists of parts
-/// are made text where the template does not look at them.
-///
-/// # Errors
-/// [`Error::ChatTemplate`] if the template refuses the conversation, [`Error::Tokenizer`].
-pub fn conversation_ids(
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    messages: &[Value],
-    tools: Option<&Value>,
-    add_generation_prompt: bool,
-) -> Result<Vec<u32>> {
-    let rendered = template.render(&spelled_out(template, messages), tools, add_generation_prompt)?;
-    let mut ids = tokenizer.encode(&rendered.text, false)?;
-    ids.splice(0..0, opening(tokenizer, template)?);
-    Ok(ids)
-}
-
-/// A conversation with nothing in it that the template would drop: calls of tools as plain JSON in `content`, and a list of
-/// parts as one text, where the template's source names neither. Done twice, it is as done once.
-fn spelled_out(template: &ChatTemplate, messages: &[Value]) -> Vec<Value> {
-    let source = template.source();
-    let (takes_calls, takes_parts) = (source.contains("tool_calls"), source.contains("'text'") || source.contains("\"text\""));
-    let mut messages = messages.to_vec();
-    for message in messages.iter_mut().filter_map(Value::as_object_mut) {
-        if let Some(Value::Array(parts)) = message.get("content").filter(|_| !takes_parts) {
-            let text: String = parts.iter().filter_map(|part| part["text"].as_str()).collect();
-            message.insert("content".into(), text.into());
-        }
-        if let Some(Value::Array(calls)) = message.get("tool_calls").filter(|_| !takes_calls) {
-            let functions = calls.iter().map(|call| call["function"].to_string());
-            let functions = functions.collect::<Vec<_>>().join("\n");
-            let content = message.get("content").and_then(Value::as_str).unwrap_or_default();
-            let content = format!("{content}{functions}");
-            message.insert("content".into(), content.into());
-            message.shift_remove("tool_calls");
-        }
-    }
-    messages
-}
-
-fn opening(tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<Option<u32>> {
-    let opens = template.is_default() && tokenizer.opens_with_bos()?;
-    Ok(tokenizer.bos_id().filter(|_| opens))
-}
-
 impl Example {
     /// An example of which the tokens from `start` on carry loss.
-    fn learnt_from(start: usize, ids: Vec<u32>) -> Example {
+    pub(super) fn learnt_from(start: usize, ids: Vec<u32>) -> Example {
         let mut labels = ids.clone();
         labels[..start.min(ids.len())].fill(IGNORE);
         Example { ids, labels }
@@ -116,40 +74,20 @@ impl Example {
         let labels = self.labels.iter().skip(1);
         labels.filter(|&&label| label != IGNORE).count()
     }
+
+    /// Whether any of these tokens is learnt to be predicted.
+    pub fn learns(&self, tokens: &[u32]) -> bool {
+        self.labels.iter().skip(1).any(|label| tokens.contains(label))
+    }
 }
 
 impl Encoder<'_> {
-    /// Encodes rows of `dataset`.
-    ///
-    /// Loss falls on a completion, on what the assistant says in a conversation, on a whole text, or where
-    /// `labels` says. The end of a prompt is where its tokens and those of prompt and completion part.
-    /// A text or completion that does not end in an end-of-text token is given one.
+    /// Encodes rows of `dataset`, some of which must have a token to learn.
     ///
     /// # Errors
-    /// [`Error::Row`] for a row the tokenizer or the template refuses, or with an id past the vocabulary;
-    /// [`Error::Data`] if no row is left with a token to learn.
+    /// As [`examples`](Encoder::examples); [`Error::Data`] if no row is left with a token to learn.
     pub fn encode(&self, dataset: &Dataset, rows: &[Row]) -> Result<(Vec<Example>, Report)> {
-        if self.max_length < 2 {
-            let message = format!("a length of at most {}; expected at least 2", self.max_length);
-            return Err(Error::Data { message });
-        }
-        let mut report = Report { rows: rows.len(), ..Report::default() };
-        let mut examples = Vec::new();
-        for row in rows {
-            let encoded = self.row(&row.content, &mut report);
-            let example = encoded.map_err(|error| match error {
-                // Where the data is matters more than where the template or the tokenizer is.
-                Error::ChatTemplate { message, .. } | Error::Tokenizer { message, .. } | Error::Data { message } => {
-                    dataset.error_at(row, message)
-                }
-                other => other,
-            })?;
-            let fitted = self.fit(example, &row.content, &mut report);
-            examples.extend(fitted.into_iter().filter(|example| example.trained_tokens() > 0));
-        }
-        report.examples = examples.len();
-        report.tokens = examples.iter().map(|example| example.ids.len()).sum();
-        report.trained_tokens = examples.iter().map(Example::trained_tokens).sum();
+        let (examples, report) = self.examples(dataset, rows)?;
         if examples.is_empty() && !rows.is_empty() {
             let message = format!("nothing to learn: {report}; expected rows with a completion within the length");
             return Err(Error::Data { message });
@@ -157,27 +95,70 @@ impl Encoder<'_> {
         Ok((examples, report))
     }
 
-    fn row(&self, content: &Content, report: &mut Report) -> Result<Example> {
-        match content {
+    /// The examples of rows of `dataset` that have a token to learn.
+    ///
+    /// Loss falls on a completion, on what the assistant says in a conversation, on a whole text, or where
+    /// `labels` says. The end of a prompt is where its tokens and those of prompt and completion part.
+    /// A text or completion that does not end in an end-of-text token is given one.
+    ///
+    /// # Errors
+    /// [`Error::Row`] for a row the tokenizer or the template refuses, whose answers the template does not tell from what
+    /// comes before them, or with an id past the vocabulary.
+    pub fn examples(&self, dataset: &Dataset, rows: &[Row]) -> Result<(Vec<Example>, Report)> {
+        let mut report = Report { rows: rows.len(), ..Report::default() };
+        let mut examples = Vec::new();
+        for row in rows {
+            let of_row = self.row(dataset, row, &mut report)?;
+            let learnt = examples.len();
+            examples.extend(of_row.into_iter().filter(|example| example.trained_tokens() > 0));
+            if examples.len() == learnt {
+                report.without_loss += 1;
+                if report.first_without_loss.len() < PLACES {
+                    report.first_without_loss.push(dataset.place(row));
+                }
+            }
+        }
+        report.examples = examples.len();
+        report.tokens = examples.iter().map(|example| example.ids.len()).sum();
+        report.trained_tokens = examples.iter().map(Example::trained_tokens).sum();
+        Ok((examples, report))
+    }
+
+    /// What becomes of a row of `dataset`, with tokens to learn or without. What happened to it is counted in `report`.
+    ///
+    /// # Errors
+    /// As [`examples`](Encoder::examples).
+    pub fn row(&self, dataset: &Dataset, row: &Row, report: &mut Report) -> Result<Vec<Example>> {
+        if self.max_length < 2 {
+            let message = format!("a length of at most {}; expected at least 2", self.max_length);
+            return Err(Error::Data { message });
+        }
+        let encoded = self.content(&row.content, report).map_err(|error| match error {
+            // Where the data is matters more than where the template or the tokenizer is.
+            Error::ChatTemplate { message, .. } | Error::Tokenizer { message, .. } | Error::Data { message } => {
+                dataset.error_at(row, message)
+            }
+            other => other,
+        })?;
+        Ok(encoded.into_iter().flat_map(|example| self.fit(example, &row.content, report)).collect())
+    }
+
+    fn content(&self, content: &Content, report: &mut Report) -> Result<Vec<Example>> {
+        let example = match content {
             Content::Ids { ids, labels } => self.given(ids, labels),
             Content::Text(text) => self.completion("", text),
             Content::Completion { prompt, completion } => self.completion(prompt, completion),
             Content::Exchange { messages, learnt_from, tools } => {
-                let messages = spelled_out(self.template, messages);
-                self.exchange(&messages, *learnt_from, tools.as_ref(), report)
+                self.answer(&spelled_out(self.template, messages), *learnt_from, tools.as_ref())
             }
             Content::Conversation { messages, tools } => {
-                let messages = spelled_out(self.template, messages);
-                if self.template.marks_generation() {
-                    self.marked(&messages, tools.as_ref())
-                } else {
-                    self.turns(&messages, tools.as_ref(), report)
-                }
+                return self.conversation(&spelled_out(self.template, messages), tools.as_ref(), report);
             }
-        }
+        };
+        Ok(vec![example?])
     }
 
-    fn tokenizer(&self) -> Result<&Tokenizer> {
+    pub(super) fn tokenizer(&self) -> Result<&Tokenizer> {
         self.tokenizer.ok_or_else(|| Error::Data {
             message: "a row of text, and the model has no tokenizer.json; expected rows of `input_ids`".into(),
         })
@@ -203,69 +184,6 @@ impl Encoder<'_> {
         Ok(Example::learnt_from(start, ids))
     }
 
-    fn exchange(&self, messages: &[Value], learnt_from: usize, tools: Option<&Value>, report: &mut Report) -> Result<Example> {
-        let ids = self.ids(messages, tools, false)?;
-        let prompt = &messages[..learnt_from];
-        let start = common_prefix(&ids, &self.ids(prompt, tools, true)?);
-        let text = self.template.render(messages, tools, false)?.text;
-        let stable = text.starts_with(&self.template.render(prompt, tools, false)?.text);
-        report.unstable += usize::from(!stable);
-        Ok(Example::learnt_from(start, ids))
-    }
-
-    /// Loss on the tokens that begin within what the template marks.
-    fn marked(&self, messages: &[Value], tools: Option<&Value>) -> Result<Example> {
-        let tokenizer = self.tokenizer()?;
-        let rendered = self.template.render(messages, tools, false)?;
-        let mut example = Example { ids: Vec::new(), labels: Vec::new() };
-        if let Some(id) = opening(tokenizer, self.template)? {
-            example.ids.push(id);
-            example.labels.push(IGNORE);
-        }
-        for (id, bytes) in tokenizer.encode_with_offsets(&rendered.text)? {
-            let learnt = rendered.generated.iter().any(|span| span.contains(&bytes.start));
-            example.ids.push(id);
-            example.labels.push(if learnt { id } else { IGNORE });
-        }
-        Ok(example)
-    }
-
-    /// Loss on each turn of the assistant, found by rendering the conversation up to it and up to its end.
-    fn turns(&self, messages: &[Value], tools: Option<&Value>, report: &mut Report) -> Result<Example> {
-        let text = self.template.render(messages, tools, false)?.text;
-        let ids = self.ids(messages, tools, false)?;
-        let mut labels = vec![IGNORE; ids.len()];
-        let is_stable = |messages: &[Value]| {
-            let prefix = self.template.render(messages, tools, false);
-            // A template may refuse half a conversation.
-            prefix.is_ok_and(|prefix| text.starts_with(&prefix.text))
-        };
-        let is_assistant = |index: &usize| messages[*index]["role"] == "assistant";
-        let mut skipped = false;
-        let mut last = 0;
-        for turn in (0..messages.len()).filter(is_assistant) {
-            last = turn;
-            if !(turn == 0 || is_stable(&messages[..turn])) || !is_stable(&messages[..=turn]) {
-                skipped = true;
-                continue;
-            }
-            let start = common_prefix(&ids, &self.ids(&messages[..turn], tools, true)?);
-            let end = common_prefix(&ids, &self.ids(&messages[..=turn], tools, false)?);
-            if start < end {
-                labels[start..end].copy_from_slice(&ids[start..end]);
-            }
-        }
-        report.unstable += usize::from(skipped);
-        if labels.iter().all(|&label| label == IGNORE) {
-            return self.exchange(messages, last, tools, &mut Report::default());
-        }
-        Ok(Example { ids, labels })
-    }
-
-    fn ids(&self, messages: &[Value], tools: Option<&Value>, prompt: bool) -> Result<Vec<u32>> {
-        conversation_ids(self.tokenizer()?, self.template, messages, tools, prompt)
-    }
-
     /// Cuts an example to the length, or into several.
     fn fit(&self, mut example: Example, content: &Content, report: &mut Report) -> Vec<Example> {
         if example.ids.len() > self.max_length && self.split_text && matches!(content, Content::Text(_)) {
@@ -282,13 +200,12 @@ impl Encoder<'_> {
             example.ids.truncate(self.max_length);
             example.labels.truncate(self.max_length);
         }
-        report.without_loss += usize::from(example.trained_tokens() == 0);
         vec![example]
     }
 }
 
 /// How many tokens two sequences begin with alike.
-fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
@@ -296,10 +213,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [rows, examples] = [counted(self.rows, "row"), counted(self.examples, "example")];
         write!(f, "{rows}, {examples} of {}, {} of them trained", counted(self.tokens, "token"), self.trained_tokens)?;
+        let more = if self.without_loss > self.first_without_loss.len() { ", …" } else { "" };
+        let places = format!("left out for want of a token to learn ({}{more})", self.first_without_loss.join(", "));
         for (count, what) in [
             (self.truncated, "cut at the length"),
-            (self.without_loss, "left out for want of a token to learn"),
-            (self.unstable, "that the template writes otherwise once a turn follows"),
+            (self.without_loss, &places),
+            (self.by_turn, "made an example a turn, since the template writes a turn otherwise once another follows"),
         ] {
             if count > 0 {
                 write!(f, "; {count} {what}")?;
@@ -311,4 +230,4 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 #[path = "encode_tests.rs"]
-mod tests;
+pub(super) mod tests;

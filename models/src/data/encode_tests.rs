@@ -8,20 +8,13 @@ use super::*;
 use crate::data::rows::{DataFile, Format};
 use crate::formats::chat_template::CHATML;
 
-/// ChatML without marks: what turns are found in by rendering prefixes.
-const UNMARKED: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
-    {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-/// Shows the system's message with the last turn only, as some published templates do.
-const UNSTABLE: &str = "{% for m in messages %}{% if loop.last %}!{% endif %}[{{ m.role }}]{{ m.content }}\
-    {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
-
-struct Setting {
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+pub struct Setting {
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
 }
 
 impl Setting {
-    fn new(template: &str) -> Setting {
+    pub fn new(template: &str) -> Setting {
         let texts = ["the user and the assistant say things to one another"; 3];
         Setting {
             tokenizer: Tokenizer::train(texts.into_iter(), 300).unwrap(),
@@ -29,17 +22,24 @@ impl Setting {
         }
     }
 
-    fn encoder(&self, max_length: usize) -> Encoder<'_> {
-        Encoder { tokenizer: Some(&self.tokenizer), template: &self.template, vocab_size: 300, max_length, split_text: false }
+    pub fn encoder(&self, max_length: usize) -> Encoder<'_> {
+        Encoder {
+            tokenizer: Some(&self.tokenizer),
+            template: &self.template,
+            vocab_size: 300,
+            max_length,
+            split_text: false,
+            last_turn_only: false,
+        }
     }
 
-    fn encode(&self, content: Content) -> (Example, Report) {
+    pub fn encode(&self, content: Content) -> (Example, Report) {
         let (mut examples, report) = encode(&self.encoder(1000), vec![content]).unwrap();
         (examples.remove(0), report)
     }
 
     /// The text of an example, and the runs of it that carry loss.
-    fn show(&self, example: &Example) -> (String, Vec<String>) {
+    pub fn show(&self, example: &Example) -> (String, Vec<String>) {
         let mut runs: Vec<Vec<u32>> = vec![Vec::new()];
         for (&id, &label) in example.ids.iter().zip(&example.labels) {
             match label {
@@ -59,7 +59,7 @@ fn dataset(contents: Vec<Content>) -> Dataset {
     Dataset { files: vec![file], rows: contents.into_iter().enumerate().map(row).collect() }
 }
 
-fn encode(encoder: &Encoder, contents: Vec<Content>) -> Result<(Vec<Example>, Report)> {
+pub fn encode(encoder: &Encoder, contents: Vec<Content>) -> Result<(Vec<Example>, Report)> {
     let dataset = dataset(contents);
     encoder.encode(&dataset, &dataset.rows)
 }
@@ -70,21 +70,6 @@ fn text(text: &str) -> Content {
 
 fn completion(prompt: &str, completion: &str) -> Content {
     Content::Completion { prompt: prompt.into(), completion: completion.into() }
-}
-
-fn messages() -> Vec<Value> {
-    let says = |role: &str, content: &str| json!({"role": role, "content": content});
-    vec![
-        says("system", "be kind"),
-        says("user", "hello"),
-        says("assistant", "hi there"),
-        says("user", "bye"),
-        says("assistant", "see you"),
-    ]
-}
-
-fn conversation() -> Content {
-    Content::Conversation { messages: messages(), tools: None }
 }
 
 #[test]
@@ -109,49 +94,6 @@ fn a_completion_is_learnt_from_where_its_tokens_part_from_the_prompts() {
 }
 
 #[test]
-fn the_assistants_turns_are_learnt_with_marks_and_without() {
-    let expected = ["hi there<|im_end|>", "see you<|im_end|>"];
-    let marked = Setting::new(CHATML);
-    let (example, report) = marked.encode(conversation());
-    let (shown, learnt) = marked.show(&example);
-    assert_eq!((learnt, report.unstable), (expected.map(String::from).to_vec(), 0));
-
-    let unmarked = Setting::new(UNMARKED);
-    let (example, report) = unmarked.encode(conversation());
-    // Here the line's end, which no mark leaves out, is learnt too.
-    let learnt = expected.map(|turn| format!("{turn}\n")).to_vec();
-    assert_eq!((unmarked.show(&example), report.unstable), ((shown, learnt), 0));
-}
-
-#[test]
-fn of_an_exchange_only_the_answer_is_learnt() {
-    let setting = Setting::new(CHATML);
-    let content = Content::Exchange { messages: messages(), learnt_from: 4, tools: None };
-    let (example, _) = setting.encode(content);
-    assert_eq!(setting.show(&example).1, ["see you<|im_end|>\n"]);
-}
-
-#[test]
-fn a_template_that_rewrites_earlier_turns_is_counted() {
-    let setting = Setting::new(UNSTABLE);
-    let (example, report) = setting.encode(conversation());
-    assert_eq!(report.unstable, 1);
-    // The user's last turn loses its `!` once an answer follows, so loss begins there and not before.
-    let learnt = setting.show(&example).1.concat();
-    assert!(learnt.ends_with("[user]bye![assistant]see you") && !learnt.contains("hi"), "{learnt}");
-}
-
-#[test]
-fn a_template_without_tools_gets_calls_as_text() {
-    let setting = Setting::new(UNMARKED);
-    let call = json!({"type": "function", "function": {"name": "f"}});
-    let messages =
-        vec![json!({"role": "user", "content": "u"}), json!({"role": "assistant", "content": "", "tool_calls": [call]})];
-    let (example, _) = setting.encode(Content::Conversation { messages, tools: None });
-    assert_eq!(setting.show(&example).1, ["{\"name\":\"f\"}<|im_end|>\n"]);
-}
-
-#[test]
 fn long_rows_are_cut_and_counted() {
     let setting = Setting::new(CHATML);
     // No merge was learnt of these letters: the prompt alone is longer than the first row.
@@ -160,7 +102,7 @@ fn long_rows_are_cut_and_counted() {
     let (examples, report) = encode(&setting.encoder(length), rows.clone()).unwrap();
     assert_eq!((examples.len(), report.rows, report.truncated, report.without_loss), (1, 2, 1, 1));
     assert_eq!(report.tokens, length);
-    assert!(report.to_string().contains("1 left out"), "{report}");
+    assert!(report.to_string().contains("1 left out for want of a token to learn (d.jsonl:2)"), "{report}");
 
     let (examples, report) = encode(&setting.encoder(length - 1), rows[..1].to_vec()).unwrap();
     assert_eq!((examples[0].ids.len(), report.truncated, report.without_loss), (length - 1, 1, 0));
@@ -168,6 +110,20 @@ fn long_rows_are_cut_and_counted() {
     let message = encode(&setting.encoder(2), rows[1..].to_vec()).unwrap_err().to_string();
     assert!(message.starts_with("nothing to learn: 1 row, 0 examples"), "{message}");
     assert!(encode(&setting.encoder(1), rows).is_err());
+}
+
+#[test]
+fn rows_without_a_token_to_learn_are_named_and_the_first_of_many() {
+    let setting = Setting::new(CHATML);
+    let masked = || Content::Ids { ids: vec![1, 2], labels: vec![IGNORE; 2] };
+    let rows: Vec<Content> = (0..6).map(|row| if row == 1 { text("the end") } else { masked() }).collect();
+    let (examples, report) = encode(&setting.encoder(10), rows).unwrap();
+    assert_eq!((examples.len(), report.without_loss), (1, 5));
+    let named = "5 left out for want of a token to learn (d.jsonl:1, d.jsonl:3, d.jsonl:4, …)";
+    assert!(report.to_string().ends_with(named), "{report}");
+    let none = dataset(vec![masked()]);
+    let (examples, report) = setting.encoder(10).examples(&none, &none.rows).unwrap();
+    assert_eq!((examples.len(), report.first_without_loss), (0, vec!["d.jsonl:1".to_string()]));
 }
 
 #[test]
@@ -186,7 +142,8 @@ fn given_ids_must_be_in_the_vocabulary() {
 #[test]
 fn a_refusal_names_the_row() {
     let setting = Setting::new("{{ raise_exception('no system message here') }}");
-    let message = encode(&setting.encoder(10), vec![text("t"), conversation()]).unwrap_err();
+    let conversation = Content::Conversation { messages: vec![json!({"role": "assistant", "content": "hi"})], tools: None };
+    let message = encode(&setting.encoder(10), vec![text("t"), conversation]).unwrap_err();
     assert_eq!(message.to_string(), "d.jsonl:2: line 1: no system message here");
 }
 
@@ -216,34 +173,4 @@ proptest! {
             prop_assert_eq!(&example.labels[start..], &example.ids[start..]);
         }
     }
-}
-
-#[test]
-fn parts_of_text_are_joined_where_the_template_takes_text() {
-    let parts = json!([{"type": "text", "text": "the user "}, {"type": "text", "text": "says"}]);
-    let messages =
-        |content: Value| vec![json!({"role": "user", "content": content}), json!({"role": "assistant", "content": "things"})];
-    let encoded = |template: &str, content: Value| {
-        let setting = Setting::new(template);
-        let (example, _) = setting.encode(Content::Conversation { messages: messages(content.clone()), tools: None });
-        let ids = conversation_ids(&setting.tokenizer, &setting.template, &messages(content), None, false).unwrap();
-        assert_eq!(example.ids, ids);
-        setting.show(&example)
-    };
-    for template in [UNMARKED, UNSTABLE, CHATML] {
-        assert_eq!(encoded(template, parts.clone()), encoded(template, json!("the user says")));
-    }
-    let looks = "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}\
-        {% if part['type'] == 'text' %}<{{ part['text'] }}>{% endif %}{% endfor %}{% endif %}{% endfor %}";
-    assert_eq!(encoded(looks, parts).0, "[user]<the user ><says>[assistant]things");
-}
-
-#[test]
-fn what_is_spelled_out_twice_is_as_once() {
-    let setting = Setting::new(UNMARKED);
-    let call = json!({"type": "function", "function": {"name": "f"}});
-    let messages = [json!({"role": "assistant", "content": [{"type": "text", "text": "a"}], "tool_calls": [call]})];
-    let once = spelled_out(&setting.template, &messages);
-    assert_eq!(once, [json!({"role": "assistant", "content": "a{\"name\":\"f\"}"})]);
-    assert_eq!(spelled_out(&setting.template, &once), once);
 }

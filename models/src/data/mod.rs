@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod compressed;
+pub mod conversation;
 pub mod encode;
 mod parquet;
 pub mod rows;

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::IGNORE;
 use crate::error::{Error, Result};
 use crate::formats::json::abbreviated;
+use crate::hash::xxh3;
 use crate::wording::counted;
 
 pub use self::columns::Columns;
@@ -50,7 +52,7 @@ pub struct Row {
 }
 
 /// What a row holds, whatever its form was.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Content {
     /// All of the text carries loss.
     Text(String),
@@ -177,9 +179,19 @@ impl Dataset {
         Ok(())
     }
 
+    /// A hash of what the rows hold, whatever files they came from.
+    pub fn fingerprint(&self) -> String {
+        xxh3(self.rows.iter().map(|row| serde_json::to_vec(&row.content).expect("plain data is JSON")))
+    }
+
     /// The error that `message` is, at a row of this data set.
     pub fn error_at(&self, row: &Row, message: String) -> Error {
         Error::Row { path: self.files[row.file].path.clone(), line: row.line, message }
+    }
+
+    /// Where a row of this data set is, as `rows.jsonl:3`.
+    pub fn place(&self, row: &Row) -> String {
+        format!("{}:{}", self.files[row.file].path.display(), row.line)
     }
 }
 

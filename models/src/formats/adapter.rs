@@ -7,10 +7,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::files::write_bytes;
+use super::files::{read_bytes, write_bytes};
 use super::json::Object;
 use super::model_card::CARD_FILE;
 use crate::error::Result;
+use crate::hash::xxh3;
 
 /// The name of an adapter's weight file.
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
@@ -21,6 +22,14 @@ pub const ADAPTER_FILES: [&str; 3] = [ADAPTER_FILE, CONFIG_FILE, CARD_FILE];
 
 /// What PEFT puts before a model's own tensor names.
 const PREFIX: &str = "base_model.model.";
+
+/// A hash of the adapter in a folder: of its config and its weights.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn fingerprint(directory: &Path) -> Result<String> {
+    Ok(xxh3([read_bytes(&directory.join(CONFIG_FILE))?, read_bytes(&directory.join(ADAPTER_FILE))?]))
+}
 
 /// An adapter's `adapter_config.json`. Modules are named as in the model, `model.layers.0.self_attn.q_proj`.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,15 +236,6 @@ impl AdapterConfig {
             "use_dora": false,
             "use_rslora": self.rank_stabilised,
         })
-    }
-
-    /// What of [`to_json`](Self::to_json) decides what is computed: all but the base's name, which is another where its folder moved.
-    pub fn numbers(&self) -> Value {
-        let mut json = self.to_json();
-        if let Some(keys) = json.as_object_mut() {
-            keys.shift_remove("base_model_name_or_path");
-        }
-        json
     }
 
     /// Writes `adapter_config.json` into an adapter's folder.

@@ -1,6 +1,7 @@
 //! Training: what every recipe shares, and the recipes.
 
 pub mod checkpoint;
+pub mod record;
 pub mod run;
 pub mod schedule;
 pub mod sft;

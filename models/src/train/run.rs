@@ -5,9 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
+use super::record::{May, Record};
 use super::sft::Metrics;
 use crate::error::{Error, Result};
 use crate::formats::adapter::ADAPTER_FILES;
@@ -18,7 +16,7 @@ use crate::formats::model::is_model_file;
 pub const CHECKPOINT: &str = "checkpoint";
 const METRICS: &str = "metrics.jsonl";
 /// What the run was started with; it marks the folder as a run's.
-const RUN: &str = "run.json";
+const RUN: &str = "run.toml";
 /// Held locked by the process that writes the folder. It stays there: removing it would let two in.
 const LOCK: &str = "run.lock";
 
@@ -36,38 +34,32 @@ pub enum Begin {
 /// A run's folder, locked: no other run can write it until this is dropped.
 pub struct RunDirectory {
     path: PathBuf,
-    options: Value,
+    record: Record,
     changes: Vec<String>,
     _lock: File,
 }
 
-/// What `run.json` holds.
-#[derive(Serialize, Deserialize)]
-struct Run {
-    wgtune: String,
-    /// Whether the files of a model or an adapter that are in the folder are this run's.
-    has_results: bool,
-    options: Value,
-}
-
 impl RunDirectory {
-    /// The folder at `path`, made if it is not there, for a run with these options: everything that decides its numbers. A run
-    /// that is resumed has the options that it began with, but for those in `may_rise`, which may be greater.
+    /// The folder at `path`, made if it is not there, for a run with this record. A run that is resumed has the options and the
+    /// hashes that it began with, but for what may be others.
     ///
     /// # Errors
     /// A folder that cannot be made, that another run is writing, or that holds anything not of this run; options other than
     /// those the run began with, naming the first that differs.
-    pub fn open(path: &Path, begin: Begin, options: &Value, may_rise: &[&str]) -> Result<RunDirectory> {
+    pub fn open(path: &Path, begin: Begin, record: Record, may: &May) -> Result<RunDirectory> {
         fs::create_dir_all(path).map_err(Error::io(path))?;
         // Before the lock, so that nothing is left in a folder that is refused, and again once no other run can come between.
         check_content(path, begin)?;
         let lock = lock(path)?;
         check_content(path, begin)?;
-        let mut run = RunDirectory { path: path.to_path_buf(), options: options.clone(), changes: Vec::new(), _lock: lock };
+        let mut run = RunDirectory { path: path.to_path_buf(), record, changes: Vec::new(), _lock: lock };
         match saved(path)? {
             Some(saved) if begin == Begin::Resumed => {
-                run.changes = changed(path, &saved.options, options, may_rise)?;
-                run.mark(saved.has_results)?;
+                run.changes = saved.changes(&run.record, may).map_err(|difference| {
+                    let message = format!("the run in {} {difference}: resume with what it began with", path.display());
+                    Error::Data { message }
+                })?;
+                run.mark(has_results(&saved))?;
             }
             _ => {
                 for name in names(path)?.iter().filter(|name| *name != LOCK) {
@@ -84,14 +76,15 @@ impl RunDirectory {
     ///
     /// # Errors
     /// A full disk.
-    pub fn begin_results(&self) -> Result<()> {
+    pub fn begin_results(&mut self) -> Result<()> {
         self.mark(true)
     }
 
-    fn mark(&self, has_results: bool) -> Result<()> {
-        let run = Run { wgtune: env!("CARGO_PKG_VERSION").into(), has_results, options: self.options.clone() };
-        let text = serde_json::to_string_pretty(&run).expect("options are JSON");
-        write_bytes(&self.path.join(RUN), format!("{text}\n").as_bytes())
+    fn mark(&mut self, has_results: bool) -> Result<()> {
+        if let Some(run) = &mut self.record.run {
+            run.has_results = has_results;
+        }
+        write_bytes(&self.path.join(RUN), self.record.text().as_bytes())
     }
 
     /// Where it is.
@@ -145,18 +138,19 @@ pub fn check_content(path: &Path, begin: Begin) -> Result<()> {
         true => names(path)?,
         false => return Ok(()),
     };
+    // Options that somebody keeps in the folder, under the same name, are no run's.
+    let is_somebodys = |name: &OsStr| name == RUN && !matches!(saved(path), Ok(Some(_)));
     // What a run leaves that ended before its first step.
     let no_metrics = || fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() == 0);
-    let is_nothing = |name: &&OsString| {
-        let name = name.to_str();
-        matches!(name, Some(RUN | LOCK | ".run.json.partial")) || (name == Some(METRICS) && no_metrics())
+    let is_nothing = |name: &OsStr| {
+        let left = matches!(name.to_str(), Some(RUN | LOCK | ".run.toml.partial")) || (name == METRICS && no_metrics());
+        left && !is_somebodys(name)
     };
-    let is_result = |name: &&OsString| name.to_str().is_some_and(is_result);
     let run = if begin == Begin::Resumed { saved(path)? } else { None };
     let refused = match (begin, run) {
-        (Begin::Over, _) => names.iter().find(|name| !is_written_here(name)),
-        (_, Some(run)) if run.has_results => None,
-        (_, Some(_)) => names.iter().find(is_result),
+        (Begin::Over, _) => names.iter().find(|name| !is_written_here(name) || is_somebodys(name)),
+        (_, Some(run)) if has_results(&run) => None,
+        (_, Some(_)) => names.iter().find(|name| name.to_str().is_some_and(is_result)),
         (Begin::New | Begin::Resumed, None) => names.iter().find(|name| !is_nothing(name)),
     };
     let Some(name) = refused else { return Ok(()) };
@@ -181,12 +175,15 @@ fn is_result(name: &str) -> bool {
     ADAPTER_FILES.contains(&name) || is_model_file(name)
 }
 
-fn saved(path: &Path) -> Result<Option<Run>> {
-    let run = path.join(RUN);
-    if !run.exists() {
-        return Ok(None);
-    }
-    serde_json::from_str(&read_text(&run)?).map(Some).map_err(Error::json(&run))
+/// The record of the run in a folder, if there is one.
+fn saved(path: &Path) -> Result<Option<Record>> {
+    let path = path.join(RUN);
+    let record = if path.exists() { Some(Record::open(&path)?) } else { None };
+    Ok(record.filter(|record| record.run.is_some()))
+}
+
+fn has_results(record: &Record) -> bool {
+    record.run.as_ref().is_some_and(|run| run.has_results)
 }
 
 fn names(path: &Path) -> Result<Vec<OsString>> {
@@ -211,45 +208,15 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
-/// What differs between the options that a run began with and those that it is to go on with.
-fn changed(run: &Path, saved: &Value, now: &Value, may_rise: &[&str]) -> Result<Vec<String>> {
-    // Numbers may lose their last bit on the way to text and back: these go the same way.
-    let now: Value = serde_json::from_str(&now.to_string()).expect("options are JSON");
-    let mut changes = Vec::new();
-    for (key, before, after) in differences(saved, &now, "") {
-        let rises = before.as_f64().zip(after.as_f64()).is_some_and(|(before, after)| after > before);
-        if !(rises && may_rise.contains(&key.as_str())) {
-            let run = run.display();
-            let message = format!(
-                "the run in {run} began with `{key}` {before}, and now it is {after}: resume with the options that it began with"
-            );
-            return Err(Error::Data { message });
-        }
-        changes.push(format!("{key} {before} -> {after}"));
-    }
-    Ok(changes)
-}
-
-/// The keys of `now` with another value than in `saved`, and both values.
-fn differences<'a>(saved: &'a Value, now: &'a Value, key: &str) -> Vec<(String, &'a Value, &'a Value)> {
-    match now {
-        Value::Object(keys) if saved.is_object() => {
-            let dot = if key.is_empty() { "" } else { "." };
-            keys.iter().flat_map(|(name, now)| differences(&saved[name], now, &format!("{key}{dot}{name}"))).collect()
-        }
-        _ if saved != now => vec![(key.to_string(), saved, now)],
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
 
     use super::*;
 
     fn open(path: &Path, begin: Begin, options: Value) -> Result<RunDirectory> {
-        RunDirectory::open(path, begin, &options, &["steps"])
+        let record = Record::new("sft", options.as_object().unwrap().clone(), Map::new());
+        RunDirectory::open(path, begin, record, &May { rise: &["steps"], differ: &["device"] })
     }
 
     #[track_caller]
@@ -278,7 +245,7 @@ mod tests {
         }
         refused(open(folder.path(), Begin::New, json!({"seed": 1})), &["it holds adapter_config.json"]);
         drop(open(folder.path(), Begin::Over, json!({"seed": 2})).unwrap());
-        assert_eq!(names(folder.path()).unwrap(), [METRICS, RUN, LOCK]);
+        assert_eq!(names(folder.path()).unwrap(), [METRICS, LOCK, RUN]);
     }
 
     #[test]
@@ -289,11 +256,21 @@ mod tests {
         fs::write(folder.path().join("config.json"), "somebody's").unwrap();
         refused(open(folder.path(), Begin::Resumed, json!({})), &["it holds config.json", "no run's own"]);
         fs::remove_file(folder.path().join("config.json")).unwrap();
-        let run = open(folder.path(), Begin::Resumed, json!({})).unwrap();
+        let mut run = open(folder.path(), Begin::Resumed, json!({})).unwrap();
         run.begin_results().unwrap();
         fs::write(folder.path().join("config.json"), "the run's").unwrap();
         drop(run);
         open(folder.path(), Begin::Resumed, json!({})).unwrap();
+    }
+
+    #[test]
+    fn options_that_somebody_keeps_in_the_folder_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(RUN), "steps = 3\n").unwrap();
+        for begin in [Begin::New, Begin::Over, Begin::Resumed] {
+            refused(open(folder.path(), begin, json!({})), &["it holds run.toml"]);
+        }
+        assert_eq!(fs::read(folder.path().join(RUN)).unwrap(), b"steps = 3\n");
     }
 
     #[test]
@@ -308,9 +285,9 @@ mod tests {
     #[test]
     fn only_what_may_rise_may_change() {
         let folder = tempfile::tempdir().unwrap();
-        let options = |steps: u64, rank: u64| json!({"steps": steps, "lora": {"r": rank}});
+        let options = |steps: u64, rank: u64| json!({"steps": steps, "rank": rank, "device": format!("gpu:{steps}")});
         drop(open(folder.path(), Begin::New, options(30, 8)).unwrap());
-        refused(open(folder.path(), Begin::Resumed, options(30, 4)), &["`lora.r` 8, and now it is 4"]);
+        refused(open(folder.path(), Begin::Resumed, options(30, 4)), &["`rank` 8, and now it is 4"]);
         refused(open(folder.path(), Begin::Resumed, options(20, 8)), &["`steps` 30, and now it is 20"]);
         let raised = open(folder.path(), Begin::Resumed, options(60, 8)).unwrap();
         assert_eq!(raised.changes(), ["steps 30 -> 60"]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Map, json};
 use tempfile::TempDir;
 use wgtune_engine::Device;
 use wgtune_models::Result;
@@ -16,6 +16,7 @@ use wgtune_models::formats::model::{Use, load_decoder, new_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Progress, Recipe};
@@ -178,17 +179,26 @@ fn tensors_of_checkpoints() {
     fuzz_checkpoint("checkpoint_tensors", "tensors.safetensors", ("state.json", &state));
 }
 
+#[test]
+fn records_of_runs() {
+    fuzz_file("record", 5000, "run.toml", &[], |folder| Record::open(&folder.join("run.toml")).map(drop));
+}
+
 /// The checkpoint of a run that trains one tiny model whole.
 fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
     let (model, recipe) = tiny_run();
     let in_checkpoint = |name: &str| format!("checkpoint/{name}");
     let metrics: &[u8] = b"{\"step\": 1}\n{\"step\": 2}\n";
-    let run: &[u8] = b"{\"wgtune\": \"\", \"has_results\": false, \"options\": {}}";
-    let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics), ("run.json", run)];
+    let run: &[u8] = b"[run]\ncommand = \"sft\"\nwgtune = \"\"\nhas-results = false\n";
+    let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics), ("run.toml", run)];
     fuzz_file(target, 1000, &in_checkpoint(name), &beside, |folder| {
         let mut progress = Progress::new(&model, &recipe);
-        RunDirectory::open(folder, Begin::Resumed, &json!({}), &[])?.resume(&model, &mut progress).map(drop)
+        RunDirectory::open(folder, Begin::Resumed, record(), &May::default())?.resume(&model, &mut progress).map(drop)
     });
+}
+
+fn record() -> Record {
+    Record::new("sft", Map::new(), Map::new())
 }
 
 /// A tiny model and how it is trained.
@@ -218,7 +228,7 @@ fn tiny_run() -> (Tuned, Recipe) {
 fn checkpoints_are_written_into_the_corpus() {
     let (model, recipe) = tiny_run();
     let folder = tempfile::tempdir().unwrap();
-    let run = RunDirectory::open(folder.path(), Begin::New, &json!({}), &[]).unwrap();
+    let run = RunDirectory::open(folder.path(), Begin::New, record(), &May::default()).unwrap();
     run.save(&model, &Progress::new(&model, &recipe)).unwrap();
     for (file, seed) in
         [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")]

@@ -106,6 +106,7 @@ fn loader(trainer: &Trainer, model: &Tuned) -> wgtune_models::Result<Loader> {
         vocab_size: model.decoder.config().vocab_size,
         max_length: trainer.max_length,
         split_text: false,
+        last_turn_only: false,
     };
     let dataset = Dataset::open(&[path("sft/rows.jsonl")], &Columns::default())?;
     let (examples, report) = encoder.encode(&dataset, &dataset.rows)?;

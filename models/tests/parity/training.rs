@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use serde_json::json;
+use serde_json::Map;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::Lora;
+use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
@@ -71,7 +72,7 @@ pub fn run(
     on_step: &mut dyn FnMut(usize),
 ) -> wgtune_models::Result<Vec<Metrics>> {
     let folder = tempfile::tempdir().expect("a folder for what is thrown away");
-    let run = RunDirectory::open(folder.path(), Begin::New, &json!({}), &[])?;
+    let run = RunDirectory::open(folder.path(), Begin::New, Record::new("sft", Map::new(), Map::new()), &May::default())?;
     let mut metrics = Vec::new();
     train(model, loader, recipe, &mut Progress::new(model, recipe), &run, &mut |step| {
         metrics.push(step.clone());

@@ -1,0 +1,321 @@
+//! `--config`: the options of a training command from a TOML file, made arguments as if they were typed before those of the
+//! command line, so that what checks those checks them too. And the way back, for the `run.toml` that every run writes.
+
+use std::any::TypeId;
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use serde_json::{Map, Value};
+use toml::de::{DeTable, DeValue};
+use wgtune_models::error::Error;
+use wgtune_models::formats::files::read_text;
+use wgtune_models::train::record::{Record, TABLES};
+use wgtune_models::wording::{listed, shortened};
+
+const CONFIG_HELP: &str = r#"Options from a TOML file, under their long names:
+
+  model = "DIR"
+  data = ["rows.jsonl"]
+  learning-rate = 1e-4
+  packing = true
+
+Options of the command line come first; what the file switches on, only the file
+switches off. Every run writes its own as run.toml: a run
+with that as its --config comes to the same numbers, to the bit, or says which of the
+model and the data are not the same."#;
+
+/// Which options stand in a file.
+#[derive(Args)]
+pub struct ConfigFile {
+    /// Take options from this TOML file too, as the run.toml of an earlier run; those of the command line come first
+    #[arg(long, value_name = "FILE", long_help = CONFIG_HELP)]
+    pub config: Option<PathBuf>,
+}
+
+/// Options that no file is asked for.
+const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "version"];
+/// Options that are of one run alone: where it goes, and what it says.
+const OF_ONE_RUN: [&str; 6] = ["out", "resume", "overwrite", "profile", "json", "quiet"];
+
+/// Options that decide no numbers, or that a hash stands for what they name.
+pub const MAY_DIFFER: [&str; 11] = [
+    "model",
+    "data",
+    "columns",
+    "template",
+    "adapter",
+    "beyond",
+    "device",
+    "matmul-precision",
+    "no-tune",
+    "save-every",
+    "save-minutes",
+];
+
+/// The file that a command's options come from.
+pub struct Source {
+    pub path: PathBuf,
+    pub record: Record,
+}
+
+/// The options that a command was given, defaults included.
+pub struct Given {
+    pub command: String,
+    /// Under their long names; null where there is none.
+    pub options: Map<String, Value>,
+    pub file: Option<Source>,
+}
+
+/// The arguments of the command line, and between the command's name and its options those of the file that `--config` names.
+///
+/// # Errors
+/// A file that cannot be read, or is another command's; a key that is no option, and a value that its option does not take,
+/// each with its line and what was expected.
+pub fn expanded(
+    program: &Command,
+    mut typed: Vec<OsString>,
+) -> Result<(Vec<OsString>, Option<Source>), Box<dyn std::error::Error>> {
+    let lenient = program.clone().mut_subcommands(|command| command.mut_args(|argument| argument.required(false)));
+    // What is wrong with the command line itself is said where the whole of it is parsed.
+    let Ok(matches) = lenient.clone().try_get_matches_from(&typed) else { return Ok((typed, None)) };
+    let Some((name, given)) = matches.subcommand() else { return Ok((typed, None)) };
+    let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") else { return Ok((typed, None)) };
+    let command = program.find_subcommand(name).expect("it was parsed");
+
+    let text = read_text(path)?;
+    let record = Record::parse(path, &text)?;
+    if let Some(run) = record.run.as_ref().filter(|run| run.command != name) {
+        let found = format!("{}: `run.command` is \"{}\"", path.display(), run.command);
+        return Err(format!("{found}; expected \"{name}\", or a file without the table `run`").into());
+    }
+    let file = File { path, text: &text, command };
+    let overridden = |argument: &Arg| {
+        let is_typed = |argument: &Arg| given.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine);
+        is_typed(argument) || command.get_arguments().any(|other| is_typed(other) && conflict(command, argument, other))
+    };
+    let check = |words: &[String]| {
+        let alone = ["wgtune", name].into_iter().chain(words.iter().map(String::as_str));
+        lenient.clone().try_get_matches_from(alone).map(drop)
+    };
+    let words = file.words(overridden, check)?;
+    let at = typed.iter().skip(1).position(|word| word == name).map_or(typed.len(), |place| place + 2);
+    typed.splice(at..at, words.into_iter().map(OsString::from));
+    Ok((typed, Some(Source { path: path.clone(), record })))
+}
+
+/// A file of options, and the command that it is for.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+    command: &'a Command,
+}
+
+impl File<'_> {
+    /// Its options as arguments, but for those that are overridden.
+    fn words(
+        &self,
+        overridden: impl Fn(&Arg) -> bool,
+        check: impl Fn(&[String]) -> Result<(), clap::Error>,
+    ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let table = DeTable::parse(self.text).map_err(Error::toml(self.path, self.text))?.into_inner();
+        let mut keys: Vec<_> = table.iter().filter(|(key, _)| !TABLES.contains(&&**key.get_ref())).collect();
+        keys.sort_by_key(|(key, _)| key.span().start);
+        let mut all = Vec::new();
+        let mut kept: Vec<&Arg> = Vec::new();
+        for (key, value) in keys {
+            let at = |message: String| {
+                let line = 1 + self.text[..key.span().start].matches('\n').count();
+                format!("{}:{line}: `{}` {message}", self.path.display(), key.get_ref())
+            };
+            let argument = self.argument(key.get_ref()).map_err(at)?;
+            let found = shortened(&self.text[value.span()], 60);
+            let refused = |expected: String| at(format!("is {found}; {expected}"));
+            let words = words(argument, value.get_ref()).ok_or_else(|| refused(expected(argument)))?;
+            check(&words).map_err(|error| refused(refusal(&error)))?;
+            if words.is_empty() || overridden(argument) {
+                continue;
+            }
+            if let Some(other) = kept.iter().find(|other| conflict(self.command, argument, other)) {
+                return Err(at(format!("cannot stand beside `{}`; expected one of the two", long(other))).into());
+            }
+            kept.push(argument);
+            all.extend(words);
+        }
+        Ok(all)
+    }
+
+    fn argument(&self, key: &str) -> Result<&Arg, String> {
+        let of_a_file = |argument: &&Arg| argument.get_long().is_some_and(|name| !OF_THE_COMMAND_LINE.contains(&name));
+        let known: Vec<&Arg> = self.command.get_arguments().filter(of_a_file).collect();
+        let named = |name: &str| known.iter().find(|argument| long(argument) == name).copied();
+        named(key).ok_or_else(|| {
+            let expected = match named(&key.replace('_', "-")) {
+                Some(argument) => format!("`{}`", long(argument)),
+                None => {
+                    format!("one of {}", listed(&known.iter().map(|argument| long(argument).to_string()).collect::<Vec<_>>()))
+                }
+            };
+            format!("is no option of wgtune {}; expected {expected}", self.command.get_name())
+        })
+    }
+}
+
+impl Given {
+    /// What the command's arguments came to.
+    pub fn new(command: &Command, matches: &ArgMatches, file: Option<Source>) -> Given {
+        let source = |argument: &Arg| matches.value_source(argument.get_id().as_str());
+        let is_given = |argument: &Arg| source(argument).is_some_and(|source| source != ValueSource::DefaultValue);
+        // A default does not hold beside what it conflicts with.
+        let holds = |argument: &Arg| {
+            is_given(argument) || !command.get_arguments().any(|other| is_given(other) && conflict(command, argument, other))
+        };
+        let mut options = Map::new();
+        for argument in command.get_arguments() {
+            let Some(name) = argument.get_long().filter(|name| !OF_THE_COMMAND_LINE.contains(name) && !OF_ONE_RUN.contains(name))
+            else {
+                continue;
+            };
+            let texts = matches.get_raw(argument.get_id().as_str()).filter(|_| holds(argument));
+            let mut values = texts.into_iter().flatten().map(|text| value(argument, &text.to_string_lossy()));
+            let value = match argument.get_action() {
+                ArgAction::Append => values.collect(),
+                _ => values.next().unwrap_or_default(),
+            };
+            options.insert(name.into(), value);
+        }
+        Given { command: command.get_name().into(), options, file }
+    }
+
+    /// The record of a run that was given these, with what some of them came to; null is none.
+    pub fn record<const N: usize>(&self, resolved: [(&str, Value); N], hashes: Vec<(&str, String)>) -> Record {
+        let mut options = self.options.clone();
+        options.extend(resolved.map(|(name, value)| (name.to_string(), value)));
+        options.retain(|_, value| !value.is_null());
+        Record::new(&self.command, options, hashes.into_iter().map(|(name, hash)| (name.into(), hash.into())).collect())
+    }
+}
+
+fn long(argument: &Arg) -> &str {
+    argument.get_long().unwrap_or_default()
+}
+
+fn conflict(command: &Command, one: &Arg, other: &Arg) -> bool {
+    let declared =
+        |one: &Arg, other: &Arg| command.get_arg_conflicts_with(one).iter().any(|with| with.get_id() == other.get_id());
+    declared(one, other) || declared(other, one)
+}
+
+fn is_switch(argument: &Arg) -> bool {
+    matches!(argument.get_action(), ArgAction::SetTrue)
+}
+
+fn is_whole(argument: &Arg) -> bool {
+    let parsed = argument.get_value_parser().type_id();
+    parsed == TypeId::of::<usize>() || parsed == TypeId::of::<u64>()
+}
+
+fn is_number(argument: &Arg) -> bool {
+    is_whole(argument) || argument.get_value_parser().type_id() == TypeId::of::<f64>()
+}
+
+/// An option as it would be typed, with every one of its values; `None` if the value is of another type than the option's.
+fn words(argument: &Arg, value: &DeValue) -> Option<Vec<String>> {
+    let name = long(argument);
+    let word = |value: &DeValue| match value {
+        DeValue::String(text) if !is_number(argument) => Some(format!("--{name}={text}")),
+        DeValue::Integer(number) if is_number(argument) => Some(format!("--{name}={number}")),
+        DeValue::Float(number) if is_number(argument) => Some(format!("--{name}={number}")),
+        _ => None,
+    };
+    match (argument.get_action(), value) {
+        (ArgAction::SetTrue, DeValue::Boolean(is_set)) => Some(is_set.then(|| format!("--{name}")).into_iter().collect()),
+        (ArgAction::SetTrue, _) => None,
+        (ArgAction::Append, DeValue::Array(list)) => list.iter().map(|value| word(value.get_ref())).collect(),
+        _ => Some(vec![word(value)?]),
+    }
+}
+
+fn expected(argument: &Arg) -> String {
+    let one = match (is_switch(argument), is_number(argument)) {
+        (true, _) => "true or false",
+        (_, true) => "a number",
+        _ => "text in quotes",
+    };
+    let list = if matches!(argument.get_action(), ArgAction::Append) { ", or a list of them" } else { "" };
+    format!("expected {one}{list}")
+}
+
+/// What an option says of a value that it does not take, without the option and the value.
+fn refusal(error: &clap::Error) -> String {
+    match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(reason), _) => reason.to_string(),
+        (None, Some(ContextValue::Strings(values))) if !values.is_empty() => format!("expected one of {}", listed(values)),
+        _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").into(),
+    }
+}
+
+/// The value that an option's text stands for.
+fn value(argument: &Arg, text: &str) -> Value {
+    let number = || match is_whole(argument) {
+        true => text.parse::<u64>().ok().map(Value::from),
+        false => text.parse::<f64>().ok().filter(|_| is_number(argument)).map(Value::from),
+    };
+    if is_switch(argument) { (text == "true").into() } else { number().unwrap_or_else(|| text.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::Program;
+
+    /// The options of a command that was typed so, its file's included.
+    fn given(typed: &[&str]) -> Given {
+        let mut program = Program::command();
+        program.build();
+        let (typed, file) = expanded(&program, typed.iter().map(OsString::from).collect()).unwrap();
+        let matches = program.clone().get_matches_from(typed);
+        let (name, matches) = matches.subcommand().unwrap();
+        Given::new(program.find_subcommand(name).unwrap(), matches, file)
+    }
+
+    #[test]
+    fn every_option_of_a_training_command_comes_back_from_its_record() {
+        let mut program = Program::command();
+        program.build();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.toml");
+        for (name, required) in
+            [("sft", &["--model", "m", "--data", "a", "b", "--out", "o"][..]), ("pretrain", &["--data", "a", "--out", "o"])]
+        {
+            let command = program.find_subcommand(name).unwrap();
+            let switches = command.get_arguments().filter(|argument| is_switch(argument) && long(argument) != "resume");
+            let switches: Vec<String> = switches.map(|argument| format!("--{}", long(argument))).collect();
+            let typed: Vec<&str> =
+                ["wgtune", name].iter().chain(required).copied().chain(switches.iter().map(String::as_str)).collect();
+            let began = given(&typed);
+            std::fs::write(&file, began.record([], Vec::new()).text()).unwrap();
+            let again = given(&["wgtune", name, "--config", file.to_str().unwrap(), "--out", "another"]);
+            assert_eq!(again.options, began.options);
+            // What is not in it is of one run alone, or had no value.
+            let left_out = |argument: &&Arg| !began.options.contains_key(long(argument));
+            let left_out: Vec<&str> = command.get_arguments().filter(left_out).map(long).collect();
+            assert!(left_out.iter().all(|name| OF_THE_COMMAND_LINE.contains(name) || OF_ONE_RUN.contains(name)), "{left_out:?}");
+        }
+    }
+
+    #[test]
+    fn every_name_here_is_some_training_commands_option() {
+        let mut program = Program::command();
+        program.build();
+        let options = |name: &str| program.find_subcommand(name).unwrap().get_arguments();
+        for name in OF_THE_COMMAND_LINE.iter().chain(&OF_ONE_RUN).chain(&MAY_DIFFER) {
+            assert!(options("sft").chain(options("pretrain")).any(|argument| long(argument) == *name), "{name}");
+        }
+    }
+}
