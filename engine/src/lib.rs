@@ -14,6 +14,7 @@
 //! assert_eq!(gradients.get(&x).unwrap().to_vec().unwrap(), [2.0, 4.0, 6.0]);
 //! ```
 
+pub mod buffer;
 pub mod device;
 pub mod dtype;
 pub mod error;

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use crate::buffer::BufferRef;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::ops;
-use crate::recording::BufferRef;
 use crate::shape::Shape;
 use crate::tensor::{Run, Tensor};
 

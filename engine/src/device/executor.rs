@@ -8,10 +8,11 @@ use super::lost::Lost;
 use super::profile::Profile;
 use super::watch::Watch;
 use super::{Config, HostBuffer, cpu, gpu};
+use crate::buffer::BufferRef;
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
 use crate::passes::{self, Place, Placement, Slots};
-use crate::recording::{BufferRef, Command, Recording};
+use crate::recording::{Command, Recording};
 
 /// A backend, and what lasts from one recording to the next.
 pub(super) struct Executor {
@@ -23,6 +24,8 @@ pub(super) struct Executor {
     memory_limit: Option<u64>,
     /// What [`Device::encoding_time`](super::Device::encoding_time) says.
     pub encoding: Duration,
+    /// The name of the last buffer between the dispatches that take the place of one. They are above all others.
+    temporaries: u64,
     lost: Lost,
     /// An error that nobody has been told yet.
     pub untold: Option<Error>,
@@ -137,6 +140,7 @@ impl Executor {
             fuses,
             memory_limit,
             encoding,
+            temporaries: 1 << 63,
             lost: Lost::default(),
             untold: None,
         }
@@ -156,14 +160,24 @@ impl Executor {
         if recording.commands.is_empty() {
             return Ok(Vec::new());
         }
-        let Executor { slots, watch, .. } = self;
-        let mut recording = passes::drop_dead(recording, |buffer| !slots.holds(buffer));
+        let Executor { backend, slots, temporaries, .. } = self;
+        let is_new = |buffer| !slots.holds(buffer);
+        let mut recording = passes::drop_dead(recording, is_new);
+        let reads = passes::reads(&recording, is_new);
         // Whoever looks at every result wants to see them all.
-        if self.fuses && watch.is_none() {
-            let reads = passes::reads(&recording, |buffer| !slots.holds(buffer));
+        let fuses = self.fuses && self.watch.is_none();
+        if fuses {
             recording = passes::finish_in_products(recording, &reads);
+        }
+        if let Some(traits) = backend.traits() {
+            recording = passes::lower(recording, traits, || {
+                *temporaries += 1;
+                *temporaries
+            });
+        }
+        if fuses {
             recording = passes::fuse(passes::hoist(recording), &reads);
-            recording = passes::settle(recording, |buffer| !slots.holds(buffer));
+            recording = passes::settle(recording, is_new);
         }
         let outcome = self.place_and_execute(&recording);
         if let Err(error) = &outcome {

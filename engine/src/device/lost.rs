@@ -2,9 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::buffer::BufferRef;
 use crate::error::Error;
 use crate::kernel::Access;
-use crate::recording::{BufferRef, Command, Recording};
+use crate::recording::{Command, Recording};
 
 /// The lost buffers that still have a handle, and what each was lost by.
 #[derive(Default)]

@@ -19,10 +19,11 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, AnyKernel, Traits};
-use crate::recording::{BufferRef, Command, Payload, Recording};
+use crate::recording::{Command, Payload, Recording};
 
 pub(crate) use executor::Run;
 use executor::{Backend, Executor};

@@ -1,12 +1,15 @@
 //! What a kernel is: the same computation as a WGSL shader and as a Rust twin, under one name.
 
 mod io;
+mod lowering;
 
 use std::fmt;
 use std::ops::Range;
 
+use crate::buffer::BufferRef;
 use crate::real::Real;
 pub use io::{Data, DataMut, Io};
+pub use lowering::{Lowered, Lowering};
 
 /// How a kernel uses one of its buffers. Their order is the order of the shader's bindings in group 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +144,27 @@ pub struct Rowwise<P> {
     pub part: fn(&P, usize) -> P,
 }
 
+/// What a kernel says of itself if it can do more to its one result before it writes it (`passes::finish`).
+pub struct Epilogue<P> {
+    /// The binding of the result.
+    pub result: usize,
+    /// That of what is added to it.
+    pub residual: usize,
+    /// Has something added to the result. False if it cannot, as where that is done already.
+    pub add: fn(&mut P) -> bool,
+    /// Has places of the result dropped, as a [`Finish::Dropout`] says. False if it cannot.
+    pub drop: fn(&mut P, [u32; 4]) -> bool,
+}
+
+/// What the kernel before can do in the place of one that only finishes its result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finish {
+    /// The sum of its two inputs.
+    Sum,
+    /// Its input with places dropped: the words of their key, of how many are, and of what the others are multiplied by.
+    Dropout([u32; 4]),
+}
+
 /// What choosing among a kernel's shaders may depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Traits {
@@ -204,6 +228,18 @@ pub trait Kernel: 'static {
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
     /// How it writes its rows, if pointwise work can follow there.
     const ROWWISE: Option<&'static Rowwise<Self::Params>> = None;
+    /// What it can do to its result, if anything.
+    const EPILOGUE: Option<&'static Epilogue<Self::Params>> = None;
+    /// What the kernel before could do in its place.
+    fn finish(_: &Self::Params) -> Option<Finish> {
+        None
+    }
+    /// Whether it does nothing but copy its input, in the order of memory.
+    fn copies(_: &Self::Params) -> bool {
+        false
+    }
+    /// Records what a GPU runs in its place, given its buffers (`passes::lower`): nothing where that is itself.
+    fn lower(_: &Self::Params, _buffers: &[BufferRef], _: &mut Lowering) {}
     /// The work it does.
     fn cost(params: &Self::Params) -> Cost;
     /// The CPU twin.
@@ -240,6 +276,14 @@ pub struct AnyKernel {
     pub pointwise: Option<AnyPointwise>,
     /// See [`Kernel::ROWWISE`].
     pub rowwise: Option<AnyRowwise>,
+    /// See [`Kernel::EPILOGUE`].
+    pub epilogue: Option<AnyEpilogue>,
+    /// See [`Kernel::finish`].
+    pub finish: fn(&[u8]) -> Option<Finish>,
+    /// See [`Kernel::copies`].
+    pub copies: fn(&[u8]) -> bool,
+    /// See [`Kernel::lower`].
+    pub lower: fn(&[u8], &[BufferRef], &mut Lowering),
     /// See [`Kernel::cost`].
     pub cost: fn(&[u8]) -> Cost,
     /// The parameters, to print.
@@ -275,6 +319,13 @@ impl AnyKernel {
                     Some(_) => Some(AnyRowwise::of::<K>()),
                     None => None,
                 },
+                epilogue: match K::EPILOGUE {
+                    Some(_) => Some(AnyEpilogue::of::<K>()),
+                    None => None,
+                },
+                finish: |params| K::finish(bytemuck::from_bytes(params)),
+                copies: |params| K::copies(bytemuck::from_bytes(params)),
+                lower: |params, buffers, into| K::lower(bytemuck::from_bytes(params), buffers, into),
                 cost: |params| K::cost(bytemuck::from_bytes(params)),
                 describe: |params| format!("{:?}", bytemuck::from_bytes::<K::Params>(params)),
                 run_f32: |params, io| K::run(bytemuck::from_bytes(params), io),
@@ -351,6 +402,32 @@ impl AnyRowwise {
             strides: |params| (rowwise::<K>().strides)(bytemuck::from_bytes(params)),
             source: rowwise::<K>().source,
             part: |params, rows| words(&(rowwise::<K>().part)(bytemuck::from_bytes(params), rows)),
+        }
+    }
+}
+
+/// An [`Epilogue`] without its type.
+pub struct AnyEpilogue {
+    /// See [`Epilogue::result`].
+    pub result: usize,
+    /// See [`Epilogue::residual`].
+    pub residual: usize,
+    /// See [`Epilogue::add`].
+    pub add: fn(&mut [u8]) -> bool,
+    /// See [`Epilogue::drop`].
+    pub drop: fn(&mut [u8], [u32; 4]) -> bool,
+}
+
+impl AnyEpilogue {
+    const fn of<K: Kernel>() -> AnyEpilogue {
+        const fn epilogue<K: Kernel>() -> &'static Epilogue<K::Params> {
+            K::EPILOGUE.expect("asked for only where there is one")
+        }
+        AnyEpilogue {
+            result: epilogue::<K>().result,
+            residual: epilogue::<K>().residual,
+            add: |params| (epilogue::<K>().add)(bytemuck::from_bytes_mut(params)),
+            drop: |params, drops| (epilogue::<K>().drop)(bytemuck::from_bytes_mut(params), drops),
         }
     }
 }

@@ -6,9 +6,8 @@ use super::view::View;
 use super::{Op, full, neg, scale, square, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Finish, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
-use crate::recording::{BufferRef, Command};
 use crate::shape::{Layout, Shape};
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -87,17 +86,6 @@ pub fn greater(a: &Tensor, b: &Tensor) -> Tensor {
 #[track_caller]
 pub fn equal(a: &Tensor, b: &Tensor) -> Tensor {
     apply("equal", EQUAL, a, b)
-}
-
-/// The two sides and the result of a command that adds two buffers, element by element.
-pub(crate) fn addition(command: &Command) -> Option<[BufferRef; 3]> {
-    let Command::Dispatch { kernel, params, buffers } = command else { return None };
-    if kernel.name != Binary::NAME {
-        return None;
-    }
-    let params: &Params = bytemuck::from_bytes(bytemuck::cast_slice(params));
-    let is_whole = buffers.iter().all(|buffer| buffer.elements == params.elements as usize);
-    (params.operation == ADD && params.periods == [FILLS; 2] && is_whole).then(|| [buffers[0], buffers[1], buffers[2]])
 }
 
 #[track_caller]
@@ -186,6 +174,9 @@ impl Kernel for Binary {
         words: |_| [0; 4],
         part: |p, range| Params { views: p.views.map(|view| view.part(range.len())), elements: range.len() as u32, ..*p },
     });
+    fn finish(p: &Params) -> Option<Finish> {
+        (p.operation == ADD && p.periods == [FILLS; 2]).then_some(Finish::Sum)
+    }
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.elements, p.periods[0], p.periods[1]]
     }

@@ -8,7 +8,6 @@ use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
 use crate::real::Real;
-use crate::recording::{BufferRef, Command};
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
 
@@ -30,16 +29,6 @@ pub fn copy(x: &Tensor) -> Tensor {
 pub(crate) fn copy_into(x: &Tensor, y: &Tensor) {
     let params = CopyParams { source: View::new(x.layout()), elements: x.elements() as u32, unused: [0; 3] };
     dispatch::<Copy>(params, &[x, y]);
-}
-
-/// What a command copies in the order of memory: from where, to where.
-pub(crate) fn as_copy(command: &Command) -> Option<[BufferRef; 2]> {
-    let Command::Dispatch { kernel, params, buffers } = command else { return None };
-    if !std::ptr::eq(*kernel, AnyKernel::of::<Copy>()) {
-        return None;
-    }
-    let params: &CopyParams = bytemuck::from_bytes(bytemuck::cast_slice(params));
-    (params.source.is_dense() && buffers[0].elements == buffers[1].elements).then(|| [buffers[0], buffers[1]])
 }
 
 /// x at `start..` of an axis of `size`, with zeros around it. The derivative is the slice's gradient.
@@ -76,6 +65,9 @@ impl Kernel for Copy {
     const SHADERS: &'static [Shader<CopyParams>] =
         &[Shader::new("copy", |p: &CopyParams| grid(p.elements as usize, 1024))
             .with(|p| vec![("IN_FOURS", p.source.is_in_fours().into())])];
+    fn copies(p: &CopyParams) -> bool {
+        p.source.is_dense()
+    }
     fn cost(p: &CopyParams) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }

@@ -5,10 +5,9 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Finish, Io, Kernel, Pointwise, Shader, grid};
 use crate::random::Philox;
 use crate::real::Real;
-use crate::recording::{BufferRef, Command};
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
@@ -40,12 +39,6 @@ fn mask(x: &Tensor, params: Params) -> Tensor {
     let y = x.device().empty(x.shape(), DType::F32);
     dispatch::<Dropout>(params, &[&x.detach().whole(), &y]);
     y
-}
-
-/// The input, the output and the mask of a command that drops elements of a whole tensor.
-pub(crate) fn as_dropout(command: &Command) -> Option<(BufferRef, BufferRef, Drops)> {
-    let Command::Dispatch { kernel, params, buffers } = command else { return None };
-    (kernel.name == Dropout::NAME).then(|| (buffers[0], buffers[1], bytemuck::from_bytes::<Params>(bytemuck::cast_slice(params)).drops))
 }
 
 /// Which places are dropped, and what the others are multiplied by. The default drops none.
@@ -105,6 +98,9 @@ impl Kernel for Dropout {
         words: |p| bytemuck::cast(p.drops),
         part: |p, range| Params { elements: range.len() as u32, first_block: (range.start / 4) as u32, ..*p },
     });
+    fn finish(p: &Params) -> Option<Finish> {
+        Some(Finish::Dropout(bytemuck::cast(p.drops)))
+    }
     fn cost(p: &Params) -> Cost {
         Cost { flops: u64::from(p.elements), bytes: 8 * u64::from(p.elements) }
     }

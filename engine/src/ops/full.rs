@@ -5,7 +5,8 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::{Device, parallel};
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::buffer::BufferRef;
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Lowering, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
@@ -18,6 +19,11 @@ pub fn full(device: &Device, value: f32, shape: impl Into<Shape>) -> Tensor {
     let y = device.empty(shape, DType::F32);
     dispatch::<Full>(Params { elements: y.elements() as u32, value }, &[&y]);
     y
+}
+
+/// Fills a buffer of f32, where something is lowered.
+pub(super) fn fill(y: BufferRef, value: f32, into: &mut Lowering) {
+    into.dispatch::<Full>(Params { elements: y.elements as u32, value }, &[y]);
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

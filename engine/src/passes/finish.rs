@@ -4,8 +4,9 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Reads;
-use crate::ops::{addition, as_dropout, with_dropout, with_residual};
-use crate::recording::{BufferRef, Command, Recording};
+use crate::buffer::BufferRef;
+use crate::kernel::{AnyEpilogue, Finish};
+use crate::recording::{Command, Recording};
 
 /// The recording without the dropouts and additions that a product before them can make. Its reads stay as they are.
 pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
@@ -23,17 +24,27 @@ pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
             let at = *written.get(&buffer.id).filter(|_| reads.get(&buffer.id) == Some(&1))?;
             Some((at, &out[at], buffer))
         };
-        let finished = if let Some((x, y, drops)) = as_dropout(&command) {
-            product(x).and_then(|(at, product, x)| Some((at, x, y, with_dropout(product, drops, y)?)))
-        } else if let Some([a, b, sum]) = addition(&command) {
-            // The other side must be there before the product; of two products, the later can add the earlier.
-            [(a, b), (b, a)].into_iter().filter(|(product, other)| product.id != other.id).find_map(|(x, other)| {
-                let (at, product, x) = product(x)?;
-                let is_there = written.get(&other.id).is_none_or(|&other| other < at);
-                Some((at, x, sum, with_residual(product, other, sum).filter(|_| is_there)?))
-            })
-        } else {
-            None
+        let finished = match finish(&command) {
+            Some((Finish::Dropout(drops), buffers)) => {
+                let [x, y] = [buffers[0], buffers[1]];
+                product(x).and_then(|(at, product, x)| {
+                    Some((at, x, y, with_ending(product, y, |epilogue, params, _| (epilogue.drop)(params, drops))?))
+                })
+            }
+            Some((Finish::Sum, buffers)) => {
+                let [a, b, sum] = [buffers[0], buffers[1], buffers[2]];
+                // The other side must be there before the product; of two products, the later can add the earlier.
+                [(a, b), (b, a)].into_iter().filter(|(product, other)| product.id != other.id).find_map(|(x, other)| {
+                    let (at, product, x) = product(x)?;
+                    let is_there = written.get(&other.id).is_none_or(|&other| other < at);
+                    let finishing = with_ending(product, sum, |epilogue, params, buffers| {
+                        buffers[epilogue.residual] = other;
+                        (epilogue.add)(params)
+                    });
+                    Some((at, x, sum, finishing.filter(|_| is_there)?))
+                })
+            }
+            None => None,
         };
         if let Some((at, from, to, finishing)) = finished {
             out[at] = finishing;
@@ -45,6 +56,28 @@ pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
         out.push(command);
     }
     Recording { commands: out }
+}
+
+/// What a command does that the one before it could do in its place, and its buffers, if it goes through the whole of them.
+fn finish(command: &Command) -> Option<(Finish, &[BufferRef])> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    let finish = (kernel.finish)(bytemuck::cast_slice(params))?;
+    buffers.iter().all(|buffer| buffer.elements == buffers[0].elements).then_some((finish, buffers))
+}
+
+/// The command with more done to its result, which it writes to `y`. `None` if it cannot, or `change` says so.
+fn with_ending(
+    command: &Command,
+    y: BufferRef,
+    change: impl Fn(&AnyEpilogue, &mut [u8], &mut [BufferRef]) -> bool,
+) -> Option<Command> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    let epilogue = kernel.epilogue.as_ref()?;
+    let (mut params, mut buffers) = (params.clone(), buffers.clone());
+    let fits = y.elements == buffers[epilogue.result].elements;
+    let can = fits && change(epilogue, bytemuck::cast_slice_mut(&mut params), &mut buffers);
+    buffers[epilogue.result] = y;
+    can.then_some(Command::Dispatch { kernel, params, buffers })
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 use rustc_hash::FxHashSet;
 
 use super::Reads;
+use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel};
-use crate::recording::{BufferRef, Chain, Command, Head, Recording, Step, Value};
+use crate::recording::{Chain, Command, Head, Recording, Step, Value};
 
 /// Buffers that a fused dispatch may be given: what every device allows.
 const MOST_BUFFERS: usize = 8;

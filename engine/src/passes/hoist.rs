@@ -1,7 +1,8 @@
 //! Hoists pointwise dispatches to the kernel whose rows they read, so that they can be fused with it.
 
 use super::fuse::{Candidate, head};
-use crate::recording::{BufferRef, Command, Recording};
+use crate::buffer::BufferRef;
+use crate::recording::{Command, Recording};
 
 /// Commands past which nothing is hoisted: a result that waits long for its readers takes memory that others could have.
 const FAR: usize = 32;

@@ -4,6 +4,7 @@ mod dead;
 mod finish;
 mod fuse;
 mod hoist;
+mod lower;
 mod place;
 mod settle;
 
@@ -15,6 +16,7 @@ pub use dead::drop_dead;
 pub use finish::finish_in_products;
 pub use fuse::fuse;
 pub use hoist::hoist;
+pub use lower::lower;
 pub use place::{Change, Place, Placement, Slots, place};
 pub use settle::settle;
 

@@ -2,9 +2,9 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::buffer::BufferRef;
 use crate::kernel::Access;
-use crate::ops::as_copy;
-use crate::recording::{BufferRef, Command, Recording};
+use crate::recording::{Command, Recording};
 
 /// The recording without such copies. `is_new` tells whether a buffer comes into being in this recording.
 pub fn settle(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recording {
@@ -60,6 +60,13 @@ fn homes(recording: &Recording, is_new: impl Fn(u64) -> bool) -> FxHashMap<u64, 
         }
     }
     homes
+}
+
+/// What a command copies in the order of memory: from where, to where.
+fn as_copy(command: &Command) -> Option<[BufferRef; 2]> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    let is_whole = || buffers[0].elements == buffers[1].elements;
+    ((kernel.copies)(bytemuck::cast_slice(params)) && is_whole()).then(|| [buffers[0], buffers[1]])
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::buffer::BufferRef;
 use crate::device::{Device, HostBuffer};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{AnyKernel, Kernel, words};
 use crate::ops;
-use crate::recording::{BufferRef, Payload};
+use crate::recording::Payload;
 use crate::shape::{Layout, Shape};
 use crate::tape::Node;
 

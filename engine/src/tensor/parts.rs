@@ -1,9 +1,9 @@
 //! Tensors in parts of larger buffers, so that one dispatch can do for many what it does for one.
 
 use super::Tensor;
+use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::ops;
-use crate::recording::BufferRef;
 use crate::shape::{Layout, Shape};
 
 /// Tensors that are taken as one, in each of a few lists.

@@ -88,7 +88,7 @@ fn compare_gradients(decoder: &Decoder, parameters: Vec<(String, &Tensor)>, forw
 }
 
 /// The mean cross-entropy of the fixture's `input_ids`, each token predicted by those before it.
-fn mean_loss(decoder: &Decoder, forward: &Forward, expected: &Expected) -> Tensor {
+pub fn mean_loss(decoder: &Decoder, forward: &Forward, expected: &Expected) -> Tensor {
     let (tokens, device) = (Tokens::of(expected), decoder.device());
     let hidden = decoder.hidden(&tokens.input(device), forward);
     let targets = device.tensor_u32(&tokens.targets(), [tokens.rows, tokens.length]);

@@ -6,6 +6,7 @@ mod compare;
 mod fixtures;
 mod forward;
 mod generation;
+mod recording;
 mod round_trips;
 mod sft;
 mod training;
@@ -44,9 +45,16 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn on_device(device: &str, label: &str) -> Vec<Trial> {
-    let device = Device::open(device).unwrap_or_else(|error| panic!("{label}: {error}"));
-    let groups = [forward::checks(), training::checks(), sft::checks(), generation::checks(), round_trips::checks()];
+fn on_device(name: &str, label: &str) -> Vec<Trial> {
+    let device = Device::open(name).unwrap_or_else(|error| panic!("{label}: {error}"));
+    let groups = [
+        forward::checks(),
+        training::checks(),
+        sft::checks(),
+        generation::checks(),
+        round_trips::checks(),
+        recording::checks(name),
+    ];
     let trial = |check: Check| {
         let device = device.clone();
         let run = move || (check.run)(&device);

@@ -5,9 +5,10 @@ use std::ops::Range;
 use memmap2::MmapMut;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::buffer::BufferRef;
 use crate::error::{Error, Result};
 use crate::passes::{Change, Place};
-use crate::recording::{BufferRef, Payload};
+use crate::recording::Payload;
 
 /// A map a slot: the system gives it page by page as it is written, and has it back at once when it is dropped. An allocator
 /// would keep it for itself.

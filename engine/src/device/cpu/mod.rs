@@ -9,12 +9,13 @@ use std::time::Instant;
 use rustc_hash::FxHashSet;
 
 use super::{Config, HostBuffer, POISON, Run, Span};
+use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Io};
 use crate::passes::Place;
 use crate::real::Real;
-use crate::recording::{BufferRef, Command, Payload, Recording};
+use crate::recording::{Command, Payload, Recording};
 use memory::{Binding, Bytes, Memory};
 
 /// What stands before and behind a tensor in guarded memory, in bytes.

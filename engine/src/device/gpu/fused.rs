@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::buffer::BufferRef;
 use crate::kernel::{Constants, Traits, grid};
-use crate::recording::{BufferRef, Chain, Head, Value};
+use crate::recording::{Chain, Head, Value};
 
 /// Invocations of a workgroup, each with four elements, of a chain without a head.
 const INVOCATIONS: usize = 256;

@@ -6,10 +6,10 @@ use rustc_hash::FxHashSet;
 
 use super::driver::Driver;
 use super::encoding::Encoding;
+use crate::buffer::BufferRef;
 use crate::device::{POISON, Run, bytes_of};
 use crate::error::Result;
 use crate::passes::Change;
-use crate::recording::BufferRef;
 
 /// Bytes that go up or down at a time: what a large tensor costs in host memory beside its own.
 const CHUNK: u64 = 16 << 20;

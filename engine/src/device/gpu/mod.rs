@@ -15,12 +15,13 @@ mod tuning;
 use rustc_hash::FxHashSet;
 
 use super::{Config, HostBuffer, Run, Span, bytes_of};
+use crate::buffer::BufferRef;
 use crate::device::tune::Winners;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Traits;
 use crate::passes::Change;
-use crate::recording::{BufferRef, Command};
+use crate::recording::Command;
 use bindings::Bindings;
 use compiled::Compiled;
 use driver::Driver;

@@ -6,9 +6,10 @@ use std::collections::hash_map::Entry;
 
 use super::driver::Driver;
 use super::fused;
+use crate::buffer::BufferRef;
 use crate::error::Result;
 use crate::kernel::{Access, AnyKernel, Traits};
-use crate::recording::{BufferRef, Chain, Command};
+use crate::recording::{Chain, Command};
 
 /// The most bytes of parameters a kernel may have.
 pub(super) const PARAMS_BYTES: u64 = 512;

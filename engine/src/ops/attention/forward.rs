@@ -5,9 +5,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
+use super::join;
 use super::params::{Inputs, Params, Pass, variants};
 use crate::device::parallel;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader};
+use crate::buffer::BufferRef;
+use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader};
 use crate::real::Real;
 
 /// Below every score, and finite: what WGSL lets a shader count on.
@@ -49,6 +51,13 @@ impl Kernel for Forward {
     ]);
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.bucket()
+    }
+    /// Few queries over many keys go through them in parts.
+    fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        match join::parts(p, into.traits) {
+            1 => {}
+            parts => join::lowered(p, buffers, parts, into),
+        }
     }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();

@@ -3,25 +3,35 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::forward::HIDDEN;
+use super::forward::{Forward, HIDDEN};
 use super::params;
 use crate::device::parallel;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader, grid};
+use crate::buffer::BufferRef;
+use crate::dtype::DType;
+use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
-use crate::tensor::Tensor;
 
 /// Keys that a part has at least.
-const KEYS: usize = 256;
+const KEYS: u32 = 256;
 /// Workgroups that occupy a GPU.
-const WORKGROUPS: usize = 128;
+const WORKGROUPS: u32 = 128;
 
 /// Into how many parts to cut the keys, where a kernel of tiles would have too few workgroups for the device.
-pub(super) fn parts(query: &Tensor, key: &Tensor) -> u32 {
-    let workgroups = query.size(0) * query.size(1).div_ceil(64) * query.size(2);
-    match query.device().traits() {
-        Some(traits) if !traits.software && workgroups > 0 => (WORKGROUPS / workgroups).min(key.size(1) / KEYS).max(1) as u32,
-        _ => 1,
+pub(super) fn parts(p: &params::Params, traits: &Traits) -> u32 {
+    let workgroups = p.batch * p.queries.div_ceil(64) * p.heads;
+    if traits.software || workgroups == 0 || p.has_segments == 1 || p.parts > 1 {
+        return 1;
     }
+    (WORKGROUPS / workgroups).min(p.keys / KEYS).max(1)
+}
+
+/// The forward kernel over so many parts of the keys, and what joins them.
+pub(super) fn lowered(p: &params::Params, buffers: &[BufferRef], parts: u32, into: &mut Lowering) {
+    let [q, k, v, lengths, segments, output, log_sums] = buffers[..] else { unreachable!("attention has seven buffers") };
+    let in_parts = p.in_parts(parts);
+    let [outputs, part_log_sums] = [output, log_sums].map(|whole| into.buffer(DType::F32, whole.elements * parts as usize));
+    into.dispatch::<Forward>(in_parts, &[q, k, v, lengths, segments, outputs, part_log_sums]);
+    into.dispatch::<Join>(Params::new(&in_parts), &[outputs, part_log_sums, output, log_sums]);
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -60,8 +60,7 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) -> T
 #[track_caller]
 pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Tensor {
     check(query, key, value, mask);
-    let parts = if mask.segments.is_some() { 1 } else { join::parts(query, key) };
-    in_parts(query, key, value, mask, scale, parts)
+    in_parts(query, key, value, mask, scale, 1)
 }
 
 /// [`attention_scaled`] over so many parts of the keys, which are then joined; one part where there are segments.

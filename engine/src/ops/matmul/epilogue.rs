@@ -89,6 +89,18 @@ impl Ending {
         }
     }
 
+    /// Adds a residual, if there is none.
+    pub fn add(&mut self) -> bool {
+        std::mem::replace(&mut self.has_residual, 1) == 0
+    }
+
+    /// Drops places, if nothing comes after that.
+    pub fn drop(&mut self, drops: [u32; 4]) -> bool {
+        let is_last = self.has_residual == 0 && !self.drops.is_any();
+        self.drops = bytemuck::cast(drops);
+        is_last
+    }
+
     /// What shaders are specialised for.
     pub fn constants(&self, accumulate: bool) -> Constants {
         vec![

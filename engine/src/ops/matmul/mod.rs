@@ -11,15 +11,13 @@ mod row;
 use super::{Op, add, sum_to};
 use crate::Shape;
 use crate::dtype::DType;
-use crate::kernel::{AnyKernel, Kernel};
-use crate::ops::dropout::Drops;
-use crate::recording::{BufferRef, Command};
+use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
 pub use epilogue::{Activation, Epilogue};
 use epilogue::Ending;
 pub(super) use params::Gradient;
 use params::{Params, Side, two};
-use parts::{SumParts, multiply_in_parts, parts};
+use parts::SumParts;
 use peak::Peak;
 pub(super) use peak::peak;
 use product::{Matmul, MatmulAccumulate};
@@ -116,44 +114,8 @@ pub fn matmul_accumulate(y: &Tensor, a: &Tensor, b: &Tensor, scale: f32) {
         [y, a, b].iter().all(|x| x.dtype() == DType::F32 && !x.requires_grad()) && y.is_whole() && y.shape() == shape,
         "[matmul_accumulate] expected f32 tensors off the tape and a whole {shape:?} to add to, got {a:?}, {b:?} and {y:?}"
     );
-    let (params, a, b, peak) = arguments(a, b, &Epilogue { scale, ..Default::default() }, Gradient::Left);
-    dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y, &peak]);
-}
-
-/// The command of a product that writes to `sum` what it would have written and `residual`, added: what a pass makes of a product
-/// and an addition. `None` if `product` is no product, or adds something already.
-pub(crate) fn with_residual(product: &Command, residual: BufferRef, sum: BufferRef) -> Option<Command> {
-    with_ending(product, sum, |ending, buffers| {
-        let can_add = ending.has_residual == 0 && residual.elements == sum.elements;
-        (ending.has_residual, buffers[3]) = (1, residual);
-        can_add
-    })
-}
-
-/// The command of a product that writes to `y` what it would have written, dropped: what a pass makes of a product and a dropout.
-/// `None` if `product` is no product, or drops or adds something already.
-pub(crate) fn with_dropout(product: &Command, drops: Drops, y: BufferRef) -> Option<Command> {
-    with_ending(product, y, |ending, _| {
-        let is_last = ending.has_residual == 0 && !ending.drops.is_any();
-        ending.drops = drops;
-        is_last
-    })
-}
-
-/// The command of a product with another ending, if `change` says that it can have it, that writes to `y`.
-fn with_ending(product: &Command, y: BufferRef, change: impl Fn(&mut Ending, &mut [BufferRef]) -> bool) -> Option<Command> {
-    let Command::Dispatch { kernel, params, buffers } = product else { return None };
-    let (mut params, mut buffers) = (params.clone(), buffers.clone());
-    let bytes = bytemuck::cast_slice_mut(&mut params);
-    let ending = match kernel.name {
-        Matmul::NAME => &mut bytemuck::from_bytes_mut::<Params>(bytes).ending,
-        Matvec::NAME => &mut bytemuck::from_bytes_mut::<row::Params>(bytes).ending,
-        SumParts::NAME => &mut bytemuck::from_bytes_mut::<parts::Params>(bytes).ending,
-        _ => return None,
-    };
-    let fits = y.elements == buffers[4].elements && change(ending, &mut buffers);
-    buffers[4] = y;
-    fits.then_some(Command::Dispatch { kernel, params, buffers })
+    let (params, a, b) = arguments(a, b, &Epilogue { scale, ..Default::default() }, Gradient::Left);
+    dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y, &a]);
 }
 
 #[track_caller]
@@ -172,17 +134,8 @@ fn batch(a: &Tensor, b: &Tensor) -> Shape {
     Shape::new(&a.shape()[..a.rank() - 2]).broadcast(&Shape::new(&b.shape()[..b.rank() - 2]))
 }
 
-/// The product of two tensors off the tape.
+/// The product of two tensors off the tape, one of which may be a gradient.
 fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> Tensor {
-    let size = [a.size(a.rank() - 2), a.last_size(), b.last_size()];
-    match parts(a.device().traits(), size) {
-        parts if parts > 1 && size[0] > 1 && a.rank() == 2 && b.rank() == 2 => multiply_in_parts(a, b, epilogue, gradient, parts),
-        _ => multiply_whole(a, b, epilogue, gradient),
-    }
-}
-
-/// The same with every sum in one piece.
-fn multiply_whole(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> Tensor {
     let y = a.device().empty(product_shape(a, b), DType::F32);
     let [bias, residual] = [epilogue.bias, epilogue.residual].map(|x| x.map(|x| x.detach().whole()));
     let (k, n) = (a.last_size(), b.last_size());
@@ -193,20 +146,19 @@ fn multiply_whole(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradien
         dispatch::<Matvec>(params, &[&a, b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
         return y;
     }
-    let (params, a, b, peak) = arguments(a, b, epilogue, gradient);
-    dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y, &peak]);
+    let (params, a, b) = arguments(a, b, epilogue, gradient);
+    dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y, &a]);
     y
 }
 
-/// A product's parameters, its operands as those say that they lie, and the peak of the one that is a gradient (any buffer where
-/// nobody reads it).
-fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> (Params, Tensor, Tensor, Tensor) {
+/// A product's parameters, and its operands as those say that they lie.
+fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> (Params, Tensor, Tensor) {
     let (m, n, k) = (a.size(a.rank() - 2), b.last_size(), a.last_size());
     let batch = batch(a, b);
     let (a, a_side) = Side::of(a, &batch);
     let (b, b_side) = Side::of(b, &batch);
     let [outer, inner] = two(&batch);
-    let mut params = Params {
+    let params = Params {
         m: m as u32,
         n: n as u32,
         k: k as u32,
@@ -216,19 +168,8 @@ fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) ->
         b: b_side,
         ending: Ending::new(epilogue),
         dtype: storage(b.dtype()),
-        scaled: Gradient::None as u32,
+        scaled: gradient as u32,
         turned: 0,
     };
-    let traits = a.device().traits();
-    if traits.is_some_and(|traits| traits.software) && params.dtype == 0 && params.is_narrow() {
-        return (params.turn(), b, a.clone(), a);
-    }
-    let halves = traits.is_some_and(|traits| traits.halves.is_some()) && params.suits_halves();
-    let peak = match gradient {
-        Gradient::Left if halves => peak(&a),
-        Gradient::Right if halves => peak(&b),
-        _ => return (params, a.clone(), b, a),
-    };
-    params.scaled = gradient as u32;
-    (params, a, b, peak)
+    (params, a, b)
 }

@@ -3,38 +3,55 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::epilogue::{Ending, Epilogue};
-use super::{Gradient, multiply_whole};
-use crate::DType;
+use super::arguments;
+use super::params::{Gradient, Params as Product, Side};
+use super::product::Matmul;
+use crate::buffer::BufferRef;
+use crate::dtype::DType;
 use crate::device::parallel;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader, Traits, grid};
+use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 
-/// Into how many parts the sums of a product [M, K] x [K, N] are best cut: 1 where its tiles occupy the device.
-pub(super) fn parts(traits: Option<&Traits>, [m, k, n]: [usize; 3]) -> usize {
-    /// Workgroups that occupy the larger GPUs, and the shortest sums that are worth a workgroup.
-    const WORKGROUPS: usize = 256;
-    const SHORTEST: usize = 256;
-    let is_real = traits.is_some_and(|traits| !traits.software);
-    let tiles = m.div_ceil(64) * n.div_ceil(64);
-    if !is_real || tiles == 0 {
-        return 1;
+impl Product {
+    /// Into how many parts the sums of a product are best cut: 1 where its tiles occupy the device, or it is of many matrices.
+    pub fn parts(&self, traits: &Traits) -> u32 {
+        /// Workgroups that occupy the larger GPUs, and the shortest sums that are worth a workgroup.
+        const WORKGROUPS: u32 = 256;
+        const SHORTEST: u32 = 256;
+        let tiles = self.m.div_ceil(64) * self.n.div_ceil(64);
+        if traits.software || tiles == 0 || self.m == 1 || self.outer * self.inner != 1 {
+            return 1;
+        }
+        let most = (WORKGROUPS / tiles).min(self.k / SHORTEST);
+        // Parts of whole vectors, so that every shader may have them.
+        (0..).map(|power| 1 << power).take_while(|parts| *parts <= most && self.k.is_multiple_of(8 * parts)).last().unwrap_or(1)
     }
-    let most = (WORKGROUPS / tiles).min(k / SHORTEST);
-    // Parts of whole vectors, so that every shader may have them.
-    (0..).map(|power| 1 << power).take_while(|parts| *parts <= most && k.is_multiple_of(8 * parts)).last().unwrap_or(1)
+
+    /// The products of the parts, as so many matrices.
+    pub fn in_parts(&self, parts: u32) -> Product {
+        let k = self.k / parts;
+        let side = |side: Side, along_k: u32| Side { inner: along_k * k, ..side };
+        let (a, b) = (side(self.a, self.a.column), side(self.b, self.b.row));
+        if parts == 1 { *self } else { Product { k, inner: parts, a, b, ending: Ending::new(&Epilogue::default()), ..*self } }
+    }
 }
 
-/// The product of two matrices, its sums cut into parts of equal length.
-pub(super) fn multiply_in_parts(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient, parts: usize) -> Tensor {
-    let [m, k, n] = [a.size(0), a.size(1), b.size(1)];
-    let a = a.reshape([m, parts, k / parts]).permute(&[1, 0, 2]);
-    let b = b.reshape([parts, k / parts, n]);
-    let sums = multiply_whole(&a, &b, &Epilogue::default(), gradient);
-    let y = a.device().empty([m, n], DType::F32);
+/// A product of two matrices whose sums are cut into parts of equal length.
+pub(super) fn lowered(p: &Product, buffers: &[BufferRef], parts: u32, into: &mut Lowering) {
+    let [a, b, bias, residual, y, peak] = buffers[..] else { unreachable!("a product has six buffers") };
+    let sums = into.buffer(DType::F32, (parts * p.m * p.n) as usize);
+    into.dispatch::<Matmul>(p.in_parts(parts), &[a, b, a, a, sums, peak]);
+    into.dispatch::<SumParts>(Params::new(p, parts), &[sums, sums, bias, residual, y]);
+}
+
+/// The product of two matrices in so many parts on any device: what the laws run.
+pub(super) fn multiply_in_parts(a: &Tensor, b: &Tensor, epilogue: &Epilogue, parts: u32) -> Tensor {
+    let (p, a, b) = arguments(a, b, epilogue, Gradient::None);
+    let [sums, y] = [[parts * p.m, p.n], [p.m, p.n]].map(|shape| a.device().empty(shape.map(|size| size as usize), DType::F32));
+    dispatch::<Matmul>(p.in_parts(parts), &[&a, &b, &a, &a, &sums, &a]);
     let [bias, residual] = [epilogue.bias, epilogue.residual].map(|x| x.map_or(sums.clone(), |x| x.detach().whole()));
-    let params = Params { elements: (m * n) as u32, columns: n as u32, parts: parts as u32, ending: Ending::new(epilogue) };
-    dispatch::<SumParts>(params, &[&sums, &sums, &bias, &residual, &y]);
+    dispatch::<SumParts>(Params::new(&p, parts), &[&sums, &sums, &bias, &residual, &y]);
     y
 }
 
@@ -45,6 +62,12 @@ pub(super) struct Params {
     columns: u32,
     parts: u32,
     pub ending: Ending,
+}
+
+impl Params {
+    fn new(p: &Product, parts: u32) -> Params {
+        Params { elements: p.m * p.n, columns: p.n, parts, ending: p.ending }
+    }
 }
 
 /// Sums [parts, M, N], nothing in b's place, bias, residual -> y [M, N].
@@ -84,13 +107,17 @@ mod tests {
 
     #[test]
     fn only_small_grids_of_long_sums_on_real_gpus_are_cut() {
-        let real = Traits::default();
-        assert_eq!(parts(Some(&real), [64, 4096, 64]), 16);
-        assert_eq!(parts(Some(&real), [1024, 4096, 16]), 16);
-        assert_eq!(parts(Some(&real), [4096, 4096, 4096]), 1);
-        assert_eq!(parts(Some(&real), [64, 4096 + 8, 64]), 1);
-        assert_eq!(parts(Some(&real), [0, 4096, 64]), 1);
-        assert_eq!(parts(Some(&Traits { software: true, ..real }), [64, 4096, 64]), 1);
-        assert_eq!(parts(None, [64, 4096, 64]), 1);
+        let parts = |[m, k, n]: [u32; 3], software: bool| {
+            let side = Side { outer: 0, inner: 0, row: 0, column: 0, offset: 0 };
+            let ending = Ending::new(&Epilogue::default());
+            let product = Product { m, n, k, outer: 1, inner: 1, a: side, b: side, ending, dtype: 0, scaled: 0, turned: 0 };
+            product.parts(&Traits { software, ..Traits::default() })
+        };
+        assert_eq!(parts([64, 4096, 64], false), 16);
+        assert_eq!(parts([1024, 4096, 16], false), 16);
+        assert_eq!(parts([4096, 4096, 4096], false), 1);
+        assert_eq!(parts([64, 4096 + 8, 64], false), 1);
+        assert_eq!(parts([0, 4096, 64], false), 1);
+        assert_eq!(parts([64, 4096, 64], true), 1);
     }
 }

@@ -4,8 +4,9 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use crate::DType;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader, grid};
-use crate::ops::full;
+use crate::buffer::BufferRef;
+use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, grid};
+use crate::ops::full::{fill, full};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 
@@ -14,6 +15,14 @@ pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
     assert!(x.dtype() == DType::F32, "[peak] expected f32, got {x:?}");
     let peak = full(x.device(), 0.0, [1]);
     dispatch::<Peak>(Params { elements: x.buffer_elements() as u32 }, &[x, &peak]);
+    peak
+}
+
+/// The same of a buffer, where it is lowered.
+pub(super) fn lowered(x: BufferRef, into: &mut Lowering) -> BufferRef {
+    let peak = into.buffer(DType::F32, 1);
+    fill(peak, 0.0, into);
+    into.dispatch::<Peak>(Params { elements: x.elements as u32 }, &[x, peak]);
     peak
 }
 

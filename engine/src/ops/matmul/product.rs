@@ -3,9 +3,11 @@
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::params::Params;
+use super::params::{Gradient, Params};
+use super::{parts, peak};
 use crate::device::parallel;
-use crate::kernel::{Access, Constants, Cost, Data, Halves, Io, Kernel, Shader, Target, Traits};
+use crate::buffer::BufferRef;
+use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Halves, Io, Kernel, Lowering, Shader, Target, Traits};
 use crate::real::{Matrix, Real, Threads};
 
 /// a, b, bias, residual -> y, and after it the peak of one operand ([`Peak`](super::peak::Peak)), where products take f16. With
@@ -58,6 +60,30 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         let lie = [p.a.row, p.a.column, p.b.row, p.b.column, p.is_in_vectors().into()];
         [p.m, p.n, p.k, p.outer, p.inner, p.dtype, p.turned].into_iter().chain(lie)
+    }
+    const EPILOGUE: Option<&'static Epilogue<Params>> =
+        if UPDATE { None } else { Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) }) };
+    /// What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient that is rounded to f16 needs its
+    /// peak.
+    fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        let mut buffers = buffers.to_vec();
+        if into.traits.software && p.dtype == 0 && p.is_narrow() {
+            buffers.swap(0, 1);
+            return into.dispatch::<Self>(Params { scaled: Gradient::None as u32, ..p.turn() }, &buffers);
+        }
+        let takes_halves = into.traits.halves.is_some() && p.in_parts(p.parts(into.traits)).suits_halves();
+        let gradient = if p.scaled == Gradient::Left as u32 { buffers[0] } else { buffers[1] };
+        let p = match p.scaled != Gradient::None as u32 && takes_halves {
+            true => {
+                buffers[5] = peak::lowered(gradient, into);
+                *p
+            }
+            false => Params { scaled: Gradient::None as u32, ..*p },
+        };
+        match p.parts(into.traits) {
+            parts if parts > 1 && !UPDATE => parts::lowered(&p, &buffers, parts, into),
+            _ => into.dispatch::<Self>(p, &buffers),
+        }
     }
     fn cost(p: &Params) -> Cost {
         let [m, n, k, batches] = [p.m, p.n, p.k, p.outer * p.inner].map(u64::from);

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::epilogue::Ending;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, Constants, Cost, Data, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Io, Kernel, Shader, grid};
 use crate::real::Real;
 
 /// y [N] = W [N, K] x [K].
@@ -33,6 +33,8 @@ impl Kernel for Matvec {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.n, p.k, p.dtype]
     }
+    const EPILOGUE: Option<&'static Epilogue<Params>> =
+        Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) });
     fn cost(p: &Params) -> Cost {
         let (weights, width) = (u64::from(p.n) * u64::from(p.k), if p.dtype == 0 { 4 } else { 2 });
         Cost { flops: 2 * weights, bytes: width * weights + 4 * (u64::from(p.n + p.k) + p.ending.reads(1, p.n.into())) }

@@ -5,7 +5,8 @@ mod whole;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::recording::{BufferRef, Command, Recording};
+use crate::buffer::BufferRef;
+use crate::recording::{Command, Recording};
 use cut::Cut;
 use whole::Whole;
 

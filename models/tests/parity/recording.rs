@@ -1,0 +1,40 @@
+//! A training step is recorded alike for every device: what differs between them is decided after ops have recorded it.
+
+use std::sync::Arc;
+
+use wgtune_engine::Device;
+use wgtune_engine::optim::{AdamW, AdamWConfig};
+use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::peft::Lora;
+use wgtune_models::transformer::Forward;
+
+use crate::Check;
+use crate::fixtures::{Expected, path};
+use crate::forward::mean_loss;
+
+/// On a device of its own, since others record there too.
+pub fn checks(device: &str) -> Vec<Check> {
+    let device = device.to_string();
+    vec![Check::new("lora: a step is recorded as for the reference", move |_| {
+        let (expected, got) = (recorded("reference")?, recorded(&device)?);
+        let differs = expected.lines().zip(got.lines()).find(|(expected, got)| expected != got);
+        assert_eq!(differs, None);
+        assert_eq!(got.lines().count(), expected.lines().count());
+        assert!(got.lines().count() > 100 && got.contains("matmul ") && got.contains("adamw "), "{got}");
+        Ok(())
+    })]
+}
+
+fn recorded(device: &str) -> Result<String, libtest_mimic::Failed> {
+    let device = Device::open(device)?;
+    let decoder = load_decoder(&path("llama"), &device, Use::Frozen)?;
+    let lora = Lora::open(&path("lora"), &decoder)?.requiring_grad();
+    let forward = Forward { tuning: Arc::new(lora.clone()), checkpoint_blocks: true };
+    let parameters: Vec<_> = lora.parameters().into_iter().map(|(_, parameter)| parameter).collect();
+    let decayed: Vec<_> = parameters.iter().map(|parameter| (*parameter, 0.0)).collect();
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &decayed);
+    let gradients = mean_loss(&decoder, &forward, &Expected::of("lora")).backward();
+    let of_parameters: Vec<_> = parameters.iter().map(|parameter| gradients.get(parameter).expect("each has one")).collect();
+    optimizer.step(&parameters, &of_parameters, 1e-3, None);
+    Ok(format!("{:?}", device.recorded()))
+}
