@@ -116,7 +116,7 @@ CASES = {
         SFT.replace("--out out", "--out ''"), SFT.replace("--out out", "--out /"), SFT.replace("--out out", "--out /dev/null"),
         SFT.replace("--out out", "--out /proc/wgtune"), SFT.replace("--out out", "--out ."),
         SFT.replace("--out out", f"--out {'x' * 300}"), SFT.replace("--out out", "--out $'a\\nb'"), SFT.replace("--out out", "--out $'\\xff'"),
-        f"{SFT}; : > out/metrics.jsonl; {SFT} --resume", f"{SFT}; : > out/run.json; {SFT} --resume",
+        f"{SFT}; : > out/metrics.jsonl; {SFT} --resume", f"{SFT}; : > out/run.toml; {SFT} --resume",
         f"{SFT}; echo '{{\"step\": 18446744073709551615, \"num_tokens\": 0}}' > out/checkpoint/state.json; {SFT} --resume",
         f"{SFT}; : > out/checkpoint/tensors.safetensors; {SFT} --resume", f"{SFT}; rm out/checkpoint/state.json; {SFT} --resume",
         f"{SFT}; rm -r out/run.lock; mkdir out/run.lock; {SFT} --resume", f"trap '' XFSZ; ulimit -f 0; {SFT}", f"ulimit -n 8; {SFT}",

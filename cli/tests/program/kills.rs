@@ -1,15 +1,15 @@
 //! Runs that are cut off and resumed, beside one that was not.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use wgtune_engine::random::Philox;
 
 use crate::folder::{Folder, curve};
 
-/// Kills a run, and what resumes it, that many times at random moments. One that comes to its end first counts as none, and
-/// another run begins.
-pub fn survives_kills(command: &str, weights: &str, kills: u64) {
-    let folder = Folder::new();
+/// Kills a run, and what resumes it, that many times at random moments, between these shares of the time that a whole run takes. One
+/// that comes to its end first counts as none, and another run begins.
+pub fn survives_kills(folder: &Folder, command: &str, weights: &str, kills: u64, between: Range<f32>) {
     let begun = Instant::now();
     folder.succeeds(&format!("{command} --out whole"));
     let duration = begun.elapsed();
@@ -18,7 +18,8 @@ pub fn survives_kills(command: &str, weights: &str, kills: u64) {
         let out = format!("run{run}");
         let resumed = format!("{command} --out {out} --resume");
         let mut child = folder.start(&resumed);
-        std::thread::sleep(duration.mul_f32(0.6 * random.uniform(attempt)));
+        let share = between.start + (between.end - between.start) * random.uniform(attempt);
+        std::thread::sleep(duration.mul_f32(share));
         let ended = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -26,7 +27,7 @@ pub fn survives_kills(command: &str, weights: &str, kills: u64) {
         killed += u64::from(!ended);
         if ended || killed == kills {
             folder.succeeds(&resumed);
-            check_same(&folder, &out, weights);
+            check_same(folder, &out, weights);
             run += 1;
         }
         if killed == kills {

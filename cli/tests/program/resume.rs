@@ -13,12 +13,12 @@ const FULL: &str = "sft --model model --data rows.jsonl --method full --steps 24
 
 #[test]
 fn lora_with_dropout_survives_ten_kills() {
-    survives_kills(LORA, "adapter_model.safetensors", 10);
+    survives_kills(&Folder::new(), LORA, "adapter_model.safetensors", 10, 0.0..0.6);
 }
 
 #[test]
 fn full_with_accumulation_and_packing_survives_ten_kills() {
-    survives_kills(FULL, "model.safetensors", 10);
+    survives_kills(&Folder::new(), FULL, "model.safetensors", 10, 0.0..0.6);
 }
 
 #[test]
