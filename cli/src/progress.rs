@@ -31,6 +31,11 @@ impl Progress {
         Progress { what, total: total as u64, done: done as u64, bar, last_line: Instant::now() }
     }
 
+    /// The work's name.
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+
     /// One part is done; `note` says how it stands.
     pub fn advance(&mut self, note: &str) {
         self.done += 1;

@@ -9,8 +9,8 @@ use wgtune_engine::optim::Moments;
 use wgtune_engine::{DType, Shape, Tensor};
 
 use super::run::{CHECKPOINT, RunDirectory};
-use super::sft::Progress;
 use super::tuned::Tuned;
+use super::update::Progress;
 use crate::error::{Error, Result};
 use crate::formats::files::{read_text, recover_directory, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
@@ -46,8 +46,7 @@ impl RunDirectory {
         })
     }
 
-    /// Puts model and progress where the checkpoint says, and cuts the metrics back to it; `false` where there is no checkpoint
-    /// yet.
+    /// Puts model and progress where the checkpoint says; `false` where there is none yet.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or of other parameters.
@@ -55,7 +54,6 @@ impl RunDirectory {
         let directory = self.path().join(CHECKPOINT);
         recover_directory(&directory)?;
         if !directory.exists() {
-            self.cut_metrics(0)?;
             return Ok(false);
         }
         let path = directory.join(STATE);
@@ -72,7 +70,6 @@ impl RunDirectory {
         progress.step = state.step;
         progress.num_tokens = state.num_tokens;
         progress.optimiser.restore(state.step as u64, moments);
-        self.cut_metrics(state.step)?;
         Ok(true)
     }
 }

@@ -5,8 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use super::metrics::Metrics;
 use super::record::{May, Record};
-use super::sft::Metrics;
 use crate::error::{Error, Result};
 use crate::formats::adapter::ADAPTER_FILES;
 use crate::formats::files::{read_text, remove, write_bytes};
