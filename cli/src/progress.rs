@@ -31,9 +31,19 @@ impl Progress {
         Progress { what, total: total as u64, done: done as u64, bar, last_line: Instant::now() }
     }
 
-    /// The work's name.
-    pub fn what(&self) -> &'static str {
-        self.what
+    /// Says how it stands, where there is a bar to say it on.
+    pub fn tell(&self, note: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(note.to_string());
+        }
+    }
+
+    /// Says a line that stays.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| common::note(line)),
+            None => common::note(line),
+        }
     }
 
     /// One part is done; `note` says how it stands.

@@ -23,6 +23,13 @@ pub struct Report {
     pub validation_before: Option<Evaluation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_after: Option<Evaluation>,
+    /// The best of the evaluations on the way and at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_validation_loss: Option<f64>,
+    /// The step whose weights were written.
+    pub written_step: usize,
     #[serde(flatten)]
     pub training: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +72,14 @@ impl Report {
                 before.loss.exp(),
                 after.loss.exp()
             ));
+        }
+        if let (Some(step), Some(loss)) = (self.best_step, self.best_validation_loss) {
+            let written = if step == self.written_step {
+                "it is what was written".into()
+            } else {
+                format!("written is that of step {}", self.written_step)
+            };
+            lines.push(format!("the best was that of step {step}, validation loss {loss:.4}: {written}"));
         }
         let Summary { first_loss, last_loss, tokens_per_second, peak_tensor_bytes } = self.training;
         if let (Some(first), Some(last)) = (first_loss, last_loss) {

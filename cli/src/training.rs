@@ -17,7 +17,7 @@ use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Outcome, Plan, Trainer};
 use wgtune_models::train::tuned::Tuned;
-use wgtune_models::wording::listed;
+use wgtune_models::wording::{counted, listed};
 
 use crate::common::{Overwrite, Stopped, check_folder, check_length, note, on_interrupt};
 use crate::config::{ConfigFile, Given, MAY_DIFFER};
@@ -100,6 +100,15 @@ pub struct Training {
     /// Rows held out for validation: a number, or a share below 1; 0 is none
     #[arg(long, default_value_t = 0.05, value_parser = at_least_zero)]
     pub validation: f64,
+    /// Evaluate on the rows held out every so many updates too, and end with the weights that did best; 0 is only before and after
+    #[arg(long, default_value_t = 0, value_parser = whole(0..=1_000_000_000), value_name = "UPDATES")]
+    pub eval_every: usize,
+    /// Stop once so many evaluations in a row brought nothing better; 0 is never
+    #[arg(long, default_value_t = 0, value_parser = whole(0..=1_000_000_000), value_name = "EVALUATIONS")]
+    pub patience: usize,
+    /// End with the last weights, also where --eval-every found better ones
+    #[arg(long)]
+    pub keep_last: bool,
     /// Go on from the checkpoint in --out; with --schedule constant, --steps and --epochs may be more than before
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
@@ -152,6 +161,12 @@ impl Training {
     pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
         check_folder(out, self.begin(), read, advice)?;
+        if self.eval_every > 0 && self.validation == 0.0 {
+            return Err("--eval-every without rows to evaluate on: expected --validation above 0".into());
+        }
+        if self.patience > 0 && self.eval_every == 0 {
+            return Err("--patience counts evaluations on the way: expected --eval-every above 0".into());
+        }
         self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
     }
 
@@ -220,11 +235,18 @@ impl Training {
         let mut watch = Watch::new(plan.steps, trainer.step(), self.profile.as_deref(), device, &interrupted)?;
         let outcome = trainer.train(&mut |event| watch.hear(event));
         let steps = trainer.step();
-        let Outcome { before, after } = outcome.map_err(|error| match error {
+        let Outcome { before, after, best, step: written_step } = outcome.map_err(|error| match error {
             Error::Interrupted if steps > 0 => stopped(out, steps, plan.steps),
             error => error.into(),
         })?;
         let metrics = watch.finish()?;
+        if steps < plan.steps {
+            note(format!(
+                "stopped after step {steps} of {}: {} in a row brought nothing better",
+                plan.steps,
+                counted(plan.patience, "evaluation")
+            ));
+        }
         run.begin_results()?;
         write()?;
         Ok(Report {
@@ -236,6 +258,9 @@ impl Training {
             all_parameters: all,
             validation_before: before,
             validation_after: after,
+            best_step: best.map(|best| best.step),
+            best_validation_loss: best.map(|best| best.loss),
+            written_step,
             training: Summary::new(&metrics),
             peak_process_bytes: process::memory().map(|memory| memory.peak),
         })
@@ -263,6 +288,9 @@ impl Training {
             clip: self.clip,
             checkpoint_blocks: self.checkpoint_blocks,
             seed,
+            eval_every: self.eval_every,
+            patience: self.patience,
+            keep_last: self.keep_last,
             save_every: self.save_every,
             save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }

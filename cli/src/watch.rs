@@ -19,7 +19,9 @@ pub struct Watch<'a> {
     /// Of this process.
     pub metrics: Vec<Metrics>,
     steps: usize,
-    bar: Option<Progress>,
+    /// Of the updates, and of an evaluation before or after them.
+    training: Option<Progress>,
+    validating: Option<Progress>,
     profiler: Option<Profiler>,
     failed: Option<Box<dyn std::error::Error>>,
 }
@@ -34,7 +36,7 @@ impl<'a> Watch<'a> {
         interrupted: &'a AtomicBool,
     ) -> wgtune_models::Result<Watch<'a>> {
         let profiler = profile.map(|file| Profiler::new(file, device, done + 1)).transpose()?;
-        Ok(Watch { interrupted, metrics: Vec::new(), steps, bar: None, profiler, failed: None })
+        Ok(Watch { interrupted, metrics: Vec::new(), steps, training: None, validating: None, profiler, failed: None })
     }
 
     /// Hears what happens.
@@ -45,27 +47,34 @@ impl<'a> Watch<'a> {
                     self.failed = self.failed.take().or(profiler.after(metrics.step).err());
                 }
                 let note = format!("loss {:.4}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second);
-                self.bar("training", self.steps, metrics.step - 1).advance(&note);
+                let begin = || Progress::new("training", self.steps, metrics.step - 1);
+                self.training.get_or_insert_with(begin).advance(&note);
                 self.metrics.push(metrics.clone());
             }
-            Event::Validating { done, of } => self.bar("validating", of, done - 1).advance(""),
+            Event::Validating { moment: Moment::At(_), done, of } => {
+                if let Some(bar) = &self.training {
+                    bar.tell(&format!("validating {done}/{of}"));
+                }
+            }
+            Event::Validating { done, of, .. } => {
+                self.training = None;
+                self.validating.get_or_insert_with(|| Progress::new("validating", of, done - 1)).advance("");
+            }
             Event::Evaluated { moment, evaluation } => {
-                self.bar = None;
-                note(line(moment, evaluation));
+                self.validating = None;
+                let text = line(moment, evaluation);
+                match &self.training {
+                    Some(bar) => bar.say(&text),
+                    None => note(text),
+                }
             }
         }
         unless(self.interrupted)
     }
 
-    /// The bar of this work, which begins with `done` parts where another was shown.
-    fn bar(&mut self, what: &'static str, total: usize, done: usize) -> &mut Progress {
-        let shown = self.bar.take().filter(|bar| bar.what() == what);
-        self.bar.insert(shown.unwrap_or_else(|| Progress::new(what, total, done)))
-    }
-
     /// Ends a run that came to its end: prints and writes what was timed.
     pub fn finish(self) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
-        drop(self.bar);
+        drop((self.training, self.validating));
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -81,8 +90,10 @@ pub fn unless(interrupted: &AtomicBool) -> ControlFlow<()> {
 
 fn line(moment: Moment, Evaluation { loss, trained_tokens, .. }: &Evaluation) -> String {
     let when = match moment {
-        Moment::Before => "before",
-        Moment::After => "after",
+        Moment::Before => "before".into(),
+        Moment::At(step) => format!("after step {step}"),
+        Moment::After => "after".into(),
+        Moment::Kept(step) => format!("of the best, step {step}"),
     };
     let tokens = counted(*trained_tokens, "trained token");
     format!("validation {when}: loss {loss:.4}, perplexity {:.2} ({tokens})", loss.exp())

@@ -193,6 +193,9 @@ fn learn(
         clip: 1.0,
         checkpoint_blocks: false,
         seed,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: Duration::ZERO,
     };

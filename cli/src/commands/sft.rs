@@ -24,6 +24,7 @@ use crate::training::{Job, Training};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  wgtune sft --model DIR --data rows.jsonl --out DIR\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --method full --learning-rate 2e-5 --epochs 1\n  \
+    wgtune sft --model DIR --data rows.jsonl --out DIR --eval-every 50 --patience 5\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --resume\n  \
     wgtune sft --config DIR/run.toml --out OTHER")]
 pub struct Arguments {

@@ -7,6 +7,7 @@ mod bench;
 mod commands;
 mod config;
 mod data_formats;
+mod evaluation;
 mod folder;
 mod masks;
 mod resume;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use wgtune_engine::random::Philox;
 
+use crate::evaluation::{UP_AND_DOWN, patterns};
 use crate::folder::{Folder, curve};
 
 const LORA: &str = "sft --model model --data rows.jsonl --steps 40 --batch-size 2 --dropout 0.2 --targets all-linear --schedule cosine \
@@ -14,18 +15,26 @@ const FULL: &str = "sft --model model --data rows.jsonl --method full --steps 24
 
 #[test]
 fn lora_with_dropout_survives_ten_kills() {
-    survives_kills(LORA, "adapter_model.safetensors", 10);
+    survives_kills(&Folder::new(), LORA, "adapter_model.safetensors", 10);
 }
 
 #[test]
 fn full_with_accumulation_and_packing_survives_ten_kills() {
-    survives_kills(FULL, "model.safetensors", 10);
+    survives_kills(&Folder::new(), FULL, "model.safetensors", 10);
+}
+
+#[test]
+fn the_best_weights_and_patience_survive_ten_kills() {
+    let folder = patterns();
+    let command = format!("{UP_AND_DOWN} --save-every 2 --eval-every 3 --patience 4");
+    survives_kills(&folder, &command, "adapter_model.safetensors", 10);
+    let state = folder.json("whole/checkpoint/state.json");
+    assert!(state["best"]["step"].as_u64().unwrap() > 3 && state["step"] != state["best"]["step"], "{state}");
 }
 
 /// Kills a run, and what resumes it, that many times at random moments. One that comes to its end first counts as none, and
 /// another run begins.
-fn survives_kills(command: &str, weights: &str, kills: u64) {
-    let folder = Folder::new();
+fn survives_kills(folder: &Folder, command: &str, weights: &str, kills: u64) {
     let begun = Instant::now();
     folder.succeeds(&format!("{command} --out whole"));
     let duration = begun.elapsed();
@@ -42,7 +51,7 @@ fn survives_kills(command: &str, weights: &str, kills: u64) {
         killed += u64::from(!ended);
         if ended || killed == kills {
             folder.succeeds(&resumed);
-            check_same(&folder, &out, weights);
+            check_same(folder, &out, weights);
             run += 1;
         }
         if killed == kills {
@@ -87,11 +96,16 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_resume() {
     check_same(&folder, "out", "adapter_model.safetensors");
 }
 
-/// Panics unless curve and weights are those of the run in `whole`.
+/// Panics unless curve, checkpoint and weights are those of the run in `whole`.
 #[track_caller]
 fn check_same(folder: &Folder, out: &str, weights: &str) {
     assert_eq!(curve(folder, out), curve(folder, "whole"), "{out}");
     let name = |out: &str| format!("{out}/{weights}");
     assert!(folder.read(&name(out)) == folder.read(&name("whole")), "{out}: other weights");
+    let checkpoint = |out: &str| {
+        let files = folder.contents(&format!("{out}/checkpoint")).into_iter();
+        files.map(|(name, bytes)| (name.trim_start_matches(out).to_string(), bytes)).collect::<Vec<_>>()
+    };
+    assert!(checkpoint(out) == checkpoint("whole"), "{out}: another checkpoint");
     assert!(folder.names(out).iter().all(|name| !name.starts_with('.')), "{:?}", folder.names(out));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a recipe tells beside its loss, by name: means over what the loss is a mean of.
 pub type Figures = BTreeMap<&'static str, f64>;
@@ -21,6 +21,9 @@ pub struct Metrics {
     /// What the recipe tells beside the loss.
     #[serde(flatten)]
     pub figures: Figures,
+    /// Of the rows held out, after the update; only where they were looked at then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
     /// Tokens seen in the run so far, padding not counted.
     pub num_tokens: u64,
     /// Passes over the data so far.
@@ -44,4 +47,23 @@ pub struct Evaluation {
     pub figures: Figures,
     /// Tokens that carry a loss.
     pub trained_tokens: usize,
+}
+
+/// The best of a run's evaluations on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// The update that it followed.
+    pub step: usize,
+    /// Its loss.
+    #[serde(serialize_with = "exact", deserialize_with = "from_exact")]
+    pub loss: f64,
+}
+
+/// A number as text: JSON's reader may round its last bit, by which a resumed run would choose otherwise.
+fn exact<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+fn from_exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }

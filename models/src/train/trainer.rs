@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wgtune_engine::Tensor;
 
-use super::metrics::{Evaluation, Metrics};
+use super::metrics::{Best, Evaluation, Metrics};
 use super::run::RunDirectory;
 use super::schedule::LearningRate;
 use super::tuned::Tuned;
@@ -69,6 +69,12 @@ pub struct Plan {
     pub checkpoint_blocks: bool,
     /// What dropout is drawn from.
     pub seed: u64,
+    /// An evaluation every so many updates; 0 is none on the way.
+    pub eval_every: usize,
+    /// Stop once so many evaluations in a row brought nothing better; 0 is never.
+    pub patience: usize,
+    /// Come to the last parameters, also where earlier ones were better.
+    pub keep_last: bool,
     /// A checkpoint every so many updates; 0 is none before the end.
     pub save_every: usize,
     /// A checkpoint whenever so much time has passed since the last; 0 is never.
@@ -81,6 +87,8 @@ pub enum Event<'a> {
     Step(&'a Metrics),
     /// So many batches of an evaluation are done.
     Validating {
+        /// When.
+        moment: Moment,
         /// These.
         done: usize,
         /// Of so many.
@@ -100,8 +108,12 @@ pub enum Event<'a> {
 pub enum Moment {
     /// Before the first update.
     Before,
+    /// On the way, after this update.
+    At(usize),
     /// After the last one.
     After,
+    /// After all, with the parameters that this update left, which were the best.
+    Kept(usize),
 }
 
 /// Hears what happens. Where it breaks, the run stops as soon as nothing is lost by that.
@@ -113,6 +125,10 @@ pub struct Outcome {
     pub before: Option<Evaluation>,
     /// Of the model as it is now.
     pub after: Option<Evaluation>,
+    /// The best evaluation on the way and at the end; `None` where there was none on the way.
+    pub best: Option<Best>,
+    /// The update that left the model as it is now.
+    pub step: usize,
 }
 
 /// A run: a model on its way through a plan.
@@ -152,7 +168,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         self.progress.step
     }
 
-    /// Trains to the plan's last step. Writes `metrics.jsonl` and, as often as the plan says and at the end, a checkpoint.
+    /// Trains to the plan's last step, or until its patience ends. Writes `metrics.jsonl` and, as often as the plan says, at the
+    /// end, and whenever an evaluation is the best so far, a checkpoint. Where there were evaluations on the way, the model is
+    /// then the best of them all, unless the plan keeps the last.
     ///
     /// # Errors
     /// [`Error::Interrupted`] where `listen` broke before the end: whatever was done is in the checkpoint. A parameter that no
@@ -160,34 +178,62 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// failed: the last checkpoint stays.
     pub fn train(&mut self, listen: &mut Listener) -> Result<Outcome> {
         let before = if self.progress.step == 0 { self.evaluate(Moment::Before, listen)? } else { None };
+        let mut latest = None;
         while !self.is_done() {
-            self.advance(listen)?;
+            latest = self.advance(listen)?;
         }
-        Ok(Outcome { before, after: self.evaluate(Moment::After, listen)? })
+        let last = match latest {
+            None => self.evaluate(Moment::After, listen)?,
+            latest => latest,
+        };
+        let (plan, mut best, step) = (self.plan, self.progress.best, self.progress.step);
+        // The end need not be a moment at which the plan looks.
+        let loss = last.as_ref().map(|last| last.loss).filter(|_| plan.eval_every > 0);
+        if let Some(loss) = loss.filter(|loss| best.is_none_or(|best| *loss < best.loss)) {
+            best = Some(Best { step, loss });
+        }
+        match best {
+            Some(kept) if kept.step < step && !plan.keep_last => {
+                self.run.restore_best(self.model)?;
+                let after = self.evaluate(Moment::Kept(kept.step), listen)?;
+                Ok(Outcome { before, after, best, step: kept.step })
+            }
+            _ => Ok(Outcome { before, after: last, best, step }),
+        }
     }
 
     fn is_done(&self) -> bool {
-        self.progress.step >= self.plan.steps
+        let is_tired = self.plan.patience > 0 && self.progress.waited >= self.plan.patience;
+        is_tired || self.progress.step >= self.plan.steps
     }
 
-    /// One update, and what belongs to it.
-    fn advance(&mut self, listen: &mut Listener) -> Result<()> {
+    /// One update, and what belongs to it; the evaluation that the plan wants after it.
+    fn advance(&mut self, listen: &mut Listener) -> Result<Option<Evaluation>> {
         let (plan, recipe, first) = (self.plan, self.recipe, self.progress.step * self.plan.accumulate);
         let window: Vec<R::Batch> = (first..first + plan.accumulate).map(|index| recipe.batch(index)).collect();
-        let metrics = step(self.model, recipe, &window, plan, &mut self.progress)?;
+        let mut metrics = step(self.model, recipe, &window, plan, &mut self.progress)?;
+        let is_due = plan.eval_every > 0 && metrics.step.is_multiple_of(plan.eval_every);
+        let evaluation = if is_due { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
+        metrics.validation_loss = evaluation.as_ref().map(|evaluation| evaluation.loss);
+        let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
         self.run.append(&metrics)?;
         let stop = listen(Event::Step(&metrics)).is_break();
         let by_steps = plan.save_every > 0 && metrics.step.is_multiple_of(plan.save_every);
         let by_time = !plan.save_after.is_zero() && self.saved.elapsed() >= plan.save_after;
-        if self.is_done() || stop || by_steps || by_time {
+        if self.is_done() || stop || improved || by_steps || by_time {
             self.run.save(self.model, &self.progress)?;
             self.saved = Instant::now();
         }
-        if stop && !self.is_done() { Err(Error::Interrupted) } else { Ok(()) }
+        if stop && !self.is_done() { Err(Error::Interrupted) } else { Ok(evaluation) }
     }
 
     fn evaluate(&self, moment: Moment, listen: &mut Listener) -> Result<Option<Evaluation>> {
-        let evaluation = self.recipe.validate(self.model, &mut |done, of| listen(Event::Validating { done, of }))?;
+        // On the way it belongs to the step, which is always finished.
+        let is_part_of_a_step = matches!(moment, Moment::At(_));
+        let evaluation = self.recipe.validate(self.model, &mut |done, of| {
+            let heard = listen(Event::Validating { moment, done, of });
+            if is_part_of_a_step { ControlFlow::Continue(()) } else { heard }
+        })?;
         if let Some(evaluation) = &evaluation {
             // Whoever breaks now is heard at the next update.
             let _ = listen(Event::Evaluated { moment, evaluation });

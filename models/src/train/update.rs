@@ -6,7 +6,7 @@ use wgtune_engine::optim::{AdamW, AdamWConfig};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{Gradients, Tensor, ops, process};
 
-use super::metrics::{Figures, Metrics};
+use super::metrics::{Best, Figures, Metrics};
 use super::trainer::{Plan, Recipe};
 use super::tuned::Tuned;
 use crate::error::{Error, Result};
@@ -19,6 +19,10 @@ pub struct Progress {
     pub num_tokens: u64,
     /// The optimiser's moments.
     pub optimiser: AdamW,
+    /// The best evaluation on the way.
+    pub best: Option<Best>,
+    /// How many in a row have brought nothing better since.
+    pub waited: usize,
 }
 
 impl Progress {
@@ -28,7 +32,20 @@ impl Progress {
         // Matrices are decayed, norms and biases are not (they have one axis).
         let decay = |tensor: &Tensor| if tensor.rank() > 1 { plan.weight_decay } else { 0.0 };
         let tensors: Vec<(&Tensor, f64)> = parameters.iter().map(|(_, tensor)| (*tensor, decay(tensor))).collect();
-        Progress { step: 0, num_tokens: 0, optimiser: AdamW::new(AdamWConfig::default(), &tensors) }
+        let optimiser = AdamW::new(AdamWConfig::default(), &tensors);
+        Progress { step: 0, num_tokens: 0, optimiser, best: None, waited: 0 }
+    }
+}
+
+impl Progress {
+    /// Takes the loss of an evaluation on the way; whether it is the best so far.
+    pub(super) fn judge(&mut self, loss: f64) -> bool {
+        let better = self.best.is_none_or(|best| loss < best.loss);
+        if better {
+            self.best = Some(Best { step: self.step, loss });
+        }
+        self.waited = if better { 0 } else { self.waited + 1 };
+        better
     }
 }
 
@@ -69,6 +86,7 @@ pub fn step<R: Recipe>(model: &Tuned, recipe: &R, window: &[R::Batch], plan: &Pl
         grad_norm,
         learning_rate,
         figures,
+        validation_loss: None,
         num_tokens: progress.num_tokens,
         epoch: recipe.epochs(progress.step * plan.accumulate),
         tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),

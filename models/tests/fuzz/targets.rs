@@ -218,6 +218,9 @@ fn tiny_run() -> (Tuned, Plan) {
         clip: 1.0,
         checkpoint_blocks: false,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: Duration::ZERO,
     };

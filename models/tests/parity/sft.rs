@@ -130,6 +130,9 @@ fn plan(trainer: &Trainer) -> Plan {
         clip: trainer.max_grad_norm,
         checkpoint_blocks: false,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: std::time::Duration::ZERO,
     }

@@ -46,6 +46,9 @@ fn plan(learning_rate: f64, weight_decay: f64) -> Plan {
         clip: 1.0,
         checkpoint_blocks: false,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: std::time::Duration::ZERO,
     }

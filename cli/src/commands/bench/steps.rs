@@ -241,6 +241,9 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
         clip: 1.0,
         checkpoint_blocks,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: Duration::ZERO,
     };
