@@ -120,6 +120,9 @@ pub struct Training {
     /// Write a checkpoint whenever so many minutes have passed since the last; 0 is only by updates and at the end
     #[arg(long, default_value_t = 5.0, value_parser = at_least_zero, value_name = "MINUTES")]
     pub save_minutes: f64,
+    /// Write no events for TensorBoard, which reads those in --out by `tensorboard --logdir`
+    #[arg(long)]
+    pub no_tensorboard: bool,
     /// Time every kernel of three updates after the first: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -214,6 +217,9 @@ impl Training {
         }
         let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
         let mut trainer = Trainer::new(model, &recipe, &plan, &run);
+        if !self.no_tensorboard {
+            trainer.write_events()?;
+        }
         if self.resume {
             run.changes().iter().for_each(|change| note(format!("changed: {change}")));
             match trainer.resume()? {

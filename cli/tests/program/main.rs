@@ -12,3 +12,4 @@ mod folder;
 mod masks;
 mod resume;
 mod run_folder;
+mod tensorboard;

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use super::run::{CHECKPOINT, RunDirectory};
 use super::tuned::Tuned;
 use super::update::Progress;
 use crate::error::{Error, Result};
-use crate::formats::files::{read_text, recover_directory, write_bytes, write_directory};
+use crate::formats::files::{link_or_copy, read_text, recover_directory, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 
 const STATE: &str = "state.json";
@@ -47,7 +46,7 @@ impl RunDirectory {
                 Some(best) if best.step == step => {
                     save_tensors(&directory.join(BEST), &model.parameters().into_iter().collect())?
                 }
-                Some(_) => carry(&checkpoint.join(BEST), &directory.join(BEST))?,
+                Some(_) => link_or_copy(&checkpoint.join(BEST), &directory.join(BEST))?,
                 None => {}
             }
             let state = serde_json::to_vec_pretty(&state).expect("plain data is JSON");
@@ -111,11 +110,6 @@ fn save_tensors(path: &Path, tensors: &BTreeMap<String, &Tensor>) -> Result<()> 
     let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
     let bytes = |info: &TensorInfo| Ok(Cow::Owned(tensors[&info.name].to_bytes()?));
     safetensors::save(path, &infos, &BTreeMap::new(), bytes)
-}
-
-/// Gives a file a second name, or where the file system has none, a copy. It is never written again, only replaced.
-fn carry(from: &Path, to: &Path) -> Result<()> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(Error::io(from))
 }
 
 /// The bytes of a checkpoint's tensor, which must be f32 of this shape.

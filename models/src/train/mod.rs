@@ -6,6 +6,7 @@ pub mod record;
 pub mod run;
 pub mod schedule;
 pub mod sft;
+mod tensorboard;
 pub mod trainer;
 pub mod tuned;
 pub mod update;

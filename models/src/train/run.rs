@@ -2,18 +2,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::metrics::Metrics;
 use super::record::{May, Record};
 use crate::error::{Error, Result};
 use crate::formats::adapter::ADAPTER_FILES;
-use crate::formats::files::{read_text, remove, write_bytes};
+use crate::formats::files::{append_bytes, read_text, remove, write_bytes};
 use crate::formats::model::is_model_file;
 
 /// The name of the folder that a run's checkpoint is in.
 pub const CHECKPOINT: &str = "checkpoint";
+/// The name of the folder that its events for TensorBoard are in.
+pub const TENSORBOARD: &str = "tensorboard";
 const METRICS: &str = "metrics.jsonl";
 /// What the run was started with; it marks the folder as a run's.
 const RUN: &str = "run.toml";
@@ -102,16 +104,9 @@ impl RunDirectory {
     /// # Errors
     /// A full disk; the file is then as it was.
     pub fn append(&self, metrics: &Metrics) -> Result<()> {
-        let path = self.path.join(METRICS);
         let mut line = serde_json::to_vec(metrics).expect("numbers are JSON");
         line.push(b'\n');
-        let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io(&path))?;
-        let length = file.metadata().map_err(Error::io(&path))?.len();
-        file.write_all(&line).map_err(|error| {
-            // Half a line may have found room.
-            let _ = file.set_len(length);
-            Error::io(&path)(error)
-        })
+        append_bytes(&self.path.join(METRICS), &line)
     }
 
     /// Leaves the first `steps` lines of `metrics.jsonl`.
@@ -168,7 +163,7 @@ fn is_written_here(name: &OsStr) -> bool {
     // A write that was killed leaves its target's name between these.
     let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
     let name = unfinished.unwrap_or(name);
-    [CHECKPOINT, METRICS, RUN, LOCK].contains(&name) || is_result(name)
+    [CHECKPOINT, TENSORBOARD, METRICS, RUN, LOCK].contains(&name) || is_result(name)
 }
 
 fn is_result(name: &str) -> bool {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use wgtune_engine::Tensor;
 
 use super::metrics::{Best, Evaluation, Metrics};
-use super::run::RunDirectory;
+use super::run::{RunDirectory, TENSORBOARD};
 use super::schedule::LearningRate;
+use super::tensorboard::Events;
 use super::tuned::Tuned;
 use super::update::{Progress, step};
 use crate::error::{Error, Result};
@@ -138,13 +139,23 @@ pub struct Trainer<'a, R> {
     plan: &'a Plan,
     run: &'a RunDirectory,
     progress: Progress,
+    events: Option<Events>,
     saved: Instant,
 }
 
 impl<'a, R: Recipe> Trainer<'a, R> {
     /// Before the first update.
     pub fn new(model: &'a Tuned, recipe: &'a R, plan: &'a Plan, run: &'a RunDirectory) -> Trainer<'a, R> {
-        Trainer { model, recipe, plan, run, progress: Progress::new(model, plan), saved: Instant::now() }
+        Trainer { model, recipe, plan, run, progress: Progress::new(model, plan), events: None, saved: Instant::now() }
+    }
+
+    /// Writes the figures for TensorBoard too.
+    ///
+    /// # Errors
+    /// A run's folder that cannot be read.
+    pub fn write_events(&mut self) -> Result<()> {
+        self.events = Some(Events::open(&self.run.path().join(TENSORBOARD))?);
+        Ok(())
     }
 
     /// Goes on from the checkpoint in the run's folder, and cuts the metrics back to it; `false` where there is none yet.
@@ -160,6 +171,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             return Err(Error::Data { message });
         }
         self.run.cut_metrics(at)?;
+        if let Some(events) = &self.events {
+            events.cut(at)?;
+        }
         Ok(found)
     }
 
@@ -217,6 +231,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         metrics.validation_loss = evaluation.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
         self.run.append(&metrics)?;
+        if let Some(events) = &self.events {
+            events.append(&metrics)?;
+        }
         let stop = listen(Event::Step(&metrics)).is_break();
         let by_steps = plan.save_every > 0 && metrics.step.is_multiple_of(plan.save_every);
         let by_time = !plan.save_after.is_zero() && self.saved.elapsed() >= plan.save_after;
