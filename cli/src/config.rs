@@ -42,7 +42,7 @@ const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "version"];
 const OF_ONE_RUN: [&str; 6] = ["out", "resume", "overwrite", "profile", "json", "quiet"];
 
 /// Options that decide no numbers, or that a hash stands for what they name.
-pub const MAY_DIFFER: [&str; 12] = [
+pub const MAY_DIFFER: [&str; 13] = [
     "model",
     "data",
     "columns",
@@ -55,6 +55,7 @@ pub const MAY_DIFFER: [&str; 12] = [
     "save-every",
     "save-minutes",
     "no-tensorboard",
+    "sample-prompt",
 ];
 
 /// The file that a command's options come from.

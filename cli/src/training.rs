@@ -11,12 +11,15 @@ use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::record::May;
 use wgtune_models::train::run::{Begin, RunDirectory};
+use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Outcome, Plan, Trainer};
 use wgtune_models::train::tuned::Tuned;
+use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::{counted, listed};
 
 use crate::common::{Overwrite, Stopped, check_folder, check_length, note, on_interrupt};
@@ -109,6 +112,10 @@ pub struct Training {
     /// End with the last weights, also where --eval-every found better ones
     #[arg(long)]
     pub keep_last: bool,
+    /// Continue this text at every evaluation, by 32 tokens, always the most likely: on standard error, and in samples.jsonl (can be
+    /// given again)
+    #[arg(long, value_name = "TEXT")]
+    pub sample_prompt: Vec<String>,
     /// Go on from the checkpoint in --out; with --schedule constant, --steps and --epochs may be more than before
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
@@ -138,6 +145,8 @@ pub struct Job<'a> {
     pub max_length: usize,
     pub default_learning_rate: f64,
     pub given: &'a Given,
+    /// What the model is asked on the way.
+    pub samples: Option<Samples<'a>>,
     /// Hashes of what the options name beside the data.
     pub hashes: Vec<(&'static str, String)>,
 }
@@ -164,13 +173,25 @@ impl Training {
     pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
         check_folder(out, self.begin(), read, advice)?;
-        if self.eval_every > 0 && self.validation == 0.0 {
-            return Err("--eval-every without rows to evaluate on: expected --validation above 0".into());
+        if self.eval_every > 0 && self.validation == 0.0 && self.sample_prompt.is_empty() {
+            return Err("--eval-every without rows to evaluate on: expected --validation above 0, or --sample-prompt".into());
         }
-        if self.patience > 0 && self.eval_every == 0 {
-            return Err("--patience counts evaluations on the way: expected --eval-every above 0".into());
+        if self.patience > 0 && (self.eval_every == 0 || self.validation == 0.0) {
+            return Err("--patience counts evaluations on the way: expected --eval-every above 0, and --validation".into());
         }
         self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
+    }
+
+    /// The tokenizer of the model at `directory`, where it is needed for samples.
+    pub fn tokenizer(&self, directory: &Path) -> Result<Option<Tokenizer>, String> {
+        let open = || Tokenizer::open(directory).map_err(|error| format!("--sample-prompt needs a tokenizer: {error}"));
+        (!self.sample_prompt.is_empty()).then(open).transpose()
+    }
+
+    /// What the model is asked on the way.
+    pub fn samples<'a>(&self, tokenizer: Option<&'a Tokenizer>, decoder: &Decoder) -> wgtune_models::Result<Option<Samples<'a>>> {
+        let tokenizer = tokenizer.filter(|_| !self.sample_prompt.is_empty());
+        tokenizer.map(|tokenizer| Samples::new(tokenizer, &self.sample_prompt, decoder)).transpose()
     }
 
     fn begin(&self) -> Begin {
@@ -183,7 +204,7 @@ impl Training {
         job: Job<'_>,
         write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, data, out, seed, max_length, default_learning_rate, given, mut hashes } = job;
+        let Job { model, data, out, seed, max_length, default_learning_rate, given, samples, mut hashes } = job;
         let interrupted = on_interrupt("this step")?;
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
@@ -217,6 +238,9 @@ impl Training {
         }
         let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
         let mut trainer = Trainer::new(model, &recipe, &plan, &run);
+        if let Some(samples) = samples {
+            trainer.write_samples(samples);
+        }
         if !self.no_tensorboard {
             trainer.write_events()?;
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wgtune_engine::Device;
 use wgtune_models::train::metrics::{Evaluation, Metrics};
+use wgtune_models::train::samples::Sample;
 use wgtune_models::train::trainer::{Event, Moment};
 use wgtune_models::wording::counted;
 
@@ -62,14 +63,20 @@ impl<'a> Watch<'a> {
             }
             Event::Evaluated { moment, evaluation } => {
                 self.validating = None;
-                let text = line(moment, evaluation);
-                match &self.training {
-                    Some(bar) => bar.say(&text),
-                    None => note(text),
-                }
+                self.say(&line(moment, evaluation));
+            }
+            Event::Sampled(Sample { step, prompt, text }) => {
+                self.say(&format!("sample after step {step}: {prompt:?} -> {text:?}"))
             }
         }
         unless(self.interrupted)
+    }
+
+    fn say(&self, text: &str) {
+        match &self.training {
+            Some(bar) => bar.say(text),
+            None => note(text),
+        }
     }
 
     /// Ends a run that came to its end: prints and writes what was timed.

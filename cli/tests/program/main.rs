@@ -12,4 +12,5 @@ mod folder;
 mod masks;
 mod resume;
 mod run_folder;
+mod samples;
 mod tensorboard;

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod metrics;
 pub mod record;
 pub mod run;
+pub mod samples;
 pub mod schedule;
 pub mod sft;
 mod tensorboard;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use wgtune_engine::Tensor;
 
 use super::metrics::{Best, Evaluation, Metrics};
-use super::run::{RunDirectory, TENSORBOARD};
+use super::run::{METRICS, RunDirectory, SAMPLES, TENSORBOARD};
+use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
 use super::tensorboard::Events;
 use super::tuned::Tuned;
@@ -102,6 +103,8 @@ pub enum Event<'a> {
         /// What it came to.
         evaluation: &'a Evaluation,
     },
+    /// The model said something.
+    Sampled(&'a Sample),
 }
 
 /// When a model is evaluated.
@@ -140,13 +143,15 @@ pub struct Trainer<'a, R> {
     run: &'a RunDirectory,
     progress: Progress,
     events: Option<Events>,
+    samples: Option<Samples<'a>>,
     saved: Instant,
 }
 
 impl<'a, R: Recipe> Trainer<'a, R> {
     /// Before the first update.
     pub fn new(model: &'a Tuned, recipe: &'a R, plan: &'a Plan, run: &'a RunDirectory) -> Trainer<'a, R> {
-        Trainer { model, recipe, plan, run, progress: Progress::new(model, plan), events: None, saved: Instant::now() }
+        let progress = Progress::new(model, plan);
+        Trainer { model, recipe, plan, run, progress, events: None, samples: None, saved: Instant::now() }
     }
 
     /// Writes the figures for TensorBoard too.
@@ -158,7 +163,12 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         Ok(())
     }
 
-    /// Goes on from the checkpoint in the run's folder, and cuts the metrics back to it; `false` where there is none yet.
+    /// Lets the model speak at every evaluation, and writes what it says.
+    pub fn write_samples(&mut self, samples: Samples<'a>) {
+        self.samples = Some(samples);
+    }
+
+    /// Goes on from the checkpoint in the run's folder, and cuts what was written after it; `false` where there is none yet.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or is of other parameters or of a later step than the plan's last.
@@ -170,7 +180,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             let message = format!("the checkpoint in {place} is of step {at}: expected one of at most {steps}");
             return Err(Error::Data { message });
         }
-        self.run.cut_metrics(at)?;
+        self.run.cut(METRICS, |step| step <= at)?;
+        // What was said at an end is said again: more steps may have come to the plan.
+        self.run.cut(SAMPLES, |step| found && step <= at && (step == 0 || self.is_due(step)))?;
         if let Some(events) = &self.events {
             events.cut(at)?;
         }
@@ -221,16 +233,20 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         is_tired || self.progress.step >= self.plan.steps
     }
 
+    /// Whether the plan wants an evaluation after this update.
+    fn is_due(&self, step: usize) -> bool {
+        self.plan.eval_every > 0 && step.is_multiple_of(self.plan.eval_every)
+    }
+
     /// One update, and what belongs to it; the evaluation that the plan wants after it.
     fn advance(&mut self, listen: &mut Listener) -> Result<Option<Evaluation>> {
         let (plan, recipe, first) = (self.plan, self.recipe, self.progress.step * self.plan.accumulate);
         let window: Vec<R::Batch> = (first..first + plan.accumulate).map(|index| recipe.batch(index)).collect();
         let mut metrics = step(self.model, recipe, &window, plan, &mut self.progress)?;
-        let is_due = plan.eval_every > 0 && metrics.step.is_multiple_of(plan.eval_every);
-        let evaluation = if is_due { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
+        let evaluation = if self.is_due(metrics.step) { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
         metrics.validation_loss = evaluation.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
-        self.run.append(&metrics)?;
+        self.run.append(METRICS, &metrics)?;
         if let Some(events) = &self.events {
             events.append(&metrics)?;
         }
@@ -244,6 +260,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         if stop && !self.is_done() { Err(Error::Interrupted) } else { Ok(evaluation) }
     }
 
+    /// Looks at the model: its loss on what was held out, and what it says.
     fn evaluate(&self, moment: Moment, listen: &mut Listener) -> Result<Option<Evaluation>> {
         // On the way it belongs to the step, which is always finished.
         let is_part_of_a_step = matches!(moment, Moment::At(_));
@@ -254,6 +271,18 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         if let Some(evaluation) = &evaluation {
             // Whoever breaks now is heard at the next update.
             let _ = listen(Event::Evaluated { moment, evaluation });
+        }
+        // After all it says nothing new where it was just heard on the way.
+        let is_heard = match moment {
+            Moment::Before | Moment::At(_) => true,
+            Moment::After => !self.is_due(self.progress.step),
+            Moment::Kept(_) => false,
+        };
+        if let Some(samples) = self.samples.as_ref().filter(|_| is_heard) {
+            for sample in samples.of(self.model, self.progress.step)? {
+                self.run.append(SAMPLES, &sample)?;
+                let _ = listen(Event::Sampled(&sample));
+            }
         }
         Ok(evaluation)
     }
