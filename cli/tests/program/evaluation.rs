@@ -83,6 +83,20 @@ fn a_run_whose_patience_ends_stops_there_also_when_it_is_resumed() {
 }
 
 #[test]
+fn a_finished_run_that_goes_on_for_more_steps_forgets_what_it_had_written() {
+    let folder = patterns();
+    let train = format!("{UP_AND_DOWN} --eval-every 3");
+    folder.succeeds(&format!("{train} --out whole"));
+    // Its end is no moment of the longer run's, and its weights were those of an earlier step.
+    folder.succeeds(&format!("{train} --out out").replace("--steps 31", "--steps 11"));
+    folder.succeeds(&format!("{train} --out out --resume"));
+    assert_eq!(curve(&folder, "out"), curve(&folder, "whole"));
+    for file in ["adapter_model.safetensors", "checkpoint/state.json", "checkpoint/tensors.safetensors"] {
+        assert!(folder.read(&format!("out/{file}")) == folder.read(&format!("whole/{file}")), "{file}");
+    }
+}
+
+#[test]
 fn what_cannot_be_evaluated_is_refused_before_any_work() {
     let folder = patterns();
     let train = UP_AND_DOWN.replace("--validation 4", "--validation 0");

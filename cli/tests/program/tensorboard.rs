@@ -143,8 +143,7 @@ fn masked_sum(bytes: &[u8]) -> u32 {
             sum = if sum >> 31 == 1 { sum << 1 ^ 0x1edc_6f41 } else { sum << 1 };
         }
     }
-    let sum = !sum.reverse_bits();
-    (sum >> 15 | sum << 17).wrapping_add(0xa282_ead8)
+    (!sum.reverse_bits()).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 fn now() -> f64 {

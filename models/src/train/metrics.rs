@@ -65,5 +65,7 @@ fn exact<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> 
 }
 
 fn from_exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    let text = String::deserialize(deserializer)?;
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| serde::de::Error::custom(format!("expected a finite number, and found {text:?}")))
 }

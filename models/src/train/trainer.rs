@@ -287,3 +287,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         Ok(evaluation)
     }
 }
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;
