@@ -40,11 +40,12 @@ pub fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(Error::io(from))
 }
 
-/// Adds `bytes` to the end of the file `path`, made if it is not there, in one write.
+/// Adds `bytes` to the end of the file `path`, made with its folder if it is not there, in one write.
 ///
 /// # Errors
 /// [`Error::Io`] if the disk is full or the file cannot be written; it is then as it was.
 pub fn append_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    make_parent(path)?;
     let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     file.write_all(bytes).map_err(|error| {
@@ -175,9 +176,7 @@ struct Partial {
 impl Partial {
     fn beside(target: &Path) -> Result<Partial> {
         let path = sibling(target, "partial");
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        }
+        make_parent(&path)?;
         remove(&path)?;
         Ok(Partial { path })
     }
@@ -186,6 +185,13 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         let _ = remove(&self.path);
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::create_dir_all(parent).map_err(Error::io(parent)),
+        None => Ok(()),
     }
 }
 

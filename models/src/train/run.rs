@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::record::{May, Record};
+use super::tensorboard::Events;
 use crate::error::{Error, Result};
 use crate::formats::adapter::ADAPTER_FILES;
 use crate::formats::files::{append_bytes, read_text, remove, write_bytes};
@@ -16,7 +17,7 @@ use crate::formats::model::is_model_file;
 /// The name of the folder that a run's checkpoint is in.
 pub const CHECKPOINT: &str = "checkpoint";
 /// The name of the folder that its events for TensorBoard are in.
-pub const TENSORBOARD: &str = "tensorboard";
+const TENSORBOARD: &str = "tensorboard";
 /// The name of the file with a line an update.
 pub const METRICS: &str = "metrics.jsonl";
 /// The name of the file with what the model said on the way.
@@ -111,6 +112,16 @@ impl RunDirectory {
         let mut line = serde_json::to_vec(line).expect("figures and texts are JSON");
         line.push(b'\n');
         append_bytes(&self.path.join(name), &line)
+    }
+
+    /// The events for TensorBoard.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(super) fn events(&self) -> Result<Events> {
+        let folder = self.path.join(TENSORBOARD);
+        let names = if folder.exists() { names(&folder)? } else { Vec::new() };
+        Ok(Events::new(&folder, &names))
     }
 
     /// Leaves those lines of a file whose `step` is kept.

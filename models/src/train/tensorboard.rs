@@ -16,12 +16,12 @@
 //! Value    string tag = 1; float simple_value = 2;
 //! ```
 
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::metrics::Metrics;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::files::{append_bytes, read_bytes, write_bytes};
 
 /// What TensorBoard knows a file of events by.
@@ -34,16 +34,11 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Those in a folder, where there may be none yet.
-    ///
-    /// # Errors
-    /// A folder that cannot be read.
-    pub fn open(folder: &Path) -> Result<Events> {
-        let entries = if folder.exists() { Some(fs::read_dir(folder).map_err(Error::io(folder))?) } else { None };
-        let mut names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
-        let found = names.find(|name| name.to_string_lossy().starts_with(PREFIX));
-        let new = || format!("{PREFIX}{:010}.wgtune", now() as u64).into();
-        Ok(Events { path: folder.join(found.unwrap_or_else(new)) })
+    /// Those in a folder with files of these names; where none is one of events, there are none yet.
+    pub fn new(folder: &Path, names: &[OsString]) -> Events {
+        let found = names.iter().find(|name| name.to_string_lossy().starts_with(PREFIX)).cloned();
+        let name = found.unwrap_or_else(|| format!("{PREFIX}{:010}.wgtune", now() as u64).into());
+        Events { path: folder.join(name) }
     }
 
     /// Adds the event of an update.
@@ -53,8 +48,6 @@ impl Events {
     pub fn append(&self, metrics: &Metrics) -> Result<()> {
         let mut bytes = Vec::new();
         if !self.path.exists() {
-            let folder = self.path.parent().unwrap_or(Path::new(""));
-            fs::create_dir_all(folder).map_err(Error::io(folder))?;
             bytes.extend(framed(&event(0, 3, VERSION.as_bytes())));
         }
         bytes.extend(framed(&event(metrics.step as u64, 5, &summary(metrics))));
@@ -188,19 +181,20 @@ mod tests {
     #[test]
     fn a_cut_leaves_whole_events_of_the_steps_that_stay() {
         let folder = tempfile::tempdir().unwrap();
-        let events = Events::open(folder.path()).unwrap();
+        let events = Events::new(folder.path(), &[]);
         events.cut(3).unwrap();
         let record = |step: u64| framed(&event(step, 5, b""));
         let records: Vec<Vec<u8>> = (0..4).map(record).collect();
         let whole = records.concat();
         for end in whole.len() - records[3].len()..=whole.len() {
-            fs::write(&events.path, &whole[..end]).unwrap();
+            write_bytes(&events.path, &whole[..end]).unwrap();
             events.cut(3).unwrap();
             let expected = if end == whole.len() { &whole[..] } else { &records[..3].concat() };
-            assert_eq!(fs::read(&events.path).unwrap(), expected);
+            assert_eq!(read_bytes(&events.path).unwrap(), expected);
             events.cut(1).unwrap();
-            assert_eq!(fs::read(&events.path).unwrap(), records[..2].concat());
+            assert_eq!(read_bytes(&events.path).unwrap(), records[..2].concat());
         }
-        assert_eq!(Events::open(folder.path()).unwrap().path, events.path);
+        let names = ["notes.txt".into(), events.path.file_name().unwrap().into()];
+        assert_eq!(Events::new(folder.path(), &names).path, events.path);
     }
 }

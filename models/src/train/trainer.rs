@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wgtune_engine::Tensor;
 
 use super::metrics::{Best, Evaluation, Metrics};
-use super::run::{METRICS, RunDirectory, SAMPLES, TENSORBOARD};
+use super::run::{METRICS, RunDirectory, SAMPLES};
 use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
 use super::tensorboard::Events;
@@ -159,7 +159,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// # Errors
     /// A run's folder that cannot be read.
     pub fn write_events(&mut self) -> Result<()> {
-        self.events = Some(Events::open(&self.run.path().join(TENSORBOARD))?);
+        self.events = Some(self.run.events()?);
         Ok(())
     }
 

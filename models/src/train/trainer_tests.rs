@@ -9,6 +9,7 @@ use wgtune_engine::{Device, ops};
 
 use super::*;
 use crate::formats::config::ModelConfig;
+use crate::formats::files::read_text;
 use crate::formats::model::new_decoder;
 use crate::train::metrics::Figures;
 use crate::train::record::{May, Record};
@@ -104,7 +105,7 @@ fn trained(stops: &[usize]) -> (Vec<Vec<f32>>, Vec<Value>, Outcome) {
     assert_eq!(trainer.resume().unwrap(), !stops.is_empty());
     let outcome = trainer.train(&mut |_| ControlFlow::Continue(())).unwrap();
     let parameters = model.parameters().into_iter().map(|(_, tensor)| tensor.to_vec().unwrap()).collect();
-    let text = std::fs::read_to_string(folder.path().join(METRICS)).unwrap();
+    let text = read_text(&folder.path().join(METRICS)).unwrap();
     let without_clock = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
         let keys = line.as_object_mut().unwrap();
