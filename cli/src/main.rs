@@ -8,7 +8,9 @@ mod data;
 mod numbers;
 mod profile;
 mod progress;
+mod report;
 mod training;
+mod watch;
 
 use std::fmt::Display;
 use std::io::{self, Write};

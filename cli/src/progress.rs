@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::common;
 
@@ -14,7 +14,10 @@ const EVERY: Duration = Duration::from_secs(5);
 pub struct Progress {
     what: &'static str,
     total: u64,
+    /// Parts that were done before.
+    first: u64,
     done: u64,
+    begun: Instant,
     bar: Option<ProgressBar>,
     last_line: Instant,
 }
@@ -28,7 +31,23 @@ impl Progress {
             bar.set_position(done as u64);
             bar
         });
-        Progress { what, total: total as u64, done: done as u64, bar, last_line: Instant::now() }
+        let (total, done, now) = (total as u64, done as u64, Instant::now());
+        Progress { what, total, first: done, done, begun: now, bar, last_line: now }
+    }
+
+    /// Says how it stands, where there is a bar to say it on.
+    pub fn tell(&self, note: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(note.to_string());
+        }
+    }
+
+    /// Says a line that stays.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| common::note(line)),
+            None => common::note(line),
+        }
     }
 
     /// One part is done; `note` says how it stands.
@@ -40,7 +59,9 @@ impl Progress {
                 bar.set_position(self.done);
             }
             None if self.last_line.elapsed() >= EVERY || (self.done == self.total && !note.is_empty()) => {
-                common::note(format!("{} {}/{} {note}", self.what, self.done, self.total).trim_end());
+                let left = left(self.begun.elapsed(), self.done - self.first, self.total.saturating_sub(self.done));
+                let words = [note, &left].into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(", ");
+                common::note(format!("{} {}/{} {words}", self.what, self.done, self.total).trim_end());
                 self.last_line = Instant::now();
             }
             None => {}
@@ -48,10 +69,31 @@ impl Progress {
     }
 }
 
+/// How long the parts that are missing take, where those that were made took so long.
+fn left(elapsed: Duration, made: u64, missing: u64) -> String {
+    let seconds = elapsed.as_secs_f64() / made.max(1) as f64 * missing as f64;
+    let duration = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    if missing == 0 { String::new() } else { format!("{:#} left", HumanDuration(duration)) }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_goes_by_the_pace_so_far() {
+        let left = |seconds, made, missing| left(Duration::from_secs(seconds), made, missing);
+        assert_eq!(left(30, 10, 60), "3m left");
+        assert_eq!(left(6, 3, 4), "8s left");
+        assert_eq!(left(30, 10, 0), "");
+        assert_eq!(left(5, 0, 3), "15s left");
     }
 }

@@ -1,33 +1,33 @@
 //! What `sft` and `pretrain` share: the options of a run, and the run itself.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use serde_json::Value;
-use wgtune_engine::device::MatmulPrecision;
 use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::record::May;
 use wgtune_models::train::run::{Begin, RunDirectory};
+use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::{Evaluation, Metrics, Progress, Recipe, evaluate, train};
+use wgtune_models::train::sft::Sft;
+use wgtune_models::train::trainer::{Outcome, Plan, Trainer};
 use wgtune_models::train::tuned::Tuned;
+use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::{counted, listed};
 
-use crate::common::{Overwrite, Stopped, bytes, check_folder, check_length, note, on_interrupt};
+use crate::common::{Overwrite, Stopped, check_folder, check_length, note, on_interrupt};
 use crate::config::{ConfigFile, Given, MAY_DIFFER};
 use crate::data::{Prepared, fingerprint};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
-use crate::profile::Profiler;
-use crate::progress;
+use crate::report::{Report, Summary};
+use crate::watch::Watch;
 
 /// How long a row may be.
 #[derive(Args)]
@@ -103,6 +103,19 @@ pub struct Training {
     /// Rows held out for validation: a number, or a share below 1; 0 is none
     #[arg(long, default_value_t = 0.05, value_parser = at_least_zero)]
     pub validation: f64,
+    /// Evaluate on the rows held out every so many updates too, and end with the weights that did best; 0 is only before and after
+    #[arg(long, default_value_t = 0, value_parser = whole(0..=1_000_000_000), value_name = "UPDATES")]
+    pub eval_every: usize,
+    /// Stop once so many evaluations in a row brought nothing better; 0 is never
+    #[arg(long, default_value_t = 0, value_parser = whole(0..=1_000_000_000), value_name = "EVALUATIONS")]
+    pub patience: usize,
+    /// End with the last weights, also where --eval-every found better ones
+    #[arg(long)]
+    pub keep_last: bool,
+    /// Continue this text at every evaluation, by 32 tokens, always the most likely: on standard error, and in samples.jsonl (can be
+    /// given again)
+    #[arg(long, value_name = "TEXT")]
+    pub sample_prompt: Vec<String>,
     /// Go on from the checkpoint in --out; with --schedule constant, --steps and --epochs may be more than before
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
@@ -114,6 +127,9 @@ pub struct Training {
     /// Write a checkpoint whenever so many minutes have passed since the last; 0 is only by updates and at the end
     #[arg(long, default_value_t = 5.0, value_parser = at_least_zero, value_name = "MINUTES")]
     pub save_minutes: f64,
+    /// Write no events for TensorBoard, which reads those in --out by `tensorboard --logdir`
+    #[arg(long)]
+    pub no_tensorboard: bool,
     /// Time every kernel of three updates after the first: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -129,6 +145,8 @@ pub struct Job<'a> {
     pub max_length: usize,
     pub default_learning_rate: f64,
     pub given: &'a Given,
+    /// What the model is asked on the way.
+    pub samples: Option<Samples<'a>>,
     /// Hashes of what the options name beside the data.
     pub hashes: Vec<(&'static str, String)>,
 }
@@ -144,28 +162,6 @@ pub enum ScheduleName {
     Cosine,
 }
 
-/// What a run came to.
-#[derive(Serialize)]
-pub struct Report {
-    pub out: PathBuf,
-    pub device: String,
-    /// What products rounded their operands to.
-    pub matmul_precision: MatmulPrecision,
-    pub steps: usize,
-    pub trained_parameters: usize,
-    pub all_parameters: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation_before: Option<Evaluation>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub validation_after: Option<Evaluation>,
-    pub first_loss: Option<f64>,
-    pub last_loss: Option<f64>,
-    pub tokens_per_second: f64,
-    pub peak_tensor_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peak_process_bytes: Option<u64>,
-}
-
 impl Training {
     /// How many rows are held out.
     pub fn held_out(&self) -> HeldOut {
@@ -177,7 +173,25 @@ impl Training {
     pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
         check_folder(out, self.begin(), read, advice)?;
+        if self.eval_every > 0 && self.validation == 0.0 && self.sample_prompt.is_empty() {
+            return Err("--eval-every without rows to evaluate on: expected --validation above 0, or --sample-prompt".into());
+        }
+        if self.patience > 0 && (self.eval_every == 0 || self.validation == 0.0) {
+            return Err("--patience counts evaluations on the way: expected --eval-every above 0, and --validation".into());
+        }
         self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
+    }
+
+    /// The tokenizer of the model at `directory`, where it is needed for samples.
+    pub fn tokenizer(&self, directory: &Path) -> Result<Option<Tokenizer>, String> {
+        let open = || Tokenizer::open(directory).map_err(|error| format!("--sample-prompt needs a tokenizer: {error}"));
+        (!self.sample_prompt.is_empty()).then(open).transpose()
+    }
+
+    /// What the model is asked on the way.
+    pub fn samples<'a>(&self, tokenizer: Option<&'a Tokenizer>, decoder: &Decoder) -> wgtune_models::Result<Option<Samples<'a>>> {
+        let tokenizer = tokenizer.filter(|_| !self.sample_prompt.is_empty());
+        tokenizer.map(|tokenizer| Samples::new(tokenizer, &self.sample_prompt, decoder)).transpose()
     }
 
     fn begin(&self) -> Begin {
@@ -190,7 +204,7 @@ impl Training {
         job: Job<'_>,
         write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, data, out, seed, max_length, default_learning_rate, given, mut hashes } = job;
+        let Job { model, data, out, seed, max_length, default_learning_rate, given, samples, mut hashes } = job;
         let interrupted = on_interrupt("this step")?;
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
@@ -202,11 +216,14 @@ impl Training {
         hashes.extend([("data", data.rows), ("examples", fingerprint(&data.training))]);
         let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
         let stops = data.training.iter().any(|example| example.learns(&ends));
-        let loader = Loader::new(data.training, batches(!self.no_shuffle));
-        let recipe = self.recipe(&loader, seed, default_learning_rate);
-        let rate = &recipe.learning_rate;
+        let recipe = Sft {
+            training: Loader::new(data.training, batches(!self.no_shuffle)),
+            validation: (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false))),
+        };
+        let plan = self.plan(&recipe.training, seed, default_learning_rate);
+        let rate = &plan.learning_rate;
         let resolved = [
-            ("steps", recipe.steps.into()),
+            ("steps", plan.steps.into()),
             // They became steps.
             ("epochs", Value::Null),
             ("max-length", max_length.into()),
@@ -214,22 +231,24 @@ impl Training {
             ("warmup", rate.warmup_steps.into()),
         ];
         let record = given.record(resolved, hashes);
-        let rise: &[&str] = if recipe.learning_rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
+        let rise: &[&str] = if rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
         let may = May { rise, differ: &MAY_DIFFER };
         if let Some(file) = &given.file {
             file.record.check_hashes(&file.path, &record, &may)?;
         }
         let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
-        let mut progress = Progress::new(model, &recipe);
+        let mut trainer = Trainer::new(model, &recipe, &plan, &run);
+        if let Some(samples) = samples {
+            trainer.write_samples(samples);
+        }
+        if !self.no_tensorboard {
+            trainer.write_events()?;
+        }
         if self.resume {
             run.changes().iter().for_each(|change| note(format!("changed: {change}")));
-            match run.resume(model, &mut progress)? {
-                true => note(format!("resumed after step {} of {}", progress.step, recipe.steps)),
+            match trainer.resume()? {
+                true => note(format!("resumed after step {} of {}", trainer.step(), plan.steps)),
                 false => note(format!("no checkpoint in {}: starting from the beginning", out.display())),
-            }
-            if progress.step > recipe.steps {
-                let (place, at, steps) = (out.display(), progress.step, recipe.steps);
-                return Err(format!("the checkpoint in {place} is of step {at}: expected one of at most {steps}").into());
             }
         }
 
@@ -240,77 +259,44 @@ impl Training {
                 listed(&ends)
             ));
         }
-        let (trained, all) = model.sizes();
+        let (device, (trained, all)) = (model.decoder.device(), model.sizes());
         let share = 100.0 * trained as f64 / all as f64;
-        note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
-        let validation = (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false)));
-        let validation_before = match progress.step {
-            0 => validate(model, validation.as_ref(), "before", &interrupted)?,
-            _ => None,
-        };
-        let metrics = self.train(model, &loader, &recipe, &mut progress, &run, &interrupted)?;
-        let validation_after = validate(model, validation.as_ref(), "after", &interrupted).map_err(|error| match error {
-            Error::Interrupted => stopped(&run, progress.step, recipe.steps),
+        note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", device.name()));
+        let mut watch = Watch::new(plan.steps, trainer.step(), self.profile.as_deref(), device, &interrupted)?;
+        let outcome = trainer.train(&mut |event| watch.hear(event));
+        let steps = trainer.step();
+        let Outcome { before, after, best, step: written_step } = outcome.map_err(|error| match error {
+            Error::Interrupted if steps > 0 => stopped(out, steps, plan.steps),
             error => error.into(),
         })?;
+        let metrics = watch.finish()?;
+        if steps < plan.steps {
+            note(format!(
+                "stopped after step {steps} of {}: {} in a row brought nothing better",
+                plan.steps,
+                counted(plan.patience, "evaluation")
+            ));
+        }
         run.begin_results()?;
         write()?;
-        let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
-        speeds.sort_by(f64::total_cmp);
         Ok(Report {
             out: out.to_path_buf(),
-            device: model.decoder.device().name().to_string(),
-            matmul_precision: model.decoder.device().matmul_precision(),
-            steps: progress.step,
+            device: device.name().to_string(),
+            matmul_precision: device.matmul_precision(),
+            steps,
             trained_parameters: trained,
             all_parameters: all,
-            validation_before,
-            validation_after,
-            first_loss: metrics.first().map(|metrics| metrics.loss),
-            last_loss: metrics.last().map(|metrics| metrics.loss),
-            tokens_per_second: speeds.get(speeds.len() / 2).copied().unwrap_or(0.0),
-            peak_tensor_bytes: metrics.iter().map(|metrics| metrics.peak_tensor_bytes).max().unwrap_or(0),
+            validation_before: before,
+            validation_after: after,
+            best_step: best.map(|best| best.step),
+            best_validation_loss: best.map(|best| best.loss),
+            written_step,
+            training: Summary::new(&metrics),
             peak_process_bytes: process::memory().map(|memory| memory.peak),
         })
     }
 
-    fn train(
-        &self,
-        model: &Tuned,
-        loader: &Loader,
-        recipe: &Recipe,
-        progress: &mut Progress,
-        run: &RunDirectory,
-        interrupted: &AtomicBool,
-    ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
-        let mut seen = Vec::new();
-        let mut bar = progress::Progress::new("training", recipe.steps, progress.step);
-        let profiler = |file| Profiler::new(file, model.decoder.device(), progress.step + 1);
-        let mut profiler = self.profile.as_deref().map(profiler).transpose()?;
-        let mut failed = None;
-        let mut on_step = |metrics: &Metrics| {
-            if let Some(profiler) = &mut profiler {
-                failed = failed.take().or(profiler.after(metrics.step).err());
-            }
-            bar.advance(&format!("loss {:.4}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second));
-            seen.push(metrics.clone());
-            unless(interrupted)
-        };
-        train(model, loader, recipe, progress, run, &mut on_step)?;
-        drop(bar);
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if let Some(profiler) = profiler {
-            profiler.finish()?;
-        }
-        if progress.step < recipe.steps {
-            return Err(stopped(run, progress.step, recipe.steps));
-        }
-        Ok(seen)
-    }
-
-    fn recipe(&self, loader: &Loader, seed: u64, default_learning_rate: f64) -> Recipe {
+    fn plan(&self, loader: &Loader, seed: u64, default_learning_rate: f64) -> Plan {
         let updates_per_epoch = loader.batches_per_epoch() as f64 / self.accumulate as f64;
         let steps = self.steps.unwrap_or_else(|| (updates_per_epoch * self.epochs).ceil().max(1.0) as usize);
         let warmup = if self.warmup < 1.0 { (self.warmup * steps as f64).ceil() } else { self.warmup };
@@ -319,7 +305,7 @@ impl Training {
             ScheduleName::Linear => Schedule::Linear,
             ScheduleName::Cosine => Schedule::Cosine,
         };
-        Recipe {
+        Plan {
             steps,
             accumulate: self.accumulate,
             learning_rate: LearningRate {
@@ -332,41 +318,18 @@ impl Training {
             clip: self.clip,
             checkpoint_blocks: self.checkpoint_blocks,
             seed,
+            eval_every: self.eval_every,
+            patience: self.patience,
+            keep_last: self.keep_last,
             save_every: self.save_every,
             save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }
     }
 }
 
-/// The loss on the rows held out, told on standard error.
-fn validate(
-    model: &Tuned,
-    loader: Option<&Loader>,
-    when: &str,
-    interrupted: &AtomicBool,
-) -> wgtune_models::Result<Option<Evaluation>> {
-    let Some(loader) = loader else { return Ok(None) };
-    let count = loader.batches_per_epoch();
-    let mut bar = progress::Progress::new("validating", count, 0);
-    let mut on_batch = || {
-        bar.advance("");
-        unless(interrupted)
-    };
-    let evaluation = evaluate(model, (0..count).map(|index| loader.batch(index)), &mut on_batch)?;
-    drop(bar);
-    let Evaluation { loss, perplexity, trained_tokens, .. } = evaluation;
-    note(format!("validation {when}: loss {loss:.4}, perplexity {perplexity:.2} ({})", counted(trained_tokens, "trained token")));
-    Ok(Some(evaluation))
-}
-
-/// Goes on unless that was interrupted.
-pub fn unless(interrupted: &AtomicBool) -> ControlFlow<()> {
-    if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-}
-
 /// How an interrupted run ends.
-fn stopped(run: &RunDirectory, step: usize, steps: usize) -> Box<dyn std::error::Error> {
-    let place = run.path().display();
+fn stopped(out: &Path, step: usize, steps: usize) -> Box<dyn std::error::Error> {
+    let place = out.display();
     let how =
         format!("stopped after step {step} of {steps}: the checkpoint is in {place}; the same command with --resume goes on");
     Stopped(how).into()
@@ -375,26 +338,4 @@ fn stopped(run: &RunDirectory, step: usize, steps: usize) -> Box<dyn std::error:
 /// Batches of examples that are only evaluated.
 pub fn evaluation_loader(examples: Vec<Example>, batch_size: usize, padding: u32) -> Loader {
     Loader::new(examples, Options { batch_size, packing: None, shuffle: false, seed: 0, padding })
-}
-
-impl Report {
-    /// The figures for a reader.
-    pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("wrote {} after {} on {}", self.out.display(), counted(self.steps, "step"), self.device)];
-        if let (Some(before), Some(after)) = (&self.validation_before, &self.validation_after) {
-            lines.push(format!(
-                "validation loss {:.4} -> {:.4}, perplexity {:.2} -> {:.2}",
-                before.loss, after.loss, before.perplexity, after.perplexity
-            ));
-        }
-        if let (Some(first), Some(last)) = (self.first_loss, self.last_loss) {
-            lines.push(format!("training loss {first:.4} -> {last:.4}"));
-        }
-        if self.first_loss.is_some() {
-            let process = self.peak_process_bytes.map_or(String::new(), |peak| format!(", {} of the process", bytes(peak)));
-            let tensors = bytes(self.peak_tensor_bytes);
-            lines.push(format!("{:.0} tokens/s, {tensors} of tensors at most{process}", self.tokens_per_second));
-        }
-        lines
-    }
 }

@@ -1,5 +1,8 @@
 //! Transformers, tuning methods, data, training, generation and file formats. Knows the engine, and nothing of command lines.
 
+// rustdoc asks of every public type whether it may go to another thread, and so of all that it holds, down to wgpu's own types.
+#![recursion_limit = "256"]
+
 pub mod data;
 pub mod demo;
 pub mod error;

@@ -19,15 +19,18 @@ use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{Sampling, generate};
 use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
+use wgtune_models::train::sft::Sft;
+use wgtune_models::train::trainer::{Event, Plan, Trainer};
 use wgtune_models::train::tuned::Tuned;
 use wgtune_models::transformer::Decoder;
 
 use crate::common::{Compute, Outcome, Stopped, bytes, on_interrupt, print_json, print_line};
-use crate::training::unless;
+use crate::report::Summary;
+use crate::watch::unless;
 
 const ROWS: usize = 1600;
 const HELD_OUT: usize = 50;
@@ -55,8 +58,8 @@ struct Report {
     device: String,
     trained_parameters: usize,
     all_parameters: usize,
-    first_loss: f64,
-    last_loss: f64,
+    first_loss: Option<f64>,
+    last_loss: Option<f64>,
     before: Scores,
     after: Scores,
     training_tokens_per_second: f64,
@@ -180,8 +183,9 @@ fn learn(
     };
     let (examples, _) = encoder.encode(&dataset, &dataset.rows)?;
     let padding = tokenizer.pad_id().unwrap_or(0);
-    let loader = Loader::new(examples, Options { batch_size: BATCH_SIZE, packing: None, shuffle: true, seed, padding });
-    let recipe = Recipe {
+    let options = Options { batch_size: BATCH_SIZE, packing: None, shuffle: true, seed, padding };
+    let recipe = Sft { training: Loader::new(examples, options), validation: None };
+    let plan = Plan {
         steps: STEPS,
         accumulate: 1,
         learning_rate: LearningRate { peak: 4e-3, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
@@ -189,23 +193,31 @@ fn learn(
         clip: 1.0,
         checkpoint_blocks: false,
         seed,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: Duration::ZERO,
     };
     let record = Record::new("demo", [("seed".into(), seed.into())].into_iter().collect(), Map::new());
     let run = RunDirectory::open(&out.join("run"), Begin::New, record, &May::default())?;
     let interrupted = on_interrupt("this step")?;
-    let mut metrics = Vec::with_capacity(STEPS);
-    let mut on_step = |step: &Metrics| {
-        if !arguments.json && (step.step == 1 || step.step.is_multiple_of(100)) {
-            let bar = "#".repeat((step.loss * 12.0).round() as usize);
-            let _ = print_line(&format!("   step {:>4}  loss {:.3}  {bar}", step.step, step.loss));
+    let mut all = Vec::with_capacity(STEPS);
+    let mut listen = |event: Event| {
+        if let Event::Step(metrics) = event {
+            if !arguments.json && (metrics.step == 1 || metrics.step.is_multiple_of(100)) {
+                let bar = "#".repeat((metrics.loss * 12.0).round() as usize);
+                let _ = print_line(&format!("   step {:>4}  loss {:.3}  {bar}", metrics.step, metrics.loss));
+            }
+            all.push(metrics.clone());
         }
-        metrics.push(step.clone());
         unless(&interrupted)
     };
-    train(model, &loader, &recipe, &mut Progress::new(model, &recipe), &run, &mut on_step)?;
-    if metrics.len() < STEPS { Err(Stopped("stopped".into()).into()) } else { Ok(metrics) }
+    match Trainer::new(model, &recipe, &plan, &run).train(&mut listen) {
+        Err(Error::Interrupted) => Err(Stopped("stopped".into()).into()),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(all),
+    }
 }
 
 fn rows(rows: &[Row]) -> String {
@@ -250,18 +262,17 @@ fn report(
     (before, after): (Scores, Scores),
     begun: Instant,
 ) -> Report {
-    let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
-    speeds.sort_by(f64::total_cmp);
+    let summary = Summary::new(metrics);
     Report {
         device: device.to_string(),
         trained_parameters: trained,
         all_parameters: all,
-        first_loss: metrics[0].loss,
-        last_loss: metrics[metrics.len() - 1].loss,
+        first_loss: summary.first_loss,
+        last_loss: summary.last_loss,
         before,
         after,
-        training_tokens_per_second: speeds[speeds.len() / 2],
-        peak_tensor_bytes: metrics.iter().map(|metrics| metrics.peak_tensor_bytes).max().unwrap_or(0),
+        training_tokens_per_second: summary.tokens_per_second,
+        peak_tensor_bytes: summary.peak_tensor_bytes,
         seconds: begun.elapsed().as_secs_f64(),
     }
 }

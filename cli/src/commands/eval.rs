@@ -7,7 +7,7 @@ use wgtune_models::data::split::HeldOut;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::Lora;
-use wgtune_models::train::sft::evaluate;
+use wgtune_models::train::sft::{ACCURACY, evaluate};
 use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
@@ -57,10 +57,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         None => None,
     };
     let loader = evaluation_loader(data.training, arguments.batch_size, data.padding);
-    let count = loader.batches_per_epoch();
-    let mut bar = Progress::new("evaluating", count, 0);
+    let mut bar = Progress::new("evaluating", loader.batches_per_epoch(), 0);
     let model = Tuned { decoder, lora };
-    let evaluation = evaluate(&model, (0..count).map(|index| loader.batch(index)), &mut || {
+    let evaluation = evaluate(&model, &loader, &mut |_, _| {
         bar.advance("");
         ControlFlow::Continue(())
     })?;
@@ -69,7 +68,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         return print_json(&evaluation);
     }
     print_line(&format!("loss                 {:.4} nats a token", evaluation.loss))?;
-    print_line(&format!("perplexity           {:.3}", evaluation.perplexity))?;
-    print_line(&format!("mean token accuracy  {:.4}", evaluation.mean_token_accuracy))?;
+    print_line(&format!("perplexity           {:.3}", evaluation.loss.exp()))?;
+    print_line(&format!("mean token accuracy  {:.4}", evaluation.figures[ACCURACY]))?;
     print_line(&format!("trained tokens       {}", evaluation.trained_tokens))
 }

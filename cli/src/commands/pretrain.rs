@@ -94,7 +94,8 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let data = encode(&dataset, &encoder, &config, training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
     let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
-    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, given, hashes: Vec::new() };
+    let samples = training.samples(Some(&tokenizer), &model.decoder)?;
+    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, given, samples, hashes: Vec::new() };
     let report = training.run(job, || {
         tokenizer.save(out)?;
         save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))

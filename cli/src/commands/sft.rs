@@ -24,6 +24,7 @@ use crate::training::{Job, Training};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  wgtune sft --model DIR --data rows.jsonl --out DIR\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --method full --learning-rate 2e-5 --epochs 1\n  \
+    wgtune sft --model DIR --data rows.jsonl --out DIR --eval-every 50 --patience 5\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --resume\n  \
     wgtune sft --config DIR/run.toml --out OTHER")]
 pub struct Arguments {
@@ -117,6 +118,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         [Some(&arguments.model), arguments.lora.adapter.as_ref()].into_iter().flatten().map(AsRef::as_ref).collect();
     training.check(out, &read)?;
     let max_length = training.length.of(&ModelConfig::open(&arguments.model)?)?;
+    let tokenizer = training.tokenizer(&arguments.model)?;
     let device = arguments.compute.open()?;
     let data = prepare(&arguments.model, &arguments.source, &arguments.conversations, max_length, training.held_out(), seed)?;
     let model = arguments.load(&device)?;
@@ -125,7 +127,8 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         hashes.push(("adapter", adapter::fingerprint(adapter)?));
     }
     let default_learning_rate = if model.lora.is_some() { LORA_LEARNING_RATE } else { FULL_LEARNING_RATE };
-    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate, given, hashes };
+    let samples = training.samples(tokenizer.as_ref(), &model.decoder)?;
+    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate, given, samples, hashes };
     let report = training.run(job, || {
         match &model.lora {
             Some(lora) => {

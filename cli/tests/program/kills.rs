@@ -36,11 +36,16 @@ pub fn survives_kills(folder: &Folder, command: &str, weights: &str, kills: u64,
     }
 }
 
-/// Panics unless curve and weights are those of the run in `whole`.
+/// Panics unless curve, checkpoint and weights are those of the run in `whole`.
 #[track_caller]
 pub fn check_same(folder: &Folder, out: &str, weights: &str) {
     assert_eq!(curve(folder, out), curve(folder, "whole"), "{out}");
     let name = |out: &str| format!("{out}/{weights}");
     assert!(folder.read(&name(out)) == folder.read(&name("whole")), "{out}: other weights");
+    let checkpoint = |out: &str| {
+        let files = folder.contents(&format!("{out}/checkpoint")).into_iter();
+        files.map(|(name, bytes)| (name.trim_start_matches(out).to_string(), bytes)).collect::<Vec<_>>()
+    };
+    assert!(checkpoint(out) == checkpoint("whole"), "{out}: another checkpoint");
     assert!(folder.names(out).iter().all(|name| !name.starts_with('.')), "{:?}", folder.names(out));
 }

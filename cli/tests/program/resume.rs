@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::evaluation::{UP_AND_DOWN, patterns};
 use crate::folder::Folder;
 use crate::kills::{check_same, survives_kills};
 
@@ -19,6 +20,15 @@ fn lora_with_dropout_survives_ten_kills() {
 #[test]
 fn full_with_accumulation_and_packing_survives_ten_kills() {
     survives_kills(&Folder::new(), FULL, "model.safetensors", 10, 0.0..0.6);
+}
+
+#[test]
+fn the_best_weights_and_patience_survive_ten_kills() {
+    let folder = patterns();
+    let command = format!("{UP_AND_DOWN} --save-every 2 --eval-every 3 --patience 4");
+    survives_kills(&folder, &command, "adapter_model.safetensors", 10, 0.0..0.6);
+    let state = folder.json("whole/checkpoint/state.json");
+    assert!(state["best"]["step"].as_u64().unwrap() > 3 && state["step"] != state["best"]["step"], "{state}");
 }
 
 #[test]

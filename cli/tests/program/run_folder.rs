@@ -71,8 +71,16 @@ fn what_wgtune_wrote_is_replaced_where_that_is_said_and_nothing_else_is() {
     folder.write("out/model-00001-of-00002.safetensors", "of an older model");
     refused(&folder, "out", &format!("{LORA} --out out"), &["out is not empty", "--overwrite"]);
     folder.succeeds(&format!("{LORA} --out out --overwrite"));
-    let written =
-        ["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint", "metrics.jsonl", "run.lock", "run.toml"];
+    let written = [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "checkpoint",
+        "metrics.jsonl",
+        "run.lock",
+        "run.toml",
+        "tensorboard",
+    ];
     assert_eq!(folder.names("out"), written);
     folder.succeeds("merge --model model --adapter out --out merged --device cpu");
     folder.succeeds("merge --model model --adapter out --out merged --device cpu --overwrite");

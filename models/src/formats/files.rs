@@ -5,7 +5,7 @@
 //! leaves at most one `.NAME.partial`, which the next write of NAME replaces.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,29 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>)
 /// As [`write_file`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_file(path, |out| out.write_all(bytes).map_err(Error::io(path)))
+}
+
+/// Gives the file `from` a second name, or where the file system has none, makes a copy. For files that are only ever replaced.
+///
+/// # Errors
+/// [`Error::Io`] naming `from`.
+pub fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(Error::io(from))
+}
+
+/// Adds `bytes` to the end of the file `path`, made with its folder if it is not there, in one write.
+///
+/// # Errors
+/// [`Error::Io`] if the disk is full or the file cannot be written; it is then as it was.
+pub fn append_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    make_parent(path)?;
+    let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    file.write_all(bytes).map_err(|error| {
+        // A part of them may have found room.
+        let _ = file.set_len(length);
+        Error::io(path)(error)
+    })
 }
 
 /// Whether the file `path` can be written, for one that long work ends with. Only its folder is made, where it is missing.
@@ -153,9 +176,7 @@ struct Partial {
 impl Partial {
     fn beside(target: &Path) -> Result<Partial> {
         let path = sibling(target, "partial");
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        }
+        make_parent(&path)?;
         remove(&path)?;
         Ok(Partial { path })
     }
@@ -164,6 +185,13 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         let _ = remove(&self.path);
+    }
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => fs::create_dir_all(parent).map_err(Error::io(parent)),
+        None => Ok(()),
     }
 }
 

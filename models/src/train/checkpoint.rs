@@ -2,26 +2,33 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wgtune_engine::optim::Moments;
 use wgtune_engine::{DType, Shape, Tensor};
 
+use super::metrics::Best;
 use super::run::{CHECKPOINT, RunDirectory};
-use super::sft::Progress;
 use super::tuned::Tuned;
+use super::update::Progress;
 use crate::error::{Error, Result};
-use crate::formats::files::{read_text, recover_directory, write_bytes, write_directory};
+use crate::formats::files::{link_or_copy, read_text, recover_directory, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 
 const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";
+/// The parameters after the step of the best evaluation.
+const BEST: &str = "best.safetensors";
 
 #[derive(Serialize, Deserialize)]
 struct State {
     step: usize,
     num_tokens: u64,
+    best: Option<Best>,
+    #[serde(default)]
+    waited: usize,
 }
 
 impl RunDirectory {
@@ -30,24 +37,24 @@ impl RunDirectory {
     /// # Errors
     /// A full disk, or a device that failed; the checkpoint before is then still there.
     pub fn save(&self, model: &Tuned, progress: &Progress) -> Result<()> {
-        let tensors = named(model, progress);
-        let info = |(name, tensor): (&String, &&Tensor)| TensorInfo {
-            name: name.clone(),
-            dtype: DType::F32,
-            shape: tensor.shape().to_vec(),
-        };
-        let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
-        let state = State { step: progress.step, num_tokens: progress.num_tokens };
-        write_directory(&self.path().join(CHECKPOINT), |directory| {
-            let bytes = |info: &TensorInfo| Ok(Cow::Owned(tensors[&info.name].to_bytes()?));
-            safetensors::save(&directory.join(TENSORS), &infos, &BTreeMap::new(), bytes)?;
+        let Progress { step, num_tokens, best, waited, .. } = *progress;
+        let state = State { step, num_tokens, best, waited };
+        let checkpoint = self.path().join(CHECKPOINT);
+        write_directory(&checkpoint, |directory| {
+            save_tensors(&directory.join(TENSORS), &named(model, progress))?;
+            match best {
+                Some(best) if best.step == step => {
+                    save_tensors(&directory.join(BEST), &model.parameters().into_iter().collect())?
+                }
+                Some(_) => link_or_copy(&checkpoint.join(BEST), &directory.join(BEST))?,
+                None => {}
+            }
             let state = serde_json::to_vec_pretty(&state).expect("plain data is JSON");
             write_bytes(&directory.join(STATE), &state)
         })
     }
 
-    /// Puts model and progress where the checkpoint says, and cuts the metrics back to it; `false` where there is no checkpoint
-    /// yet.
+    /// Puts model and progress where the checkpoint says; `false` where there is none yet.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or of other parameters.
@@ -55,7 +62,6 @@ impl RunDirectory {
         let directory = self.path().join(CHECKPOINT);
         recover_directory(&directory)?;
         if !directory.exists() {
-            self.cut_metrics(0)?;
             return Ok(false);
         }
         let path = directory.join(STATE);
@@ -69,12 +75,41 @@ impl RunDirectory {
             moments.push(Moments { mean: tensor(read("mean")?), square: tensor(read("square")?) });
             parameter.replace(read("parameter")?);
         }
+        if state.best.is_some() {
+            let best = Weights::open_file(&directory.join(BEST))?;
+            model.parameters().iter().try_for_each(|(name, parameter)| read(&best, name, parameter.shape()).map(drop))?;
+        }
         progress.step = state.step;
         progress.num_tokens = state.num_tokens;
+        progress.best = state.best;
+        progress.waited = state.waited;
         progress.optimiser.restore(state.step as u64, moments);
-        self.cut_metrics(state.step)?;
         Ok(true)
     }
+
+    /// Gives the model the parameters of the best evaluation in the checkpoint.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is of other parameters.
+    pub fn restore_best(&self, model: &Tuned) -> Result<()> {
+        let weights = Weights::open_file(&self.path().join(CHECKPOINT).join(BEST))?;
+        for (name, parameter) in model.parameters() {
+            parameter.replace(read(&weights, &name, parameter.shape())?);
+        }
+        Ok(())
+    }
+}
+
+/// Writes tensors as f32.
+fn save_tensors(path: &Path, tensors: &BTreeMap<String, &Tensor>) -> Result<()> {
+    let info = |(name, tensor): (&String, &&Tensor)| TensorInfo {
+        name: name.clone(),
+        dtype: DType::F32,
+        shape: tensor.shape().to_vec(),
+    };
+    let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
+    let bytes = |info: &TensorInfo| Ok(Cow::Owned(tensors[&info.name].to_bytes()?));
+    safetensors::save(path, &infos, &BTreeMap::new(), bytes)
 }
 
 /// The bytes of a checkpoint's tensor, which must be f32 of this shape.

@@ -1,8 +1,13 @@
 //! Training: what every recipe shares, and the recipes.
 
 pub mod checkpoint;
+pub mod metrics;
 pub mod record;
 pub mod run;
+pub mod samples;
 pub mod schedule;
 pub mod sft;
+mod tensorboard;
+pub mod trainer;
 pub mod tuned;
+pub mod update;

@@ -2,19 +2,26 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::record::{May, Record};
-use super::sft::Metrics;
+use super::tensorboard::Events;
 use crate::error::{Error, Result};
 use crate::formats::adapter::ADAPTER_FILES;
-use crate::formats::files::{read_text, remove, write_bytes};
+use crate::formats::files::{append_bytes, read_text, remove, write_bytes};
 use crate::formats::model::is_model_file;
 
 /// The name of the folder that a run's checkpoint is in.
 pub const CHECKPOINT: &str = "checkpoint";
-const METRICS: &str = "metrics.jsonl";
+/// The name of the folder that its events for TensorBoard are in.
+const TENSORBOARD: &str = "tensorboard";
+/// The name of the file with a line an update.
+pub const METRICS: &str = "metrics.jsonl";
+/// The name of the file with what the model said on the way.
+pub const SAMPLES: &str = "samples.jsonl";
 /// What the run was started with; it marks the folder as a run's.
 const RUN: &str = "run.toml";
 /// Held locked by the process that writes the folder. It stays there: removing it would let two in.
@@ -97,34 +104,42 @@ impl RunDirectory {
         &self.changes
     }
 
-    /// Adds a line to `metrics.jsonl`, in one write.
+    /// Adds a line to one of the files of lines, in one write.
     ///
     /// # Errors
     /// A full disk; the file is then as it was.
-    pub fn append(&self, metrics: &Metrics) -> Result<()> {
-        let path = self.path.join(METRICS);
-        let mut line = serde_json::to_vec(metrics).expect("numbers are JSON");
+    pub(super) fn append(&self, name: &str, line: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(line).expect("figures and texts are JSON");
         line.push(b'\n');
-        let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io(&path))?;
-        let length = file.metadata().map_err(Error::io(&path))?.len();
-        file.write_all(&line).map_err(|error| {
-            // Half a line may have found room.
-            let _ = file.set_len(length);
-            Error::io(&path)(error)
-        })
+        append_bytes(&self.path.join(name), &line)
     }
 
-    /// Leaves the first `steps` lines of `metrics.jsonl`.
+    /// The events for TensorBoard.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub(super) fn events(&self) -> Result<Events> {
+        let folder = self.path.join(TENSORBOARD);
+        let names = if folder.exists() { names(&folder)? } else { Vec::new() };
+        Ok(Events::new(&folder, &names))
+    }
+
+    /// Leaves those lines of a file whose `step` is kept.
     ///
     /// # Errors
     /// A file that cannot be read or written.
-    pub fn cut_metrics(&self, steps: usize) -> Result<()> {
-        let path = self.path.join(METRICS);
+    pub(super) fn cut(&self, name: &str, keeps: impl Fn(usize) -> bool) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Line {
+            step: usize,
+        }
+        let path = self.path.join(name);
         if !path.exists() {
             return Ok(());
         }
         let text = read_text(&path)?;
-        let kept: String = text.split_inclusive('\n').take(steps).collect();
+        let is_kept = |line: &&str| serde_json::from_str(line).is_ok_and(|Line { step }| keeps(step));
+        let kept: String = text.split_inclusive('\n').filter(is_kept).collect();
         write_bytes(&path, kept.as_bytes())
     }
 }
@@ -143,7 +158,8 @@ pub fn check_content(path: &Path, begin: Begin) -> Result<()> {
     // What a run leaves that ended before its first step.
     let no_metrics = || fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() == 0);
     let is_nothing = |name: &OsStr| {
-        let left = matches!(name.to_str(), Some(RUN | LOCK | ".run.toml.partial")) || (name == METRICS && no_metrics());
+        let left = matches!(name.to_str(), Some(RUN | LOCK | ".run.toml.partial"))
+            || ((name == METRICS || name == SAMPLES) && no_metrics());
         left && !is_somebodys(name)
     };
     let run = if begin == Begin::Resumed { saved(path)? } else { None };
@@ -168,7 +184,7 @@ fn is_written_here(name: &OsStr) -> bool {
     // A write that was killed leaves its target's name between these.
     let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
     let name = unfinished.unwrap_or(name);
-    [CHECKPOINT, METRICS, RUN, LOCK].contains(&name) || is_result(name)
+    [CHECKPOINT, TENSORBOARD, METRICS, SAMPLES, RUN, LOCK].contains(&name) || is_result(name)
 }
 
 fn is_result(name: &str) -> bool {

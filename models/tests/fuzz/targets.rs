@@ -19,8 +19,9 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::{Progress, Recipe};
+use wgtune_models::train::trainer::Plan;
 use wgtune_models::train::tuned::Tuned;
+use wgtune_models::train::update::Progress;
 
 use super::{corpus_folder, fuzz};
 
@@ -186,13 +187,13 @@ fn records_of_runs() {
 
 /// The checkpoint of a run that trains one tiny model whole.
 fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
-    let (model, recipe) = tiny_run();
+    let (model, plan) = tiny_run();
     let in_checkpoint = |name: &str| format!("checkpoint/{name}");
     let metrics: &[u8] = b"{\"step\": 1}\n{\"step\": 2}\n";
     let run: &[u8] = b"[run]\ncommand = \"sft\"\nwgtune = \"\"\nhas-results = false\n";
     let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics), ("run.toml", run)];
     fuzz_file(target, 1000, &in_checkpoint(name), &beside, |folder| {
-        let mut progress = Progress::new(&model, &recipe);
+        let mut progress = Progress::new(&model, &plan);
         RunDirectory::open(folder, Begin::Resumed, record(), &May::default())?.resume(&model, &mut progress).map(drop)
     });
 }
@@ -202,14 +203,14 @@ fn record() -> Record {
 }
 
 /// A tiny model and how it is trained.
-fn tiny_run() -> (Tuned, Recipe) {
+fn tiny_run() -> (Tuned, Plan) {
     let config = json!({
         "model_type": "llama", "vocab_size": 3, "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,
         "num_attention_heads": 1, "max_position_embeddings": 8, "tie_word_embeddings": true,
     });
     let config = ModelConfig::from_json(Path::new("tiny"), config).unwrap();
     let decoder = new_decoder(config, &Device::cpu(), 0).unwrap();
-    let recipe = Recipe {
+    let plan = Plan {
         steps: 10,
         accumulate: 1,
         learning_rate: LearningRate { peak: 1e-3, warmup_steps: 0, total_steps: 10, schedule: Schedule::Cosine },
@@ -217,19 +218,22 @@ fn tiny_run() -> (Tuned, Recipe) {
         clip: 1.0,
         checkpoint_blocks: false,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: Duration::ZERO,
     };
-    (Tuned { decoder, lora: None }, recipe)
+    (Tuned { decoder, lora: None }, plan)
 }
 
 #[test]
 #[ignore = "writes the seeds of checkpoints, after a change of their layout"]
 fn checkpoints_are_written_into_the_corpus() {
-    let (model, recipe) = tiny_run();
+    let (model, plan) = tiny_run();
     let folder = tempfile::tempdir().unwrap();
     let run = RunDirectory::open(folder.path(), Begin::New, record(), &May::default()).unwrap();
-    run.save(&model, &Progress::new(&model, &recipe)).unwrap();
+    run.save(&model, &Progress::new(&model, &plan)).unwrap();
     for (file, seed) in
         [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")]
     {

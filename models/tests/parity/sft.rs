@@ -10,7 +10,8 @@ use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::{Recipe, evaluate};
+use wgtune_models::train::sft::{ACCURACY, evaluate};
+use wgtune_models::train::trainer::Plan;
 use wgtune_models::train::tuned::Tuned;
 
 use crate::compare::within;
@@ -66,13 +67,13 @@ fn steps(device: &Device) -> Outcome {
     assert_eq!((lines.len(), trainer.lr_scheduler_type.as_str()), (trainer.max_steps, "cosine"));
 
     let model = Tuned { decoder: load_decoder(&path("llama"), device, Use::Trained)?, lora: None };
-    let (loader, recipe) = (loader(&trainer, &model)?, recipe(&trainer));
+    let (loader, plan) = (loader(&trainer, &model)?, plan(&trainer));
     let window = |step: usize| -> Vec<Predictions> {
-        let batches = (0..recipe.accumulate).map(|i| loader.batch(step * recipe.accumulate + i));
+        let batches = (0..plan.accumulate).map(|i| loader.batch(step * plan.accumulate + i));
         batches.map(|batch| predictions(&model, &batch)).collect()
     };
     let mut windows = vec![window(0)];
-    let metrics = run(&model, &loader, &recipe, &mut |done| windows.push(window(done)))?;
+    let metrics = run(&model, loader.clone(), &plan, &mut |done| windows.push(window(done)))?;
 
     for ((got, line), window) in metrics.iter().zip(&lines).zip(&windows) {
         let step = got.step;
@@ -91,8 +92,8 @@ fn steps(device: &Device) -> Outcome {
         compare("accuracy, by batches", mean(|batch| batch.correct), line.mean_token_accuracy)?;
         let total = |of: fn(&Predictions) -> f64| window.iter().map(of).sum::<f64>();
         let share = |of: fn(&Predictions) -> f64| (total(of) / total(|batch| batch.tokens)) as f32;
-        compare("entropy", got.entropy, share(|batch| batch.entropy))?;
-        compare("accuracy", got.mean_token_accuracy, share(|batch| batch.correct))?;
+        compare("entropy", got.figures["entropy"], share(|batch| batch.entropy))?;
+        compare("accuracy", got.figures[ACCURACY], share(|batch| batch.correct))?;
     }
     assert_eq!(metrics.len(), lines.len());
     Ok(())
@@ -115,8 +116,8 @@ fn loader(trainer: &Trainer, model: &Tuned) -> wgtune_models::Result<Loader> {
     Ok(Loader::new(examples, Options { batch_size, packing: None, shuffle: false, seed: 0, padding: 2 }))
 }
 
-fn recipe(trainer: &Trainer) -> Recipe {
-    Recipe {
+fn plan(trainer: &Trainer) -> Plan {
+    Plan {
         steps: trainer.max_steps,
         accumulate: trainer.gradient_accumulation_steps,
         learning_rate: LearningRate {
@@ -129,6 +130,9 @@ fn recipe(trainer: &Trainer) -> Recipe {
         clip: trainer.max_grad_norm,
         checkpoint_blocks: false,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: std::time::Duration::ZERO,
     }
@@ -152,9 +156,9 @@ fn packed(device: &Device, name: &str) -> Outcome {
     let loss = |batch_size, packing| -> Result<f32, Failed> {
         let options = Options { batch_size, packing, shuffle: false, seed: 0, padding: 0 };
         let loader = Loader::new(examples.clone(), options);
-        let batches: Vec<Batch> = (0..loader.batches_per_epoch()).map(|index| loader.batch(index)).collect();
-        assert_eq!(batches.iter().any(Batch::is_packed), packing.is_some());
-        Ok(evaluate(&model, batches.into_iter(), &mut || std::ops::ControlFlow::Continue(()))?.loss as f32)
+        let is_packed = (0..loader.batches_per_epoch()).any(|index| loader.batch(index).is_packed());
+        assert_eq!(is_packed, packing.is_some());
+        Ok(evaluate(&model, &loader, &mut |_, _| std::ops::ControlFlow::Continue(()))?.loss as f32)
     };
     let alone = loss(1, None)?;
     // The same sums, in another order: some units in the last place of a loss of up to 7.

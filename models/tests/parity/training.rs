@@ -7,10 +7,12 @@ use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::peft::Lora;
+use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::{Metrics, Progress, Recipe, train};
+use wgtune_models::train::sft::Sft;
+use wgtune_models::train::trainer::{Event, Plan, Trainer};
 use wgtune_models::train::tuned::Tuned;
 
 use crate::compare::within;
@@ -22,21 +24,21 @@ pub fn checks() -> Vec<Check> {
     let full = |name: &'static str| {
         Check::new(format!("full/{name}: ten steps"), move |device| {
             let model = Tuned { decoder: load_decoder(&path(name), device, Use::Trained)?, lora: None };
-            compare(&model, &recipe(1e-3, 0.1), &Expected::open(format!("full/{name}.safetensors")))
+            compare(&model, &plan(1e-3, 0.1), &Expected::open(format!("full/{name}.safetensors")))
         })
     };
     let lora = Check::new("lora: ten steps", |device| {
         let decoder = load_decoder(&path("llama"), device, Use::Frozen)?;
         let lora = Lora::open(&path("lora"), &decoder)?.requiring_grad();
-        compare(&Tuned { decoder, lora: Some(lora) }, &recipe(1e-2, 0.01), &Expected::of("lora"))
+        compare(&Tuned { decoder, lora: Some(lora) }, &plan(1e-2, 0.01), &Expected::of("lora"))
     });
     vec![full("llama"), full("llama_tied"), lora]
 }
 
-fn recipe(learning_rate: f64, weight_decay: f64) -> Recipe {
+fn plan(learning_rate: f64, weight_decay: f64) -> Plan {
     let steps = 10;
     let learning_rate = LearningRate { peak: learning_rate, warmup_steps: 0, total_steps: steps, schedule: Schedule::Constant };
-    Recipe {
+    Plan {
         steps,
         accumulate: 1,
         learning_rate,
@@ -44,13 +46,16 @@ fn recipe(learning_rate: f64, weight_decay: f64) -> Recipe {
         clip: 1.0,
         checkpoint_blocks: false,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: std::time::Duration::ZERO,
     }
 }
 
-fn compare(model: &Tuned, recipe: &Recipe, expected: &Expected) -> Outcome {
-    let metrics = run(model, &loader(expected), recipe, &mut |_| ())?;
+fn compare(model: &Tuned, plan: &Plan, expected: &Expected) -> Outcome {
+    let metrics = run(model, loader(expected), plan, &mut |_| ())?;
     let column = |of: fn(&Metrics) -> f64| metrics.iter().map(|step| of(step) as f32).collect::<Vec<f32>>();
     within("losses", &column(|step| step.loss), &expected.floats("losses"), ABSOLUTE)?;
     within("grad_norms", &column(|step| step.grad_norm), &expected.floats("grad_norms"), ABSOLUTE)?;
@@ -65,18 +70,16 @@ fn compare(model: &Tuned, recipe: &Recipe, expected: &Expected) -> Outcome {
 }
 
 /// Trains in a folder that is thrown away; `on_step` hears how many updates are done.
-pub fn run(
-    model: &Tuned,
-    loader: &Loader,
-    recipe: &Recipe,
-    on_step: &mut dyn FnMut(usize),
-) -> wgtune_models::Result<Vec<Metrics>> {
+pub fn run(model: &Tuned, training: Loader, plan: &Plan, on_step: &mut dyn FnMut(usize)) -> wgtune_models::Result<Vec<Metrics>> {
     let folder = tempfile::tempdir().expect("a folder for what is thrown away");
     let run = RunDirectory::open(folder.path(), Begin::New, Record::new("sft", Map::new(), Map::new()), &May::default())?;
     let mut metrics = Vec::new();
-    train(model, loader, recipe, &mut Progress::new(model, recipe), &run, &mut |step| {
-        metrics.push(step.clone());
-        on_step(step.step);
+    let recipe = Sft { training, validation: None };
+    Trainer::new(model, &recipe, plan, &run).train(&mut |event| {
+        if let Event::Step(step) = event {
+            metrics.push(step.clone());
+            on_step(step.step);
+        }
         ControlFlow::Continue(())
     })?;
     Ok(metrics)

@@ -7,7 +7,7 @@ use wgtune_engine::Device;
 use wgtune_engine::device::Span;
 use wgtune_engine::random::Philox;
 use wgtune_models::Result;
-use wgtune_models::data::batch::{Batch, Loader, Options};
+use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::formats::adapter::AdapterConfig;
 use wgtune_models::formats::config::ModelConfig;
@@ -15,8 +15,10 @@ use wgtune_models::formats::model::{Use, load_decoder};
 use wgtune_models::generate::{Generated, Sampling, generate};
 use wgtune_models::peft::Lora;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::{Progress, Recipe, step};
+use wgtune_models::train::sft::Sft;
+use wgtune_models::train::trainer::{Plan, Recipe};
 use wgtune_models::train::tuned::Tuned;
+use wgtune_models::train::update::{Progress, step};
 use wgtune_models::transformer::Decoder;
 
 use super::measure::repeat;
@@ -231,7 +233,7 @@ fn with_lora(decoder: &Decoder, dropout: f64) -> Result<Tuned> {
 
 /// Forward, backward, clipping and AdamW on one row of tokens.
 fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Duration) -> Result<Timing> {
-    let recipe = Recipe {
+    let plan = Plan {
         steps: usize::MAX,
         accumulate: 1,
         learning_rate: LearningRate { peak: 1e-6, warmup_steps: 0, total_steps: usize::MAX, schedule: Schedule::Constant },
@@ -239,14 +241,18 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
         clip: 1.0,
         checkpoint_blocks,
         seed: 0,
+        eval_every: 0,
+        patience: 0,
+        keep_last: false,
         save_every: 0,
         save_after: Duration::ZERO,
     };
-    let window = [batch(&model.decoder, tokens)];
-    let mut progress = Progress::new(model, &recipe);
+    let recipe = Sft { training: row(&model.decoder, tokens), validation: None };
+    let window = [recipe.batch(0)];
+    let mut progress = Progress::new(model, &plan);
     let mut once = || -> Result<(f64, u64)> {
         let begun = Instant::now();
-        let metrics = step(model, &window, &recipe, &mut progress)?;
+        let metrics = step(model, &recipe, &window, &plan, &mut progress)?;
         Ok((begun.elapsed().as_secs_f64(), metrics.peak_tensor_bytes))
     };
     let runs = repeat(budget, &mut once)?;
@@ -256,10 +262,10 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
     Ok(Timing { seconds: runs.into_iter().map(|(seconds, _)| seconds).collect(), spans, tokens, peak_tensor_bytes })
 }
 
-fn batch(decoder: &Decoder, tokens: usize) -> Batch {
+fn row(decoder: &Decoder, tokens: usize) -> Loader {
     let ids = ids(decoder, tokens);
     let examples = vec![Example { labels: ids.clone(), ids }];
-    Loader::new(examples, Options { batch_size: 1, packing: None, shuffle: false, seed: 0, padding: 0 }).batch(0)
+    Loader::new(examples, Options { batch_size: 1, packing: None, shuffle: false, seed: 0, padding: 0 })
 }
 
 #[cfg(test)]

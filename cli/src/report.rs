@@ -1,0 +1,92 @@
+//! What a training run came to, for programs and for readers.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use wgtune_engine::device::MatmulPrecision;
+use wgtune_models::train::metrics::{Evaluation, Metrics};
+use wgtune_models::wording::counted;
+
+use crate::common::bytes;
+
+/// What a run came to.
+#[derive(Serialize)]
+pub struct Report {
+    pub out: PathBuf,
+    pub device: String,
+    /// What products rounded their operands to.
+    pub matmul_precision: MatmulPrecision,
+    pub steps: usize,
+    pub trained_parameters: usize,
+    pub all_parameters: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_before: Option<Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation_after: Option<Evaluation>,
+    /// The best of the evaluations on the way and at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_step: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_validation_loss: Option<f64>,
+    /// The step whose weights were written.
+    pub written_step: usize,
+    #[serde(flatten)]
+    pub training: Summary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_process_bytes: Option<u64>,
+}
+
+/// The updates of a run, at a glance.
+#[derive(Serialize)]
+pub struct Summary {
+    pub first_loss: Option<f64>,
+    pub last_loss: Option<f64>,
+    /// The median of the steps'.
+    pub tokens_per_second: f64,
+    pub peak_tensor_bytes: u64,
+}
+
+impl Summary {
+    /// That of these updates.
+    pub fn new(metrics: &[Metrics]) -> Summary {
+        let mut speeds: Vec<f64> = metrics.iter().map(|metrics| metrics.tokens_per_second).collect();
+        speeds.sort_by(f64::total_cmp);
+        Summary {
+            first_loss: metrics.first().map(|metrics| metrics.loss),
+            last_loss: metrics.last().map(|metrics| metrics.loss),
+            tokens_per_second: speeds.get(speeds.len() / 2).copied().unwrap_or(0.0),
+            peak_tensor_bytes: metrics.iter().map(|metrics| metrics.peak_tensor_bytes).max().unwrap_or(0),
+        }
+    }
+}
+
+impl Report {
+    /// The figures for a reader.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("wrote {} after {} on {}", self.out.display(), counted(self.steps, "step"), self.device)];
+        if let (Some(before), Some(after)) = (&self.validation_before, &self.validation_after) {
+            lines.push(format!(
+                "validation loss {:.4} -> {:.4}, perplexity {:.2} -> {:.2}",
+                before.loss,
+                after.loss,
+                before.loss.exp(),
+                after.loss.exp()
+            ));
+        }
+        if let (Some(step), Some(loss)) = (self.best_step, self.best_validation_loss) {
+            let written = if step == self.written_step {
+                "it is what was written".into()
+            } else {
+                format!("written is that of step {}", self.written_step)
+            };
+            lines.push(format!("the best was that of step {step}, validation loss {loss:.4}: {written}"));
+        }
+        let Summary { first_loss, last_loss, tokens_per_second, peak_tensor_bytes } = self.training;
+        if let (Some(first), Some(last)) = (first_loss, last_loss) {
+            lines.push(format!("training loss {first:.4} -> {last:.4}"));
+            let process = self.peak_process_bytes.map_or(String::new(), |peak| format!(", {} of the process", bytes(peak)));
+            lines.push(format!("{tokens_per_second:.0} tokens/s, {} of tensors at most{process}", bytes(peak_tensor_bytes)));
+        }
+        lines
+    }
+}

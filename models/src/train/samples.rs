@@ -1,0 +1,72 @@
+//! What a model says as it learns: greedy continuations of the same prompts at every evaluation.
+
+use serde::Serialize;
+
+use super::tuned::Tuned;
+use crate::error::Result;
+use crate::formats::tokenizer::Tokenizer;
+use crate::generate::{Sampling, check_prompt, generate};
+use crate::transformer::Decoder;
+
+/// Tokens of a continuation, unless it ends before, or the model has no room for them.
+const TOKENS: usize = 32;
+
+/// One line of `samples.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// Updates that the model had seen.
+    pub step: usize,
+    /// What it was given.
+    pub prompt: String,
+    /// How it went on.
+    pub text: String,
+}
+
+/// What is asked at every evaluation.
+pub struct Samples<'a> {
+    tokenizer: &'a Tokenizer,
+    prompts: Vec<Prompt>,
+}
+
+struct Prompt {
+    text: String,
+    ids: Vec<u32>,
+    new_tokens: usize,
+}
+
+impl<'a> Samples<'a> {
+    /// These prompts, for this model.
+    ///
+    /// # Errors
+    /// A tokenizer of another vocabulary; a prompt that it cannot spell, that is empty, or that leaves the model no room.
+    pub fn new(tokenizer: &'a Tokenizer, prompts: &[String], decoder: &Decoder) -> Result<Samples<'a>> {
+        let config = decoder.config();
+        tokenizer.check_vocabulary(config.vocab_size)?;
+        let prompt = |text: &String| {
+            let ids = tokenizer.encode(text, true)?;
+            check_prompt(decoder, &ids)?;
+            config.check_length("a sample's prompt with a new token", ids.len() + 1)?;
+            let new_tokens = config.longest_text().map_or(TOKENS, |longest| TOKENS.min(longest - ids.len()));
+            Ok(Prompt { text: text.clone(), ids, new_tokens })
+        };
+        Ok(Samples { tokenizer, prompts: prompts.iter().map(prompt).collect::<Result<_>>()? })
+    }
+
+    /// What the model says after so many updates.
+    ///
+    /// # Errors
+    /// What [`generate`] meets.
+    pub(super) fn of(&self, model: &Tuned, step: usize) -> Result<Vec<Sample>> {
+        let (decoder, forward) = model.evaluation();
+        let ends = [decoder.config().eos_token_ids.as_slice(), self.tokenizer.eos_ids()].concat();
+        let sample = |Prompt { text, ids, new_tokens }: &Prompt| {
+            let greedy = Sampling::default();
+            let generated = generate(&decoder, &*forward.tuning, ids, *new_tokens, &ends, &greedy, &mut |_| Ok(true))?;
+            // The prompt is decoded with it, so that the text begins as it does within a text.
+            let before = self.tokenizer.decode(ids, true)?;
+            let mut all = self.tokenizer.decode(&[ids.as_slice(), &generated.ids].concat(), true)?;
+            Ok(Sample { step, prompt: text.clone(), text: all.split_off(all.floor_char_boundary(before.len())) })
+        };
+        self.prompts.iter().map(sample).collect()
+    }
+}

@@ -1,0 +1,293 @@
+//! The loop that all recipes share: updates, metrics, evaluation, checkpoints, exact resume, and a stop that loses nothing.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use wgtune_engine::Tensor;
+
+use super::metrics::{Best, Evaluation, Metrics};
+use super::run::{METRICS, RunDirectory, SAMPLES};
+use super::samples::{Sample, Samples};
+use super::schedule::LearningRate;
+use super::tensorboard::Events;
+use super::tuned::Tuned;
+use super::update::{Progress, step};
+use crate::error::{Error, Result};
+use crate::transformer::{Decoder, Forward};
+
+/// What is learnt: batches, and what is wrong with a model's answer to them.
+pub trait Recipe {
+    /// Rows that go through the model together.
+    type Batch;
+
+    /// The batch of this index, counted from 0 over the whole run: the same whenever it is asked for.
+    fn batch(&self, index: usize) -> Self::Batch;
+
+    /// How many passes over the data so many batches are.
+    fn epochs(&self, batches: usize) -> f64;
+
+    /// Tokens of a batch, padding not counted.
+    fn tokens(&self, batch: &Self::Batch) -> usize;
+
+    /// How many terms the batch's loss is the sum of.
+    fn targets(&self, batch: &Self::Batch) -> usize;
+
+    /// The loss of a batch, which `forward` takes through the model.
+    fn loss(&self, decoder: &Decoder, batch: &Self::Batch, forward: &Forward) -> Loss;
+
+    /// How well the model does on what was held out; `None` where nothing was. `on_batch` hears how many batches of how many
+    /// are done, and may break.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where `on_batch` breaks; a loss that is not finite, or a device that failed.
+    fn validate(&self, model: &Tuned, on_batch: &mut OnBatch) -> Result<Option<Evaluation>>;
+}
+
+/// Hears how many batches of how many are evaluated.
+pub type OnBatch<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// What a batch came to: sums over its targets.
+pub struct Loss {
+    /// What is made less.
+    pub sum: Tensor,
+    /// What is told beside it, by name.
+    pub figures: Vec<(&'static str, Tensor)>,
+}
+
+/// How a run goes, whatever its recipe, its data and its model.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Optimiser updates.
+    pub steps: usize,
+    /// Batches behind one update.
+    pub accumulate: usize,
+    /// The learning rate of every update.
+    pub learning_rate: LearningRate,
+    /// AdamW's decay of matrices; biases and norms are not decayed.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this norm; 0 turns it off.
+    pub clip: f64,
+    /// Recompute each block in the backward pass.
+    pub checkpoint_blocks: bool,
+    /// What dropout is drawn from.
+    pub seed: u64,
+    /// An evaluation every so many updates; 0 is none on the way.
+    pub eval_every: usize,
+    /// Stop once so many evaluations in a row brought nothing better; 0 is never.
+    pub patience: usize,
+    /// Come to the last parameters, also where earlier ones were better.
+    pub keep_last: bool,
+    /// A checkpoint every so many updates; 0 is none before the end.
+    pub save_every: usize,
+    /// A checkpoint whenever so much time has passed since the last; 0 is never.
+    pub save_after: Duration,
+}
+
+/// What a run tells as it goes.
+pub enum Event<'a> {
+    /// An update was made.
+    Step(&'a Metrics),
+    /// So many batches of an evaluation are done.
+    Validating {
+        /// When.
+        moment: Moment,
+        /// These.
+        done: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// An evaluation was made.
+    Evaluated {
+        /// When.
+        moment: Moment,
+        /// What it came to.
+        evaluation: &'a Evaluation,
+    },
+    /// The model said something.
+    Sampled(&'a Sample),
+}
+
+/// When a model is evaluated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Before the first update.
+    Before,
+    /// On the way, after this update.
+    At(usize),
+    /// After the last one.
+    After,
+    /// After all, with the parameters that this update left, which were the best.
+    Kept(usize),
+}
+
+/// Hears what happens. Where it breaks, the run stops as soon as nothing is lost by that.
+pub type Listener<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
+
+/// What a run came to.
+pub struct Outcome {
+    /// Of the model that it began with; `None` also where it went on from a checkpoint.
+    pub before: Option<Evaluation>,
+    /// Of the model as it is now.
+    pub after: Option<Evaluation>,
+    /// The best evaluation on the way and at the end; `None` where there was none on the way.
+    pub best: Option<Best>,
+    /// The update that left the model as it is now.
+    pub step: usize,
+}
+
+/// A run: a model on its way through a plan.
+pub struct Trainer<'a, R> {
+    model: &'a Tuned,
+    recipe: &'a R,
+    plan: &'a Plan,
+    run: &'a RunDirectory,
+    progress: Progress,
+    events: Option<Events>,
+    samples: Option<Samples<'a>>,
+    saved: Instant,
+}
+
+impl<'a, R: Recipe> Trainer<'a, R> {
+    /// Before the first update.
+    pub fn new(model: &'a Tuned, recipe: &'a R, plan: &'a Plan, run: &'a RunDirectory) -> Trainer<'a, R> {
+        let progress = Progress::new(model, plan);
+        Trainer { model, recipe, plan, run, progress, events: None, samples: None, saved: Instant::now() }
+    }
+
+    /// Writes the figures for TensorBoard too.
+    ///
+    /// # Errors
+    /// A run's folder that cannot be read.
+    pub fn write_events(&mut self) -> Result<()> {
+        self.events = Some(self.run.events()?);
+        Ok(())
+    }
+
+    /// Lets the model speak at every evaluation, and writes what it says.
+    pub fn write_samples(&mut self, samples: Samples<'a>) {
+        self.samples = Some(samples);
+    }
+
+    /// Goes on from the checkpoint in the run's folder, and cuts what was written after it; `false` where there is none yet.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read, or is of other parameters or of a later step than the plan's last.
+    pub fn resume(&mut self) -> Result<bool> {
+        let found = self.run.resume(self.model, &mut self.progress)?;
+        let (at, steps) = (self.progress.step, self.plan.steps);
+        if at > steps {
+            let place = self.run.path().display();
+            let message = format!("the checkpoint in {place} is of step {at}: expected one of at most {steps}");
+            return Err(Error::Data { message });
+        }
+        self.run.cut(METRICS, |step| step <= at)?;
+        // What was said at an end is said again: more steps may have come to the plan.
+        self.run.cut(SAMPLES, |step| found && step <= at && (step == 0 || self.is_due(step)))?;
+        if let Some(events) = &self.events {
+            events.cut(at)?;
+        }
+        Ok(found)
+    }
+
+    /// Updates done.
+    pub fn step(&self) -> usize {
+        self.progress.step
+    }
+
+    /// Trains to the plan's last step, or until its patience ends. Writes `metrics.jsonl` and, as often as the plan says, at the
+    /// end, and whenever an evaluation is the best so far, a checkpoint. Where there were evaluations on the way, the model is
+    /// then the best of them all, unless the plan keeps the last.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where `listen` broke before the end: whatever was done is in the checkpoint. A parameter that no
+    /// gradient reaches, a loss that is not finite (naming the first op whose output was not), a full disk, a device that
+    /// failed: the last checkpoint stays.
+    pub fn train(&mut self, listen: &mut Listener) -> Result<Outcome> {
+        let before = if self.progress.step == 0 { self.evaluate(Moment::Before, listen)? } else { None };
+        let mut latest = None;
+        while !self.is_done() {
+            latest = self.advance(listen)?;
+        }
+        let last = match latest {
+            None => self.evaluate(Moment::After, listen)?,
+            latest => latest,
+        };
+        let (plan, mut best, step) = (self.plan, self.progress.best, self.progress.step);
+        // The end need not be a moment at which the plan looks.
+        let loss = last.as_ref().map(|last| last.loss).filter(|_| plan.eval_every > 0);
+        if let Some(loss) = loss.filter(|loss| best.is_none_or(|best| *loss < best.loss)) {
+            best = Some(Best { step, loss });
+        }
+        match best {
+            Some(kept) if kept.step < step && !plan.keep_last => {
+                self.run.restore_best(self.model)?;
+                let after = self.evaluate(Moment::Kept(kept.step), listen)?;
+                Ok(Outcome { before, after, best, step: kept.step })
+            }
+            _ => Ok(Outcome { before, after: last, best, step }),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let is_tired = self.plan.patience > 0 && self.progress.waited >= self.plan.patience;
+        is_tired || self.progress.step >= self.plan.steps
+    }
+
+    /// Whether the plan wants an evaluation after this update.
+    fn is_due(&self, step: usize) -> bool {
+        self.plan.eval_every > 0 && step.is_multiple_of(self.plan.eval_every)
+    }
+
+    /// One update, and what belongs to it; the evaluation that the plan wants after it.
+    fn advance(&mut self, listen: &mut Listener) -> Result<Option<Evaluation>> {
+        let (plan, recipe, first) = (self.plan, self.recipe, self.progress.step * self.plan.accumulate);
+        let window: Vec<R::Batch> = (first..first + plan.accumulate).map(|index| recipe.batch(index)).collect();
+        let mut metrics = step(self.model, recipe, &window, plan, &mut self.progress)?;
+        let evaluation = if self.is_due(metrics.step) { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
+        metrics.validation_loss = evaluation.as_ref().map(|evaluation| evaluation.loss);
+        let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
+        self.run.append(METRICS, &metrics)?;
+        if let Some(events) = &self.events {
+            events.append(&metrics)?;
+        }
+        let stop = listen(Event::Step(&metrics)).is_break();
+        let by_steps = plan.save_every > 0 && metrics.step.is_multiple_of(plan.save_every);
+        let by_time = !plan.save_after.is_zero() && self.saved.elapsed() >= plan.save_after;
+        if self.is_done() || stop || improved || by_steps || by_time {
+            self.run.save(self.model, &self.progress)?;
+            self.saved = Instant::now();
+        }
+        if stop && !self.is_done() { Err(Error::Interrupted) } else { Ok(evaluation) }
+    }
+
+    /// Looks at the model: its loss on what was held out, and what it says.
+    fn evaluate(&self, moment: Moment, listen: &mut Listener) -> Result<Option<Evaluation>> {
+        // On the way it belongs to the step, which is always finished.
+        let is_part_of_a_step = matches!(moment, Moment::At(_));
+        let evaluation = self.recipe.validate(self.model, &mut |done, of| {
+            let heard = listen(Event::Validating { moment, done, of });
+            if is_part_of_a_step { ControlFlow::Continue(()) } else { heard }
+        })?;
+        if let Some(evaluation) = &evaluation {
+            // Whoever breaks now is heard at the next update.
+            let _ = listen(Event::Evaluated { moment, evaluation });
+        }
+        // After all it says nothing new where it was just heard on the way.
+        let is_heard = match moment {
+            Moment::Before | Moment::At(_) => true,
+            Moment::After => !self.is_due(self.progress.step),
+            Moment::Kept(_) => false,
+        };
+        if let Some(samples) = self.samples.as_ref().filter(|_| is_heard) {
+            for sample in samples.of(self.model, self.progress.step)? {
+                self.run.append(SAMPLES, &sample)?;
+                let _ = listen(Event::Sampled(&sample));
+            }
+        }
+        Ok(evaluation)
+    }
+}
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;
