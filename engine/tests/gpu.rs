@@ -1,5 +1,8 @@
 //! What holds of a GPU alone, on every adapter; ignored where there is none.
 
+#[path = "common/programs.rs"]
+mod programs;
+
 use std::fs;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -24,8 +27,21 @@ fn main() {
 
 type Check = fn(&str) -> Result<(), Failed>;
 
-const CHECKS: [(&str, Check); 1] =
-    [("a second run takes the winners of the first, whatever it drops, and gives the same bits", takes_what_won)];
+const CHECKS: [(&str, Check); 2] = [
+    ("a second run takes the winners of the first, whatever it drops, and gives the same bits", takes_what_won),
+    ("random programs come to the same fused and unfused", runs_programs),
+];
+
+fn runs_programs(name: &str) -> Result<(), Failed> {
+    for seed in 0..6 {
+        let expected = programs::run(&Device::reference(), seed)?;
+        for no_fusion in [false, true] {
+            let device = Device::open_with(name, &Config { no_fusion, ..Config::default() })?;
+            programs::compare(seed, &expected, &programs::run(&device, seed)?);
+        }
+    }
+    Ok(())
+}
 
 fn takes_what_won(device: &str) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
