@@ -52,7 +52,7 @@ pub struct Arguments {
     compute: Compute,
 }
 
-/// With all-linear and rank 8 it gains three times as much in 30 steps as 2e-4 on q_proj and v_proj does, and as much in 300:
+/// With all-linear and rank 8 it gains three times as much in 30 steps as 2e-4 on q_proj and v_proj does, and a little more in 300:
 /// benches/results/2026-11-24-defaults.md.
 const LORA_LEARNING_RATE: f64 = 5e-4;
 /// TRL's.
