@@ -33,10 +33,11 @@ fn parameters_lie_in_wgsl_as_in_rust() {
     assert!(compared > 500, "only {compared} numbers were compared");
 }
 
-/// A field of a struct inside another may stand in WGSL without the outer one's name, a struct of four as a vector, and the structs
-/// of an array by their own names.
+/// A field of a struct inside another may stand in WGSL without the outer one's name, a struct of four as a vector, the structs of
+/// an array by their own names, and its numbers as `name_0`, `name_1`.
 fn is_same(rust: &str, wgsl: &str) -> bool {
-    let inner = rust.strip_suffix(wgsl).is_some_and(|outer| outer.is_empty() || outer.ends_with('_'));
+    let is_end = |rust: &str| rust.strip_suffix(wgsl).is_some_and(|outer| outer.is_empty() || outer.ends_with('_'));
+    let inner = is_end(rust) || is_end(&rust.replace('[', "_").replace(']', ""));
     let of_vector =
         wgsl.split_once('[').is_some_and(|(name, _)| rust.strip_prefix(name).is_some_and(|field| field.starts_with('_')));
     let of_array = || Some(rust.strip_prefix("views_")? == wgsl.split_once('_')?.1);

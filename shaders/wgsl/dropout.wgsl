@@ -2,7 +2,7 @@
 #import common
 #import philox
 
-struct Params { key_low: u32, key_high: u32, dropped: u32, kept_scale: f32, elements: u32, first_block: u32 }
+struct Params { key_0: u32, key_1: u32, dropped: u32, kept_scale: f32, elements: u32, first_block: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -19,7 +19,7 @@ fn main(
     if first >= params.elements {
         return;
     }
-    let drawn = draws(params.first_block + block, vec2(params.key_low, params.key_high));
+    let drawn = draws(params.first_block + block, vec2(params.key_0, params.key_1));
     for (var i = first; i < min(first + 4u, params.elements); i++) {
         y[i] = select(0.0, params.kept_scale * x[i], drawn[i - first] >= params.dropped);
     }

@@ -17,7 +17,7 @@ override DROPS: bool = false;
 
 // The draws of four neighbours, of which the first is at a multiple of four.
 fn drawn_at(at: u32) -> vec4<u32> {
-    return draws(at / 4u, vec2(params.key_low, params.key_high));
+    return draws(at / 4u, vec2(params.key_0, params.key_1));
 }
 
 // Writes element `at` of y, in this column; `drawn` is not read unless something drops.

@@ -6,7 +6,7 @@ struct Params {
     a_outer: u32, a_inner: u32, a_row: u32, a_column: u32, a_offset: u32,
     b_outer: u32, b_inner: u32, b_row: u32, b_column: u32, b_offset: u32,
     scale: f32, has_bias: u32, has_residual: u32, operation: u32,
-    key_low: u32, key_high: u32, dropped: u32, kept_scale: f32, dtype: u32, scaled: u32,
+    key_0: u32, key_1: u32, dropped: u32, kept_scale: f32, dtype: u32, scaled: u32,
 }
 
 @group(1) @binding(0) var<uniform> params: Params;

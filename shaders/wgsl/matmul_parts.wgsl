@@ -5,7 +5,7 @@
 struct Params {
     elements: u32, columns: u32, parts: u32,
     scale: f32, has_bias: u32, has_residual: u32, operation: u32,
-    key_low: u32, key_high: u32, dropped: u32, kept_scale: f32,
+    key_0: u32, key_1: u32, dropped: u32, kept_scale: f32,
 }
 
 @group(0) @binding(0) var<storage, read> sums: array<f32>;
