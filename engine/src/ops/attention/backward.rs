@@ -22,20 +22,7 @@ const ACCESS: &[Access] = &{
 /// dot products of the output and its gradient [B, T, H].
 pub(super) struct QueryGrad;
 
-impl Pass for QueryGrad {
-    fn columns(p: &Params) -> u32 {
-        p.keys
-    }
-    fn pairs(p: &Params) -> [u32; 3] {
-        p.pairs(p.queries, p.heads)
-    }
-    fn tiles(p: &Params) -> [u32; 3] {
-        p.query_tiles()
-    }
-    fn blocks(p: &Params) -> [u32; 3] {
-        p.blocks(p.rows())
-    }
-}
+impl Pass for QueryGrad {}
 
 impl Kernel for QueryGrad {
     type Params = Params;

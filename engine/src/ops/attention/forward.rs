@@ -21,20 +21,7 @@ const PIECE: usize = 1024;
 /// Query, key, value, lengths, segments -> output [B, T, H, D] and log sum_s e^(q_t k_s scale) [B, T, H].
 pub(super) struct Forward;
 
-impl Pass for Forward {
-    fn columns(p: &Params) -> u32 {
-        p.keys
-    }
-    fn pairs(p: &Params) -> [u32; 3] {
-        p.pairs(p.queries, p.heads)
-    }
-    fn tiles(p: &Params) -> [u32; 3] {
-        p.query_tiles()
-    }
-    fn blocks(p: &Params) -> [u32; 3] {
-        p.blocks(p.rows())
-    }
-}
+impl Pass for Forward {}
 
 impl Kernel for Forward {
     type Params = Params;

@@ -130,16 +130,24 @@ impl Params {
     }
 }
 
-/// One of the three kernels: what each goes through for a row of its own.
+/// One of the three kernels: what it goes through for a row of its own. Unless it says otherwise its rows are queries.
 pub(super) trait Pass {
     /// Rows that each invocation of a variant goes through: keys, or the queries of a group.
-    fn columns(params: &Params) -> u32;
+    fn columns(params: &Params) -> u32 {
+        params.keys
+    }
     /// Workgroups of the variant that runs anywhere, two rows an invocation.
-    fn pairs(params: &Params) -> [u32; 3];
+    fn pairs(params: &Params) -> [u32; 3] {
+        params.pairs(params.queries, params.heads)
+    }
     /// Workgroups of the variants by tiles.
-    fn tiles(params: &Params) -> [u32; 3];
+    fn tiles(params: &Params) -> [u32; 3] {
+        params.query_tiles()
+    }
     /// Workgroups of the variant that has eight rows a subgroup.
-    fn blocks(params: &Params) -> [u32; 3];
+    fn blocks(params: &Params) -> [u32; 3] {
+        params.blocks(params.rows())
+    }
 }
 
 /// The variants of a kernel, from the stems of: rows; tiles in shared memory, for devices with cheap barriers; subgroups, for

@@ -71,18 +71,18 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             buffers.swap(0, 1);
             return into.dispatch::<Self>(Params { scaled: Gradient::None as u32, ..p.turn() }, &buffers);
         }
-        let takes_halves = into.traits.halves.is_some() && p.in_parts(p.parts(into.traits)).suits_halves();
-        let gradient = if p.scaled == Gradient::Left as u32 { buffers[0] } else { buffers[1] };
-        let p = match p.scaled != Gradient::None as u32 && takes_halves {
-            true => {
-                buffers[5] = peak::lowered(gradient, into);
-                *p
-            }
-            false => Params { scaled: Gradient::None as u32, ..*p },
-        };
-        match p.parts(into.traits) {
-            parts if parts > 1 && !UPDATE => parts::lowered(&p, &buffers, parts, into),
-            _ => into.dispatch::<Self>(p, &buffers),
+        let parts = if UPDATE { 1 } else { p.parts(into.traits) };
+        // No other shader looks at the peak.
+        let is_rounded = into.traits.halves.is_some() && p.in_parts(parts).suits_halves();
+        if is_rounded && p.scaled != Gradient::None as u32 {
+            let gradient = if p.scaled == Gradient::Left as u32 { 0 } else { 1 };
+            buffers[5] = peak::lowered(buffers[gradient], into);
+        } else if parts == 1 {
+            return;
+        }
+        match parts {
+            1 => into.dispatch::<Self>(*p, &buffers),
+            _ => parts::lowered(p, &buffers, parts, into),
         }
     }
     fn cost(p: &Params) -> Cost {

@@ -1,0 +1,151 @@
+//! What passes can do with a kernel: each is something that it says of itself.
+
+use std::ops::Range;
+
+use super::{Kernel, words};
+
+/// What a kernel says of itself if each element of its one output comes from the same element of its inputs, all f32: it can be
+/// fused with others (`passes::fuse`).
+pub struct Pointwise<P> {
+    /// How many elements the output has; `None` if the inputs lie in another way.
+    pub elements: fn(&P) -> Option<usize>,
+    /// Bit k is set where input k is one number for all elements.
+    pub numbers: fn(&P) -> u32,
+    /// Which of its functions it computes.
+    pub function: fn(&P) -> u32,
+    /// That function of four elements in WGSL: `$0`, `$1` … stand for the inputs (`vec4<f32>`), `#` for its words
+    /// (`vec4<u32>`), `i` is the index of the four.
+    pub expression: fn(u32) -> String,
+    /// The WGSL file that the expression needs.
+    pub import: Option<&'static str>,
+    /// Parameters of the expression.
+    pub words: fn(&P) -> [u32; 4],
+    /// The parameters with which the twin computes some of the elements; the first is a multiple of four.
+    pub part: fn(&P, Range<usize>) -> P,
+}
+
+/// What a kernel says of itself if it goes through its buffers, all f32, row by row: pointwise work on its result can be done as
+/// the rows come (`passes::fuse`).
+pub struct Rowwise<P> {
+    /// Rows, and elements of one in the result; whole vectors of four.
+    pub size: fn(&P) -> [usize; 2],
+    /// The binding of the result.
+    pub result: usize,
+    /// Elements of a row in each of the buffers; 0 where all rows share the whole.
+    pub strides: fn(&P) -> Vec<usize>,
+    /// The WGSL file that goes through rows by vectors and calls `store(i, value)` with every four elements of the result.
+    pub source: &'static str,
+    /// The parameters with which the twin computes so many of the rows.
+    pub part: fn(&P, usize) -> P,
+}
+
+/// What a kernel says of itself if it can do more to its one result before it writes it (`passes::finish`).
+pub struct Epilogue<P> {
+    /// The binding of the result.
+    pub result: usize,
+    /// That of what is added to it.
+    pub residual: usize,
+    /// Has something added to the result. False if it cannot, as where that is done already.
+    pub add: fn(&mut P) -> bool,
+    /// Has places of the result dropped, as a [`Finish::Dropout`] says. False if it cannot.
+    pub drop: fn(&mut P, [u32; 4]) -> bool,
+}
+
+/// What the kernel before can do in the place of one that only finishes its result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finish {
+    /// The sum of its two inputs.
+    Sum,
+    /// Its input with places dropped: the words of their key, of how many are, and of what the others are multiplied by.
+    Dropout([u32; 4]),
+}
+
+/// A [`Pointwise`] without its type.
+pub struct AnyPointwise {
+    /// See [`Pointwise::elements`].
+    pub elements: fn(&[u8]) -> Option<usize>,
+    /// See [`Pointwise::numbers`].
+    pub numbers: fn(&[u8]) -> u32,
+    /// See [`Pointwise::function`].
+    pub function: fn(&[u8]) -> u32,
+    /// See [`Pointwise::expression`].
+    pub expression: fn(u32) -> String,
+    /// See [`Pointwise::import`].
+    pub import: Option<&'static str>,
+    /// See [`Pointwise::words`].
+    pub words: fn(&[u8]) -> [u32; 4],
+    /// See [`Pointwise::part`].
+    pub part: fn(&[u8], Range<usize>) -> Vec<u32>,
+}
+
+impl AnyPointwise {
+    pub(super) const fn of<K: Kernel>() -> AnyPointwise {
+        const fn pointwise<K: Kernel>() -> &'static Pointwise<K::Params> {
+            K::POINTWISE.expect("asked for only where there is one")
+        }
+        AnyPointwise {
+            elements: |params| (pointwise::<K>().elements)(bytemuck::from_bytes(params)),
+            numbers: |params| (pointwise::<K>().numbers)(bytemuck::from_bytes(params)),
+            function: |params| (pointwise::<K>().function)(bytemuck::from_bytes(params)),
+            expression: pointwise::<K>().expression,
+            import: pointwise::<K>().import,
+            words: |params| (pointwise::<K>().words)(bytemuck::from_bytes(params)),
+            part: |params, range| words(&(pointwise::<K>().part)(bytemuck::from_bytes(params), range)),
+        }
+    }
+}
+
+/// A [`Rowwise`] without its type.
+pub struct AnyRowwise {
+    /// See [`Rowwise::size`].
+    pub size: fn(&[u8]) -> [usize; 2],
+    /// See [`Rowwise::result`].
+    pub result: usize,
+    /// See [`Rowwise::strides`].
+    pub strides: fn(&[u8]) -> Vec<usize>,
+    /// See [`Rowwise::source`].
+    pub source: &'static str,
+    /// See [`Rowwise::part`].
+    pub part: fn(&[u8], usize) -> Vec<u32>,
+}
+
+impl AnyRowwise {
+    pub(super) const fn of<K: Kernel>() -> AnyRowwise {
+        const fn rowwise<K: Kernel>() -> &'static Rowwise<K::Params> {
+            K::ROWWISE.expect("asked for only where there is one")
+        }
+        AnyRowwise {
+            size: |params| (rowwise::<K>().size)(bytemuck::from_bytes(params)),
+            result: rowwise::<K>().result,
+            strides: |params| (rowwise::<K>().strides)(bytemuck::from_bytes(params)),
+            source: rowwise::<K>().source,
+            part: |params, rows| words(&(rowwise::<K>().part)(bytemuck::from_bytes(params), rows)),
+        }
+    }
+}
+
+/// An [`Epilogue`] without its type.
+pub struct AnyEpilogue {
+    /// See [`Epilogue::result`].
+    pub result: usize,
+    /// See [`Epilogue::residual`].
+    pub residual: usize,
+    /// See [`Epilogue::add`].
+    pub add: fn(&mut [u8]) -> bool,
+    /// See [`Epilogue::drop`].
+    pub drop: fn(&mut [u8], [u32; 4]) -> bool,
+}
+
+impl AnyEpilogue {
+    pub(super) const fn of<K: Kernel>() -> AnyEpilogue {
+        const fn epilogue<K: Kernel>() -> &'static Epilogue<K::Params> {
+            K::EPILOGUE.expect("asked for only where there is one")
+        }
+        AnyEpilogue {
+            result: epilogue::<K>().result,
+            residual: epilogue::<K>().residual,
+            add: |params| (epilogue::<K>().add)(bytemuck::from_bytes_mut(params)),
+            drop: |params, drops| (epilogue::<K>().drop)(bytemuck::from_bytes_mut(params), drops),
+        }
+    }
+}
