@@ -14,10 +14,9 @@ use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::check_writable;
-use wgtune_models::formats::model::{Use, check_directory, load_decoder};
-use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
 use wgtune_models::train::run::{Begin, check_content};
-use wgtune_models::transformer::Decoder;
 
 use crate::numbers;
 
@@ -100,19 +99,14 @@ pub struct Base {
 }
 
 impl Base {
-    /// Checks that the model is there, before anything is opened.
-    pub fn check(&self) -> wgtune_models::Result<()> {
-        check_directory(&self.model)
+    /// Opens the model's folder.
+    pub fn open(&self) -> wgtune_models::Result<Model> {
+        Model::open(&self.model)
     }
 
     /// Loads both onto a device, to be read only.
-    pub fn load(&self, device: &Device) -> wgtune_models::Result<(Decoder, Arc<dyn Tuning>)> {
-        let decoder = load_decoder(&self.model, device, Use::Frozen)?;
-        let tuning: Arc<dyn Tuning> = match &self.adapter {
-            Some(directory) => Arc::new(Lora::open(directory, &decoder)?),
-            None => Arc::new(()),
-        };
-        Ok((decoder, tuning))
+    pub fn load(&self, model: &Model, device: &Device) -> wgtune_models::Result<Tuned> {
+        model.load_adapted(device, self.adapter.as_deref())
     }
 }
 
@@ -125,12 +119,9 @@ pub struct Template {
 }
 
 impl Template {
-    /// That of the file, or of the model at `directory`.
-    pub fn open(&self, directory: &Path) -> wgtune_models::Result<ChatTemplate> {
-        match &self.template {
-            Some(file) => ChatTemplate::open_file(file, directory),
-            None => ChatTemplate::open(directory),
-        }
+    /// That of the file, or of the model.
+    pub fn open(&self, model: &Model) -> wgtune_models::Result<ChatTemplate> {
+        model.template(self.template.as_deref())
     }
 }
 
@@ -147,14 +138,11 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// Its token ids, by the tokenizer of the model at `directory` where it is text.
-    pub fn ids(&self, directory: &Path) -> wgtune_models::Result<Vec<u32>> {
+    /// Its token ids, by the model's tokenizer where it is text.
+    pub fn ids(&self, model: &Model) -> wgtune_models::Result<Vec<u32>> {
         match (&self.ids, &self.prompt) {
             (Some(ids), _) => Ok(ids.clone()),
-            (None, text) => {
-                let tokenizer = wgtune_models::formats::tokenizer::Tokenizer::open(directory)?;
-                tokenizer.encode(text.as_deref().unwrap_or_default(), true)
-            }
+            (None, text) => model.tokenizer()?.encode(text.as_deref().unwrap_or_default(), true),
         }
     }
 }

@@ -193,9 +193,9 @@ impl Given {
     }
 
     /// The record of a run that was given these, with what some of them came to; null is none.
-    pub fn record<const N: usize>(&self, resolved: [(&str, Value); N], hashes: Vec<(&str, String)>) -> Record {
+    pub fn record<'a>(&self, resolved: impl IntoIterator<Item = (&'a str, Value)>, hashes: Vec<(&str, String)>) -> Record {
         let mut options = self.options.clone();
-        options.extend(resolved.map(|(name, value)| (name.to_string(), value)));
+        options.extend(resolved.into_iter().map(|(name, value)| (name.to_string(), value)));
         options.retain(|_, value| !value.is_null());
         Record::new(&self.command, options, hashes.into_iter().map(|(name, hash)| (name.into(), hash.into())).collect())
     }

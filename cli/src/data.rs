@@ -1,6 +1,6 @@
 //! Data files made into examples for a model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
@@ -10,6 +10,7 @@ use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::xxh3;
+use wgtune_models::model::{self, Model};
 
 use crate::common::{Template, note};
 
@@ -104,26 +105,28 @@ pub struct Coder {
 }
 
 impl Coder {
-    /// Opens what the model at `directory` needs for a data set.
+    /// Opens what a model needs for a data set.
     pub fn open(
-        directory: &Path,
+        model: &Model,
         dataset: &Dataset,
         conversations: &Conversations,
         max_length: usize,
     ) -> wgtune_models::Result<Coder> {
-        let config = ModelConfig::open(directory)?;
         // Rows that are tokenised already need no tokenizer.
         let tokenised = dataset.rows.iter().all(|row| matches!(row.content, Content::Ids { .. }));
-        let tokenizer = if tokenised { None } else { Some(Tokenizer::open(directory)?) };
-        if let Some(tokenizer) = &tokenizer {
-            tokenizer.check_vocabulary(config.vocab_size)?;
-        }
-        let template = conversations.template.open(directory)?;
+        let tokenizer = if tokenised { None } else { Some(model.tokenizer()?) };
+        let template = conversations.template.open(model)?;
         let converses = |content: &Content| matches!(content, Content::Conversation { .. } | Content::Exchange { .. });
         if template.is_default() && dataset.rows.iter().any(|row| converses(&row.content)) {
             note("the model brings no chat template: ChatML is used");
         }
-        Ok(Coder { config, tokenizer, template, max_length, last_turn_only: conversations.last_turn_only })
+        Ok(Coder {
+            config: model.config().clone(),
+            tokenizer,
+            template,
+            max_length,
+            last_turn_only: conversations.last_turn_only,
+        })
     }
 
     /// What encodes them.
@@ -139,9 +142,9 @@ impl Coder {
     }
 }
 
-/// Reads and encodes data files for the model at `directory`, telling on standard error what was found.
+/// Reads and encodes data files for a model, telling on standard error what was found.
 pub fn prepare(
-    directory: &Path,
+    model: &Model,
     source: &Source,
     conversations: &Conversations,
     max_length: usize,
@@ -149,7 +152,7 @@ pub fn prepare(
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
     let dataset = source.read()?;
-    let coder = Coder::open(directory, &dataset, conversations, max_length)?;
+    let coder = Coder::open(model, &dataset, conversations, max_length)?;
     encode(&dataset, &coder.encoder(), &coder.config, held_out, seed)
 }
 
@@ -173,10 +176,7 @@ pub fn encode(
 }
 
 fn ends(tokenizer: Option<&Tokenizer>, config: &ModelConfig) -> Vec<(u32, String)> {
-    let mut ids = config.eos_token_ids.clone();
-    ids.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.eos_ids()));
-    ids.sort_unstable();
-    ids.dedup();
+    let ids = model::ends(config, tokenizer);
     let pieces = tokenizer.map_or_else(|| ids.iter().map(u32::to_string).collect(), |tokenizer| tokenizer.pieces(&ids));
     ids.into_iter().zip(pieces).collect()
 }

@@ -10,6 +10,7 @@ mod profile;
 mod progress;
 mod report;
 mod training;
+mod tuning;
 mod watch;
 
 use std::fmt::Display;

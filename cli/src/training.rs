@@ -12,13 +12,14 @@ use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
 use wgtune_models::train::record::May;
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Outcome, Plan, Trainer};
-use wgtune_models::train::tuned::Tuned;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::{counted, listed};
 
@@ -145,6 +146,8 @@ pub struct Job<'a> {
     pub max_length: usize,
     pub default_learning_rate: f64,
     pub given: &'a Given,
+    /// What was chosen of the method.
+    pub chosen: Vec<(&'static str, Value)>,
     /// What the model is asked on the way.
     pub samples: Option<Samples<'a>>,
     /// Hashes of what the options name beside the data.
@@ -182,9 +185,9 @@ impl Training {
         self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
     }
 
-    /// The tokenizer of the model at `directory`, where it is needed for samples.
-    pub fn tokenizer(&self, directory: &Path) -> Result<Option<Tokenizer>, String> {
-        let open = || Tokenizer::open(directory).map_err(|error| format!("--sample-prompt needs a tokenizer: {error}"));
+    /// The model's tokenizer, where it is needed for samples.
+    pub fn tokenizer(&self, model: &Model) -> Result<Option<Tokenizer>, String> {
+        let open = || model.tokenizer().map_err(|error| format!("--sample-prompt needs a tokenizer: {error}"));
         (!self.sample_prompt.is_empty()).then(open).transpose()
     }
 
@@ -204,7 +207,7 @@ impl Training {
         job: Job<'_>,
         write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, data, out, seed, max_length, default_learning_rate, given, samples, mut hashes } = job;
+        let Job { model, data, out, seed, max_length, default_learning_rate, given, chosen, samples, mut hashes } = job;
         let interrupted = on_interrupt("this step")?;
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
@@ -230,7 +233,7 @@ impl Training {
             ("learning-rate", rate.peak.into()),
             ("warmup", rate.warmup_steps.into()),
         ];
-        let record = given.record(resolved, hashes);
+        let record = given.record(chosen.into_iter().chain(resolved), hashes);
         let rise: &[&str] = if rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
         let may = May { rise, differ: &MAY_DIFFER };
         if let Some(file) = &given.file {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod formats;
 pub mod generate;
 pub mod hash;
+pub mod model;
 pub mod nn;
 pub mod peft;
 pub mod train;

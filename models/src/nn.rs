@@ -3,10 +3,35 @@
 use wgtune_engine::{Tensor, ops};
 
 use crate::error::Result;
-use crate::peft::Tuning;
 
 /// Where parameters come from: a weight file, a random generator, another model. Called with each parameter's name and shape.
 pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Tensor> + 'a;
+
+/// A vector for each token.
+#[derive(Clone)]
+pub struct Embedding {
+    /// The module's path, as in `model.embed_tokens`.
+    pub path: String,
+    /// [V, H].
+    pub weight: Tensor,
+}
+
+impl Embedding {
+    /// The embedding at `path`.
+    pub fn build(path: String, shape: [usize; 2], source: &mut Source<'_>) -> Result<Embedding> {
+        let weight = source(&format!("{path}.weight"), &shape)?;
+        Ok(Embedding { path, weight })
+    }
+
+    /// Ids [..] to [.., H].
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        ops::gather(&self.weight, ids)
+    }
+
+    pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
+        visit(format!("{}.weight", self.path), &self.weight);
+    }
+}
 
 /// y = x W^T + b.
 #[derive(Clone)]
@@ -27,10 +52,9 @@ impl Linear {
         Ok(Linear { path, weight, bias })
     }
 
-    /// [.., inputs] to [.., outputs], tuned.
-    pub fn forward(&self, x: &Tensor, tuning: &dyn Tuning) -> Tensor {
-        let y = ops::linear_with(x, &self.weight, &ops::Epilogue { bias: self.bias.as_ref(), ..Default::default() });
-        tuning.linear(&self.path, x, y)
+    /// [.., inputs] to [.., outputs].
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        ops::linear_with(x, &self.weight, &ops::Epilogue { bias: self.bias.as_ref(), ..Default::default() })
     }
 
     pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {

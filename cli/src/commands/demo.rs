@@ -12,21 +12,18 @@ use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::demo::base::write_base;
 use wgtune_models::demo::{Row, task};
 use wgtune_models::error::Error;
-use wgtune_models::formats::adapter::{AdapterConfig, Targets};
-use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::files::write_bytes;
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::files::{write_bytes, write_directory};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{Sampling, generate};
-use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
+use wgtune_models::peft::lora::{Lora, LoraConfig, Targets};
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Event, Plan, Trainer};
-use wgtune_models::train::tuned::Tuned;
-use wgtune_models::transformer::Decoder;
 
 use crate::common::{Compute, Outcome, Stopped, bytes, on_interrupt, print_json, print_line};
 use crate::report::Summary;
@@ -88,19 +85,20 @@ pub fn run(arguments: &Arguments) -> Outcome {
     write_bytes(&data, rows(&task::rows(seed, ROWS)).as_bytes())?;
 
     let device = arguments.compute.open()?;
-    let decoder = load_decoder(&base, &device, Use::Frozen)?;
-    let tokenizer = Tokenizer::open(&base)?;
-    let answers = |decoder: &Decoder, tuning: &dyn Tuning, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
-        rows.iter().map(|row| continued(decoder, tuning, &tokenizer, &row.prompt, 24, ".\n")).collect()
+    let base = Model::open(&base)?;
+    let tokenizer = base.tokenizer()?;
+    let answers = |model: &Tuned, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
+        rows.iter().map(|row| continued(model, &tokenizer, &row.prompt, 24, ".\n")).collect()
     };
+    let bare = base.load(&device)?;
 
     say(&format!("1. A base model, on {}", device.name()))?;
     say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
     let opening = "Mia could not sleep, because";
-    say(&indent(&format!("{opening}{}", continued(&decoder, &(), &tokenizer, opening, 48, "\n")?)))?;
+    say(&indent(&format!("{opening}{}", continued(&bare, &tokenizer, opening, 48, "\n")?)))?;
 
     let held_out = task::held_out(seed, HELD_OUT);
-    let answers_before = answers(&decoder, &(), &held_out)?;
+    let answers_before = answers(&bare, &held_out)?;
     let before = scores(&held_out, &answers_before);
     say("2. A task it cannot do: name the mood of a review, and why\n")?;
     say(&indent(&format!("{}{}", held_out[0].prompt, answers_before[0])))?;
@@ -110,17 +108,16 @@ pub fn run(arguments: &Arguments) -> Outcome {
         100.0 * before.reason
     ))?;
 
-    let model = tuned(decoder, &base, seed)?;
+    let model = Lora::begin(lora(&base)?, bare.decoder, seed)?.requiring_grad();
     let (trained, all) = model.sizes();
     say(&format!(
         "3. LoRA: {trained} trained parameters beside {all} in all ({:.1} %), {STEPS} steps on {ROWS} rows\n",
         100.0 * trained as f64 / all as f64
     ))?;
     let metrics = learn(arguments, &model, &base, &data, out)?;
-    let lora = model.lora.as_ref().map(Lora::detach).ok_or("the demo trains LoRA")?;
-    lora.save(&out.join("adapter"))?;
+    write_directory(&out.join("adapter"), |directory| model.method.write(&model.decoder, directory))?;
 
-    let answers_after = answers(&model.decoder, &lora, &held_out)?;
+    let answers_after = answers(&model.detach(), &held_out)?;
     let after = scores(&held_out, &answers_after);
     say("\n4. The same reviews, before and after\n")?;
     for i in 0..3 {
@@ -150,29 +147,22 @@ pub fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-fn tuned(decoder: Decoder, base: &Path, seed: u64) -> wgtune_models::Result<Tuned> {
-    let config = AdapterConfig {
-        rank: 16,
-        alpha: 32.0,
-        targets: Targets::AllLinear,
-        base_model: Some(base.display().to_string()),
-        ..AdapterConfig::default()
-    };
-    let lora = Lora::new(config, &decoder, seed)?.requiring_grad();
-    Ok(Tuned { decoder, lora: Some(lora) })
+fn lora(base: &Model) -> wgtune_models::Result<LoraConfig> {
+    let (targets, base_model) = (Targets::AllLinear, Some(base.name()?));
+    Ok(LoraConfig { rank: 16, alpha: 32.0, targets, base_model, ..LoraConfig::default() })
 }
 
 /// The training itself: what `wgtune sft` does with these rows.
 fn learn(
     arguments: &Arguments,
     model: &Tuned,
-    base: &Path,
+    base: &Model,
     data: &Path,
     out: &Path,
 ) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
     let seed = arguments.compute.seed;
     let dataset = Dataset::open(&[data], &Columns::default())?;
-    let (tokenizer, template) = (Tokenizer::open(base)?, ChatTemplate::open(base)?);
+    let (tokenizer, template) = (base.tokenizer()?, base.template(None)?);
     let encoder = Encoder {
         tokenizer: Some(&tokenizer),
         template: &template,
@@ -225,18 +215,11 @@ fn rows(rows: &[Row]) -> String {
 }
 
 /// What the model says after a prompt, up to one of `ends` and at most so many tokens.
-fn continued(
-    decoder: &Decoder,
-    tuning: &dyn Tuning,
-    tokenizer: &Tokenizer,
-    prompt: &str,
-    tokens: usize,
-    ends: &str,
-) -> wgtune_models::Result<String> {
+fn continued(model: &Tuned, tokenizer: &Tokenizer, prompt: &str, tokens: usize, ends: &str) -> wgtune_models::Result<String> {
     let ids = tokenizer.encode(prompt, true)?;
     let mut text = String::new();
     let mut stream = tokenizer.stream(true);
-    generate(decoder, tuning, &ids, tokens, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
+    generate(&model.decoder, &*model.forward().tuning, &ids, tokens, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
         text.push_str(&stream.push(id)?);
         Ok(!text.contains(|letter| ends.contains(letter)))
     })?;

@@ -4,11 +4,7 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 use wgtune_models::data::split::HeldOut;
-use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::model::{Use, load_decoder};
-use wgtune_models::peft::Lora;
 use wgtune_models::train::sft::{ACCURACY, evaluate};
-use wgtune_models::train::tuned::Tuned;
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
 use crate::data::{Conversations, Source, prepare};
@@ -40,25 +36,14 @@ pub struct Arguments {
 
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
-    arguments.base.check()?;
-    let max_length = arguments.length.of(&ModelConfig::open(&arguments.base.model)?)?;
+    let base = arguments.base.open()?;
+    let max_length = arguments.length.of(base.config())?;
     let device = arguments.compute.open()?;
-    let data = prepare(
-        &arguments.base.model,
-        &arguments.source,
-        &arguments.conversations,
-        max_length,
-        HeldOut::Count(0),
-        arguments.compute.seed,
-    )?;
-    let decoder = load_decoder(&arguments.base.model, &device, Use::Frozen)?;
-    let lora = match &arguments.base.adapter {
-        Some(directory) => Some(Lora::open(directory, &decoder)?),
-        None => None,
-    };
+    let data =
+        prepare(&base, &arguments.source, &arguments.conversations, max_length, HeldOut::Count(0), arguments.compute.seed)?;
+    let model = arguments.base.load(&base, &device)?;
     let loader = evaluation_loader(data.training, arguments.batch_size, data.padding);
     let mut bar = Progress::new("evaluating", loader.batches_per_epoch(), 0);
-    let model = Tuned { decoder, lora };
     let evaluation = evaluate(&model, &loader, &mut |_, _| {
         bar.advance("");
         ControlFlow::Continue(())

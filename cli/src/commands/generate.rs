@@ -9,8 +9,8 @@ use wgtune_models::data::conversation::conversation_ids;
 use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};
-use wgtune_models::peft::Tuning;
-use wgtune_models::transformer::Decoder;
+use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
 
 use crate::common::{Base, Compute, Outcome, Template, check_length, note, print_json};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, token_id, whole};
@@ -116,28 +116,24 @@ struct Report {
 
 struct Session<'a> {
     arguments: &'a Arguments,
-    decoder: Decoder,
-    tuning: std::sync::Arc<dyn Tuning>,
+    base: Model,
+    model: Tuned,
     tokenizer: Option<Tokenizer>,
     ends: Vec<u32>,
 }
 
 /// Streams the text as it comes, or prints the report.
 pub fn run(arguments: &Arguments) -> Outcome {
-    arguments.base.check()?;
+    let base = arguments.base.open()?;
     let device = arguments.compute.open()?;
-    let (decoder, tuning) = arguments.base.load(&device)?;
+    let model = arguments.base.load(&base, &device)?;
     // Ids in, ids out works without a tokenizer; everything else needs one.
-    let tokenizer = match Tokenizer::open(&arguments.base.model) {
+    let tokenizer = match base.tokenizer() {
         Err(_) if arguments.source.ids.is_some() && arguments.sampling.stop.is_empty() => None,
         opened => Some(opened?),
     };
-    if let Some(tokenizer) = &tokenizer {
-        tokenizer.check_vocabulary(decoder.config().vocab_size)?;
-    }
-    let mut ends = decoder.config().eos_token_ids.clone();
-    ends.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.eos_ids()));
-    let mut session = Session { arguments, decoder, tuning, tokenizer, ends };
+    let ends = base.ends(tokenizer.as_ref());
+    let mut session = Session { arguments, base, model, tokenizer, ends };
     if arguments.source.chat {
         return session.chat();
     }
@@ -165,7 +161,7 @@ impl Session<'_> {
     /// Generates after `ids`; streams to standard output if `stream`. The text ends before a stop text.
     fn answer(&self, ids: &[u32], stream: bool) -> Result<(Generated, String), Box<dyn std::error::Error>> {
         let arguments = &self.arguments.sampling;
-        let new_tokens = arguments.new_tokens(self.decoder.config(), ids.len())?;
+        let new_tokens = arguments.new_tokens(self.base.config(), ids.len())?;
         let sampling = Sampling {
             temperature: arguments.temperature as f32,
             top_k: arguments.top_k,
@@ -184,7 +180,8 @@ impl Session<'_> {
                 Ok(true)
             }
         };
-        let generated = generate(&self.decoder, &*self.tuning, ids, new_tokens, &self.ends, &sampling, &mut on_token)?;
+        let generated =
+            generate(&self.model.decoder, &*self.model.forward().tuning, ids, new_tokens, &self.ends, &sampling, &mut on_token)?;
         if let Some(decoding) = decoding
             && generated.finish_reason == FinishReason::Length
         {
@@ -195,7 +192,7 @@ impl Session<'_> {
     }
 
     fn chat(&mut self) -> Outcome {
-        let template = self.arguments.template.open(&self.arguments.base.model)?;
+        let template = self.arguments.template.open(&self.base)?;
         let Some(tokenizer) = &self.tokenizer else { unreachable!("a chat opened the tokenizer") };
         if template.is_default() {
             note("the model brings no chat template: ChatML is used");

@@ -10,7 +10,7 @@ use wgtune_engine::DType;
 use wgtune_models::formats::safetensors::{self, TensorInfo};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{check_finite, check_prompt};
-use wgtune_models::transformer::{Forward, Input};
+use wgtune_models::transformer::Input;
 
 use crate::common::{Base, Compute, Outcome, Overwrite, Prompt, check_length, print_json};
 
@@ -51,14 +51,15 @@ struct Candidate {
 
 /// Prints the ten most likely next tokens as JSON, and writes all logits.
 pub fn run(arguments: &Arguments) -> Outcome {
-    arguments.base.check()?;
+    let base = arguments.base.open()?;
     arguments.out.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     let device = arguments.compute.open()?;
-    let ids = arguments.prompt.ids(&arguments.base.model)?;
-    let (decoder, tuning) = arguments.base.load(&device)?;
-    check_prompt(&decoder, &ids)?;
+    let ids = arguments.prompt.ids(&base)?;
+    let model = arguments.base.load(&base, &device)?;
+    let decoder = &model.decoder;
+    check_prompt(decoder, &ids)?;
     check_length(decoder.config(), "the prompt", ids.len(), arguments.beyond)?;
-    let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &Forward { tuning, checkpoint_blocks: false });
+    let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &model.forward());
     let logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
     let vocabulary = decoder.config().vocab_size;
     if let Some(path) = &arguments.out {
@@ -66,7 +67,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
         safetensors::save(path, &[info], &BTreeMap::new(), |_| Ok(Cow::Borrowed(&bytes)))?;
     }
-    let top = top(&logits[(ids.len() - 1) * vocabulary..], Tokenizer::open(&arguments.base.model).ok().as_ref());
+    let top = top(&logits[(ids.len() - 1) * vocabulary..], base.tokenizer().ok().as_ref());
     print_json(&Report { ids, top })
 }
 

@@ -1,5 +1,6 @@
 //! `wgtune merge`.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -8,12 +9,12 @@ use serde::Serialize;
 use wgtune_engine::DType;
 use wgtune_engine::random::Philox;
 use wgtune_models::error::Error;
-use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::formats::decoder::save_decoder;
 use wgtune_models::formats::files::write_directory;
-use wgtune_models::formats::model::{Use, check_directory, copy_companions, load_decoder, save_decoder};
 use wgtune_models::generate::check_finite;
-use wgtune_models::peft::Lora;
-use wgtune_models::transformer::{Decoder, Forward, Input};
+use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
+use wgtune_models::transformer::Input;
 use wgtune_models::wording::counted;
 
 use crate::common::{Compute, Outcome, Overwrite, on_interrupt, print_json, print_line};
@@ -49,30 +50,33 @@ struct Report {
 
 /// Writes the model, reads it back, and prints how far its logits are from base and adapter's.
 pub fn run(arguments: &Arguments) -> Outcome {
-    check_directory(&arguments.model)?;
+    let base = Model::open(&arguments.model)?;
     arguments.overwrite.check_folder(&arguments.out, &[&arguments.model, &arguments.adapter])?;
     let device = arguments.compute.open()?;
     let interrupted = on_interrupt("this tensor")?;
-    let decoder = load_decoder(&arguments.model, &device, Use::Frozen)?;
-    let lora = Lora::open(&arguments.adapter, &decoder)?;
-    let dtype = ModelConfig::open(&arguments.model)?.dtype.unwrap_or(DType::F32);
-    let merged_layers = lora.parameters().len() / 2;
-    let tuned = Forward { tuning: std::sync::Arc::new(lora.clone()), checkpoint_blocks: false };
-    let before = logits(&decoder, &tuned, arguments.compute.seed)?;
+    let tuned = base.load_adapted(&device, Some(&arguments.adapter))?;
+    let dtype = base.config().dtype.unwrap_or(DType::F32);
+    let merged_layers = Cell::new(0);
+    let before = logits(&tuned, arguments.compute.seed)?;
     let mut largest_logit_difference = 0.0;
     write_directory(&arguments.out, |directory| {
-        let merged = |name: &str, tensor: &_| match interrupted.load(Ordering::SeqCst) {
-            true => Err(Error::Interrupted),
-            false => Ok(name.strip_suffix(".weight").and_then(|path| lora.merged(path, tensor))),
+        let merged = |name: &str, tensor: &_| {
+            if interrupted.load(Ordering::SeqCst) {
+                return Err(Error::Interrupted);
+            }
+            let merged = tuned.method.merged(name, tensor);
+            merged_layers.update(|layers| layers + usize::from(merged.is_some()));
+            Ok(merged)
         };
-        save_decoder(directory, &decoder, dtype, merged)?;
-        copy_companions(&arguments.model, directory)?;
-        let after = logits(&load_decoder(directory, &device, Use::Frozen)?, &Forward::default(), arguments.compute.seed)?;
+        save_decoder(directory, &tuned.decoder, dtype, merged)?;
+        base.copy_companions(directory, true)?;
+        let after = logits(&Model::open(directory)?.load(&device)?, arguments.compute.seed)?;
         // Some systems rename no folder of which a file is still mapped.
         device.flush()?;
         largest_logit_difference = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         Ok(())
     })?;
+    let merged_layers = merged_layers.get();
     let report = Report { merged_layers, largest_logit_difference, dtype: dtype.to_string() };
     if arguments.json {
         return print_json(&report);
@@ -82,9 +86,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Of 32 random tokens, all finite.
-fn logits(decoder: &Decoder, forward: &Forward, seed: u64) -> wgtune_models::Result<Vec<f32>> {
+fn logits(model: &Tuned, seed: u64) -> wgtune_models::Result<Vec<f32>> {
+    let Tuned { decoder, .. } = model;
     let (random, vocabulary) = (Philox::new(seed), decoder.config().vocab_size as u32);
     let ids: Vec<u32> = (0..32).map(|place| random.word(place) % vocabulary).collect();
-    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids, 0), forward);
+    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids, 0), &model.forward());
     check_finite(decoder.logits(&hidden).to_vec()?)
 }

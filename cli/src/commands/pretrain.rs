@@ -10,9 +10,9 @@ use wgtune_models::data::encode::Encoder;
 use wgtune_models::data::rows::{Content, Dataset};
 use wgtune_models::formats::chat_template::{CHATML, ChatTemplate};
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::model::{new_decoder, save_decoder};
+use wgtune_models::formats::decoder::{new_decoder, save_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::train::tuned::Tuned;
+use wgtune_models::peft::Tuned;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
@@ -93,9 +93,20 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     };
     let data = encode(&dataset, &encoder, &config, training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
-    let model = Tuned { decoder: new_decoder(config, &device, seed)?, lora: None };
+    let model = Tuned::bare(new_decoder(config, &device, seed)?).requiring_grad();
     let samples = training.samples(Some(&tokenizer), &model.decoder)?;
-    let job = Job { model: &model, data, out, seed, max_length, default_learning_rate: 1e-3, given, samples, hashes: Vec::new() };
+    let job = Job {
+        model: &model,
+        data,
+        out,
+        seed,
+        max_length,
+        default_learning_rate: 1e-3,
+        given,
+        chosen: Vec::new(),
+        samples,
+        hashes: Vec::new(),
+    };
     let report = training.run(job, || {
         tokenizer.save(out)?;
         save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))

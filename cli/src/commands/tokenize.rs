@@ -11,10 +11,9 @@ use wgtune_models::data::conversation::conversation_ids;
 use wgtune_models::data::encode;
 use wgtune_models::data::rows::{Columns, messages};
 use wgtune_models::error::Error;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::read_text;
-use wgtune_models::formats::model::check_directory;
 use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::model::Model;
 use wgtune_models::wording::counted;
 
 use crate::common::{Outcome, note, print_json, print_line};
@@ -92,14 +91,14 @@ struct Labelled {
 
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
-    check_directory(&arguments.model)?;
-    let tokenizer = Tokenizer::open(&arguments.model)?;
+    let model = Model::open(&arguments.model)?;
+    let tokenizer = model.tokenizer()?;
     if let Some(file) = &arguments.source.data {
-        return row(arguments, &tokenizer, file);
+        return row(arguments, &model, &tokenizer, file);
     }
     let (ids, text) = match &arguments.source.messages {
         Some(path) => {
-            let ids = conversation(arguments, &tokenizer, path)?;
+            let ids = conversation(arguments, &model, &tokenizer, path)?;
             let text = tokenizer.decode(&ids, false)?;
             (ids, Some(text))
         }
@@ -117,15 +116,15 @@ pub fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// Prints a row of a data file: a line a token, those that carry loss behind a star, and in colour on a terminal.
-fn row(arguments: &Arguments, tokenizer: &Tokenizer, file: &Path) -> Outcome {
-    let max_length = arguments.length.of(&ModelConfig::open(&arguments.model)?)?;
+fn row(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, file: &Path) -> Outcome {
+    let max_length = arguments.length.of(model.config())?;
     let dataset = data::Source::of(file.into(), arguments.columns.clone()).read()?;
     let number = arguments.row;
     let Some(row) = dataset.rows.get(number - 1) else {
         let rows = counted(dataset.rows.len(), "row");
         return Err(format!("--row is {number}, and {} has {rows}: expected one of them", file.display()).into());
     };
-    let coder = Coder::open(&arguments.model, &dataset, &arguments.conversations, max_length)?;
+    let coder = Coder::open(model, &dataset, &arguments.conversations, max_length)?;
     let examples = coder.encoder().row(&dataset, row, &mut encode::Report::default())?;
     let labelled = examples.iter().map(|example| Labelled {
         ids: example.ids.clone(),
@@ -150,11 +149,11 @@ fn row(arguments: &Arguments, tokenizer: &Tokenizer, file: &Path) -> Outcome {
     Ok(())
 }
 
-fn conversation(arguments: &Arguments, tokenizer: &Tokenizer, path: &PathBuf) -> wgtune_models::Result<Vec<u32>> {
+fn conversation(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, path: &PathBuf) -> wgtune_models::Result<Vec<u32>> {
     let json: Value = serde_json::from_str(&read_text(path)?).map_err(Error::json(path))?;
     let list = json.get("messages").unwrap_or(&json);
     let messages = messages(list).map_err(|message| Error::Data { message: format!("{}: {message}", path.display()) })?;
-    let template = arguments.conversations.template.open(&arguments.model)?;
+    let template = arguments.conversations.template.open(model)?;
     if template.is_default() {
         note("the model brings no chat template: ChatML is used");
     }

@@ -89,6 +89,65 @@ fn every_target_is_a_layer_and_blanks_mean_nothing() {
 }
 
 #[test]
+fn only_what_is_chosen_is_trained() {
+    let folder = Folder::new();
+    let full = "sft --model model --data rows.jsonl --steps 2 --device cpu --method full";
+    folder.succeeds(&format!("{full} --out out --train-only lm_head.*,model.layers.1.*"));
+    let weights = |name: &str| Weights::open_model(&folder.path(name)).unwrap();
+    let (before, after) = (weights("model"), weights("out"));
+    for name in before.names() {
+        let is_chosen = name == "lm_head.weight" || name.starts_with("model.layers.1.");
+        assert_eq!(before.get(name).unwrap().bytes != after.get(name).unwrap().bytes, is_chosen, "{name}");
+    }
+    for (patterns, expected) in [
+        ("*.layers.2.*", "no parameter of this model fits \"*.layers.2.*\"; expected names as model.layers.0."),
+        ("lm_head.weight,", "expected names separated by commas"),
+    ] {
+        folder.fails(&format!("{full} --out refused --train-only {patterns}"), &[expected]);
+    }
+    folder.copy_fixture("llama_tied", "model");
+    let tied = "fits \"lm_head.weight\"; expected `model.embed_tokens.weight`, which is the output projection too";
+    folder.fails(&format!("{full} --out refused --train-only lm_head.weight"), &[tied]);
+    folder.fails(
+        &format!("{LORA} --out refused --train-only *"),
+        &["--train-only goes with --method full, and the method is lora"],
+    );
+    folder.fails(&format!("{full} --out refused --rank 4"), &["--rank goes with --method lora, and the method is full"]);
+    assert!(folder.names("refused").is_empty());
+}
+
+#[test]
+fn whole_modules_are_trained_and_kept_beside_updates_and_merging_unties_them() {
+    let folder = Folder::new();
+    folder.copy_fixture("llama_tied", "model");
+    let train = format!("{LORA} --targets q_proj,embed_tokens --out");
+    folder.succeeds(&format!("{train} adapter --modules-to-save lm_head,model.norm"));
+    let adapter = Weights::open_file(&folder.path("adapter/adapter_model.safetensors")).unwrap();
+    let base = Weights::open_model(&folder.path("model")).unwrap();
+    for (saved, began) in [("lm_head.weight", "model.embed_tokens.weight"), ("model.norm.weight", "model.norm.weight")] {
+        let saved = adapter.get(&format!("base_model.model.{saved}")).unwrap();
+        assert_ne!(saved.bytes, base.get(began).unwrap().bytes, "{began}");
+    }
+    let report = folder.reports("merge --model model --adapter adapter --out merged --device cpu --json");
+    // Two layers' queries, and the embedding.
+    assert_eq!(report["merged_layers"], 3, "{report}");
+    // Of logits of up to 10, in f32.
+    assert!(report["largest_logit_difference"].as_f64().unwrap() < 1e-4, "{report}");
+    assert_eq!(folder.json("merged/config.json")["tie_word_embeddings"], false);
+
+    // What was begun is gone on with, whole modules too.
+    folder.succeeds("sft --model model --data rows.jsonl --steps 1 --device cpu --adapter adapter --out further");
+    assert_eq!(folder.json("further/adapter_config.json")["modules_to_save"], json!(["lm_head", "model.norm"]));
+    for (modules, expected) in [
+        ("head_of_lm", "module \"head_of_lm\" to be saved is not in the model"),
+        ("q_proj", "model.layers.0.self_attn.q_proj is to be updated and to be trained whole"),
+    ] {
+        folder.fails(&format!("{train} refused --modules-to-save {modules}"), &[expected]);
+    }
+    assert!(folder.names("refused").is_empty());
+}
+
+#[test]
 fn a_rank_above_a_layers_width_is_refused() {
     let folder = Folder::new();
     folder.fails(

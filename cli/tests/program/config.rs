@@ -42,7 +42,7 @@ fn what_a_file_may_not_hold_is_named_with_its_line_and_what_was_expected() {
         ("alpha = nan", ["`alpha` is nan; expected a number above 0", ""]),
         ("packing = 1", ["`packing` is 1; expected true or false", ""]),
         ("method = true", ["`method` is true; expected text in quotes", ""]),
-        ("method = \"prompt\"", ["`method` is \"prompt\"; expected one of `full`, `lora`", ""]),
+        ("method = \"prompt\"", ["`method` is \"prompt\"; expected one of `lora`, `full`", ""]),
         ("columns = \"prompt\"", ["`columns` is \"prompt\"; `prompt`: expected OURS=THEIRS", ""]),
         ("template = \"\"", ["`template` is \"\"; a value is required", ""]),
         ("data = [3]", ["options.toml:5:1: broken TOML: duplicate key", ""]),

@@ -1,12 +1,11 @@
-//! File formats: weights, configs, tokenizers, chat templates and adapters, in the layouts of
-//! Hugging Face's libraries. All but [`model`] work on bytes, shapes and ids, and know no tensors.
+//! File formats: weights, configs, tokenizers and chat templates, in the layouts of
+//! Hugging Face's libraries. All but [`decoder`] work on bytes, shapes and ids, and know no tensors.
 
-pub mod adapter;
 pub mod chat_template;
 pub mod config;
+pub mod decoder;
 pub mod files;
 pub(crate) mod json;
-pub mod model;
 pub mod model_card;
 pub mod rope;
 pub mod safetensors;

@@ -1,7 +1,5 @@
 //! The model card of an adapter: the README.md that a hub shows (<https://huggingface.co/docs/hub/model-cards>).
 
-use super::adapter::AdapterConfig;
-
 /// The name of a model card.
 pub const CARD_FILE: &str = "README.md";
 
@@ -14,31 +12,29 @@ pub fn is_hub_name(name: &str) -> bool {
     name.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name))
 }
 
-/// The card of a LoRA adapter.
-pub fn adapter_card(config: &AdapterConfig) -> String {
-    let base = config.base_model.as_deref().unwrap_or("unknown");
+/// The card of an adapter: its method, and what was chosen of it.
+pub fn adapter_card(base: Option<&str>, method: &str, chosen: &[(&str, String)]) -> String {
+    let base = base.unwrap_or("unknown");
     // A hub takes only its own names there.
     let base_model = if is_hub_name(base) { format!("base_model: {base}\n") } else { String::new() };
-    let AdapterConfig { rank, alpha, dropout, targets, .. } = config;
+    let tag = method.to_lowercase();
+    let rows: String = chosen.iter().map(|(name, value)| format!("| {name} | {value} |\n")).collect();
     format!(
         "---\n\
          {base_model}library_name: peft\n\
          pipeline_tag: text-generation\n\
          tags:\n\
-         - lora\n\
+         - {tag}\n\
          - wgtune\n\
          ---\n\
          \n\
-         # LoRA adapter\n\
+         # {method} adapter\n\
          \n\
-         A low-rank update of `{base}`, trained with wgtune {version}.\n\
+         Of `{base}`, trained with wgtune {version}.\n\
          \n\
          | | |\n\
          |---|---|\n\
-         | rank | {rank} |\n\
-         | alpha | {alpha} |\n\
-         | dropout | {dropout} |\n\
-         | target modules | {targets} |\n\
+         {rows}\
          \n\
          With wgtune, where `BASE` is the folder of the base model:\n\
          \n    wgtune generate --model BASE --adapter . --prompt 'Once upon a time'\n\
@@ -67,10 +63,10 @@ mod tests {
 
     #[test]
     fn a_card_names_a_base_of_a_hub_in_its_metadata_and_any_other_only_in_its_text() {
-        let card = |base: &str| adapter_card(&AdapterConfig { base_model: Some(base.into()), ..AdapterConfig::default() });
+        let card = |base: &str| adapter_card(Some(base), "LoRA", &[("target modules", "q_proj, v_proj".into())]);
         assert!(card("owner/base").starts_with("---\nbase_model: owner/base\nlibrary_name: peft\n"));
         let local = card("/models/base");
-        assert!(local.starts_with("---\nlibrary_name: peft\n") && local.contains("update of `/models/base`"), "{local}");
+        assert!(local.starts_with("---\nlibrary_name: peft\n") && local.contains("Of `/models/base`, "), "{local}");
         assert!(local.contains("| target modules | q_proj, v_proj |"), "{local}");
     }
 }

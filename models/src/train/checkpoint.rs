@@ -11,11 +11,11 @@ use wgtune_engine::{DType, Shape, Tensor};
 
 use super::metrics::Best;
 use super::run::{CHECKPOINT, RunDirectory};
-use super::tuned::Tuned;
 use super::update::Progress;
 use crate::error::{Error, Result};
 use crate::formats::files::{link_or_copy, read_text, recover_directory, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
+use crate::peft::Tuned;
 
 const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";

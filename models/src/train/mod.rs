@@ -9,5 +9,4 @@ pub mod schedule;
 pub mod sft;
 mod tensorboard;
 pub mod trainer;
-pub mod tuned;
 pub mod update;

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::record::{May, Record};
 use super::tensorboard::Events;
 use crate::error::{Error, Result};
-use crate::formats::adapter::ADAPTER_FILES;
 use crate::formats::files::{append_bytes, read_text, remove, write_bytes};
-use crate::formats::model::is_model_file;
+use crate::model::is_model_file;
+use crate::peft::ADAPTER_FILES;
 
 /// The name of the folder that a run's checkpoint is in.
 pub const CHECKPOINT: &str = "checkpoint";

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::tuned::Tuned;
 use crate::error::Result;
 use crate::formats::tokenizer::Tokenizer;
 use crate::generate::{Sampling, check_prompt, generate};
+use crate::model::ends;
+use crate::peft::Tuned;
 use crate::transformer::Decoder;
 
 /// Tokens of a continuation, unless it ends before, or the model has no room for them.
@@ -57,11 +58,12 @@ impl<'a> Samples<'a> {
     /// # Errors
     /// What [`generate`] meets.
     pub(super) fn of(&self, model: &Tuned, step: usize) -> Result<Vec<Sample>> {
-        let (decoder, forward) = model.evaluation();
-        let ends = [decoder.config().eos_token_ids.as_slice(), self.tokenizer.eos_ids()].concat();
+        let model = model.detach();
+        let (decoder, forward) = (&model.decoder, model.forward());
+        let ends = ends(decoder.config(), Some(self.tokenizer));
         let sample = |Prompt { text, ids, new_tokens }: &Prompt| {
             let greedy = Sampling::default();
-            let generated = generate(&decoder, &*forward.tuning, ids, *new_tokens, &ends, &greedy, &mut |_| Ok(true))?;
+            let generated = generate(decoder, &*forward.tuning, ids, *new_tokens, &ends, &greedy, &mut |_| Ok(true))?;
             // The prompt is decoded with it, so that the text begins as it does within a text.
             let before = self.tokenizer.decode(ids, true)?;
             let mut all = self.tokenizer.decode(&[ids.as_slice(), &generated.ids].concat(), true)?;

@@ -4,9 +4,9 @@ use wgtune_engine::{Device, ops};
 
 use super::metrics::{Evaluation, Figures};
 use super::trainer::{Loss, OnBatch, Recipe};
-use super::tuned::Tuned;
 use crate::data::batch::{Batch, Loader};
 use crate::error::{Error, Result};
+use crate::peft::Tuned;
 use crate::transformer::{Decoder, Forward, Input};
 
 /// The recipe.
@@ -58,15 +58,16 @@ pub const PERPLEXITY: &str = "perplexity";
 /// [`Error::Interrupted`] where `on_batch` breaks; no token that carries a loss, a loss that is not finite (naming the first op
 /// whose output was not), or a device that failed.
 pub fn evaluate(model: &Tuned, loader: &Loader, on_batch: &mut OnBatch) -> Result<Evaluation> {
-    let (decoder, forward) = model.evaluation();
+    let model = model.detach();
+    let (decoder, forward) = (&model.decoder, model.forward());
     let count = loader.batches_per_epoch();
     let (mut loss, mut correct, mut trained_tokens) = (0.0, 0.0, 0);
     for index in 0..count {
         let batch = loader.batch(index);
-        let output = cross_entropy(&decoder, &batch, &forward);
+        let output = cross_entropy(decoder, &batch, &forward);
         let value = f64::from(output.loss.item()?);
         if !value.is_finite() {
-            let again = || cross_entropy(&decoder, &batch, &forward).loss.item().map(drop);
+            let again = || cross_entropy(decoder, &batch, &forward).loss.item().map(drop);
             let first = decoder.device().first_non_finite(again)?;
             return Err(Error::NotFinite { place: format!("batch {}", index + 1), what: "loss", value, first });
         }

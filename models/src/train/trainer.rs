@@ -10,9 +10,9 @@ use super::run::{METRICS, RunDirectory, SAMPLES};
 use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
 use super::tensorboard::Events;
-use super::tuned::Tuned;
 use super::update::{Progress, step};
 use crate::error::{Error, Result};
+use crate::peft::Tuned;
 use crate::transformer::{Decoder, Forward};
 
 /// What is learnt: batches, and what is wrong with a model's answer to them.

@@ -9,8 +9,8 @@ use wgtune_engine::{Device, ops};
 
 use super::*;
 use crate::formats::config::ModelConfig;
+use crate::formats::decoder::new_decoder;
 use crate::formats::files::read_text;
-use crate::formats::model::new_decoder;
 use crate::train::metrics::Figures;
 use crate::train::record::{May, Record};
 use crate::train::run::Begin;
@@ -45,8 +45,8 @@ impl Recipe for Small {
     }
 
     fn validate(&self, model: &Tuned, on_batch: &mut OnBatch) -> Result<Option<Evaluation>> {
-        let (decoder, forward) = model.evaluation();
-        let loss = self.loss(&decoder, &[4, 4], &forward).sum.item()?;
+        let model = model.detach();
+        let loss = self.loss(&model.decoder, &[4, 4], &model.forward()).sum.item()?;
         let heard = on_batch(1, 1);
         let evaluation = Evaluation { loss: loss.into(), figures: Figures::new(), trained_tokens: 2 };
         if heard.is_break() { Err(Error::Interrupted) } else { Ok(Some(evaluation)) }
@@ -59,7 +59,7 @@ fn model() -> Tuned {
         "num_attention_heads": 1, "max_position_embeddings": 8, "tie_word_embeddings": true, "initializer_range": 0.5,
     });
     let config = ModelConfig::from_json(Path::new("small"), config).unwrap();
-    Tuned { decoder: new_decoder(config, &Device::cpu(), 0).unwrap(), lora: None }
+    Tuned::bare(new_decoder(config, &Device::cpu(), 0).unwrap()).requiring_grad()
 }
 
 fn plan() -> Plan {

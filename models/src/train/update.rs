@@ -8,8 +8,8 @@ use wgtune_engine::{Gradients, Tensor, ops, process};
 
 use super::metrics::{Best, Figures, Metrics};
 use super::trainer::{Plan, Recipe};
-use super::tuned::Tuned;
 use crate::error::{Error, Result};
+use crate::peft::Tuned;
 
 /// Where a run stands: what a checkpoint holds.
 pub struct Progress {

@@ -56,7 +56,7 @@ impl Attention {
     /// [B, T, H] to [B, T, H].
     pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning, cache: Option<&Cache>) -> Tensor {
         let heads = |projection: &Linear| {
-            let y = projection.forward(x, tuning);
+            let y = tuning.linear(projection, x);
             y.reshape([x.size(0), x.size(1), y.last_size() / self.head_dim, self.head_dim])
         };
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
@@ -67,7 +67,6 @@ impl Attention {
         };
         let (query_norm, key_norm) = self.norms.as_ref().map(|(query, key)| (query, key)).unzip();
         let (query, key) = (rotate(&query, query_norm), rotate(&key, key_norm));
-        let (key, value) = tuning.key_value(self.layer, key, value);
         let (key, value) = match cache {
             Some(cache) => cache.extend(self.layer, &key, &value),
             None => (key, value),
@@ -81,7 +80,7 @@ impl Attention {
             ..ops::Mask::default()
         };
         let y = ops::attention(&query, &key, &value, &mask);
-        self.output.forward(&y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]), tuning)
+        tuning.linear(&self.output, &y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]))
     }
 
     pub fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {

@@ -72,8 +72,8 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor, tuning: &dyn Tuning) -> Tensor {
-        let inside = ops::swiglu(&self.gate.forward(x, tuning), &self.up.forward(x, tuning));
-        self.down.forward(&inside, tuning)
+        let inside = ops::swiglu(&tuning.linear(&self.gate, x), &tuning.linear(&self.up, x));
+        tuning.linear(&self.down, &inside)
     }
 
     fn linears(&self) -> [&Linear; 3] {

@@ -10,15 +10,15 @@ use super::cache::Cache;
 use super::rope::Rope;
 use crate::error::Result;
 use crate::formats::config::ModelConfig;
-use crate::nn::{Linear, RmsNorm, Source};
+use crate::nn::{Embedding, Linear, RmsNorm, Source};
 use crate::peft::Tuning;
 
 /// A causal language model.
 #[derive(Clone)]
 pub struct Decoder {
     config: Arc<ModelConfig>,
-    /// [V, H]; the output projection too, where the config ties them.
-    embedding: Tensor,
+    /// The output projection too, where the config ties them.
+    embedding: Embedding,
     blocks: Vec<Arc<Block>>,
     norm: RmsNorm,
     /// [V, H].
@@ -76,7 +76,7 @@ impl Decoder {
     pub fn build(config: ModelConfig, source: &mut Source<'_>) -> Result<Decoder> {
         let table = [config.vocab_size, config.hidden_size];
         Ok(Decoder {
-            embedding: source("model.embed_tokens.weight", &table)?,
+            embedding: Embedding::build("model.embed_tokens".into(), table, source)?,
             blocks: (0..config.num_hidden_layers)
                 .map(|layer| Block::build(&config, layer, source).map(Arc::new))
                 .collect::<Result<_>>()?,
@@ -90,11 +90,26 @@ impl Decoder {
         })
     }
 
-    /// The same decoder with every parameter off the tape: for evaluation while it is trained. It shares the parameters.
-    pub fn detach(&self) -> Decoder {
-        let mut parameters = self.parameters().into_iter().map(|(_, tensor)| tensor.detach());
-        let mut source = |_: &str, _: &[usize]| Ok(parameters.next().expect("as many parameters as the same config asks for"));
+    /// The same decoder with what `map` makes of each parameter, by name; what it leaves as it is, both share.
+    pub fn mapped(&self, map: impl Fn(&str, &Tensor) -> Tensor) -> Decoder {
+        let mut parameters = self.parameters().into_iter();
+        let mut source = |name: &str, _: &[usize]| {
+            let (_, tensor) = parameters.next().expect("as many parameters as the same config asks for");
+            Ok(map(name, tensor))
+        };
         Decoder::build((*self.config).clone(), &mut source).expect("nothing is read")
+    }
+
+    /// The same decoder with every parameter off the tape: for evaluation while it is trained.
+    pub fn detach(&self) -> Decoder {
+        self.mapped(|_, tensor| tensor.detach())
+    }
+
+    /// The same decoder with an output projection of its own, which begins as the embedding that it was tied to.
+    pub fn untied(&self) -> Decoder {
+        let head = || Linear { path: "lm_head".into(), weight: self.embedding.weight.clone(), bias: None };
+        let config = ModelConfig { tie_word_embeddings: false, ..(*self.config).clone() };
+        Decoder { head: Some(self.head.clone().unwrap_or_else(head)), config: Arc::new(config), ..self.clone() }
     }
 
     /// What it was built from.
@@ -104,13 +119,14 @@ impl Decoder {
 
     /// Where it lives.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        self.embedding.weight.device()
     }
 
     /// All parameters under Hugging Face's names, in the order in which [`build`](Self::build) asks for them.
     pub fn parameters(&self) -> Vec<(String, &Tensor)> {
-        let mut all = vec![("model.embed_tokens.weight".to_string(), &self.embedding)];
+        let mut all = Vec::new();
         let mut visit = |name, tensor| all.push((name, tensor));
+        self.embedding.parameters(&mut visit);
         self.blocks.iter().for_each(|block| block.parameters(&mut visit));
         self.norm.parameters(&mut visit);
         self.head.iter().for_each(|head| head.parameters(&mut visit));
@@ -122,15 +138,20 @@ impl Decoder {
         self.blocks.iter().flat_map(|block| block.linears())
     }
 
+    /// What makes vectors of tokens.
+    pub fn embedding(&self) -> &Embedding {
+        &self.embedding
+    }
+
     /// The weight [V, H] that turns hidden states into logits.
     pub fn output_weight(&self) -> &Tensor {
-        self.head.as_ref().map_or(&self.embedding, |head| &head.weight)
+        self.head.as_ref().map_or(&self.embedding.weight, |head| &head.weight)
     }
 
     /// Hidden states [B, T, H] after the final norm.
     pub fn hidden(&self, input: &Input, forward: &Forward) -> Tensor {
         let at = self.positions(input, 0);
-        let mut x = forward.tuning.embeddings(ops::gather(&self.embedding, &input.ids));
+        let mut x = forward.tuning.embedding(&self.embedding, &input.ids);
         for block in &self.blocks {
             x = if forward.checkpoint_blocks {
                 let (block, at, tuning) = (block.clone(), at.clone(), forward.tuning.clone());
@@ -145,7 +166,7 @@ impl Decoder {
     /// Hidden states [B, T, H] of tokens that follow those in the cache, which then holds them too.
     pub fn hidden_cached(&self, input: &Input, tuning: &dyn Tuning, cache: &mut Cache) -> Tensor {
         let at = self.positions(input, cache.length());
-        let mut x = tuning.embeddings(ops::gather(&self.embedding, &input.ids));
+        let mut x = tuning.embedding(&self.embedding, &input.ids);
         for block in &self.blocks {
             x = block.forward(&x, &at, tuning, Some(cache));
         }

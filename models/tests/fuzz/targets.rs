@@ -9,18 +9,18 @@ use tempfile::TempDir;
 use wgtune_engine::Device;
 use wgtune_models::Result;
 use wgtune_models::data::rows::{Columns, Dataset};
-use wgtune_models::formats::adapter::AdapterConfig;
 use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::model::{Use, load_decoder, new_decoder};
+use wgtune_models::formats::decoder::{load_decoder, new_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::peft::Tuned;
+use wgtune_models::peft::lora::LoraConfig;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::trainer::Plan;
-use wgtune_models::train::tuned::Tuned;
 use wgtune_models::train::update::Progress;
 
 use super::{corpus_folder, fuzz};
@@ -61,9 +61,7 @@ fn configs() {
 fn configs_beside_weights() {
     let device = Device::cpu();
     let weights = fixture("llama/model.safetensors");
-    fuzz_file("config", 2000, "config.json", &[(MODEL_FILE, &weights)], |folder| {
-        load_decoder(folder, &device, Use::Frozen).map(drop)
-    });
+    fuzz_file("config", 2000, "config.json", &[(MODEL_FILE, &weights)], |folder| load_decoder(folder, &device).map(drop));
 }
 
 #[test]
@@ -117,7 +115,7 @@ fn read_weights(weights: &Weights) -> Result<()> {
 #[test]
 fn adapter_configs() {
     fuzz_file("adapter_config", 5000, "adapter_config.json", &[], |folder| {
-        let config = AdapterConfig::open(folder)?;
+        let config = LoraConfig::open(folder)?;
         let module = "model.layers.0.self_attn.q_proj";
         config.adapts(module);
         config.rank_of(module);
@@ -224,7 +222,7 @@ fn tiny_run() -> (Tuned, Plan) {
         save_every: 0,
         save_after: Duration::ZERO,
     };
-    (Tuned { decoder, lora: None }, plan)
+    (Tuned::bare(decoder).requiring_grad(), plan)
 }
 
 #[test]

@@ -24,6 +24,14 @@ pub const MODELS: [&str; 12] = [
     "bf16",
 ];
 
+/// Every adapter that trained as it is.
+pub const ADAPTERS: [&str; 3] = ["lora", "lora_rslora", "lora_saved"];
+
+/// The model that an adapter is on.
+pub fn base(adapter: &str) -> &'static str {
+    if adapter == "lora_saved" { "llama_tied" } else { "llama" }
+}
+
 /// Where a fixture is.
 pub fn path(name: impl AsRef<Path>) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -45,6 +53,12 @@ impl Expected {
 
     pub fn names(&self) -> Vec<String> {
         self.tensors().names().into_iter().map(String::from).collect()
+    }
+
+    /// The name of what is known of a parameter, which adapters name with what PEFT puts before it.
+    pub fn name(&self, what: &str, parameter: &str) -> String {
+        let names = ["", "base_model.model."].map(|before| format!("{what}.{before}{parameter}"));
+        names.iter().find(|name| self.names().contains(name)).unwrap_or(&names[0]).clone()
     }
 
     pub fn floats(&self, name: &str) -> Vec<f32> {

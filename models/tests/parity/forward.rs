@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use wgtune_engine::{Device, Tensor, ops};
-use wgtune_models::formats::model::{Use, load_decoder};
-use wgtune_models::peft::Lora;
+use wgtune_models::formats::decoder::load_decoder;
+use wgtune_models::peft::{self, Full, Tuned};
 use wgtune_models::transformer::{Decoder, Forward};
 
 use crate::compare::{relative, within};
-use crate::fixtures::{Expected, MODELS, Tokens, path};
+use crate::fixtures::{Expected, MODELS, Tokens, base, path};
 use crate::{Check, Outcome};
 
 /// For logits of up to 10 and losses of up to 7. Both sides add in orders of their own through some ten sums of 8 to 64 terms;
@@ -27,40 +27,61 @@ pub fn checks() -> Vec<Check> {
         ]
     };
     let mut checks: Vec<Check> = MODELS.into_iter().flat_map(of_model).collect();
-    for name in ["lora", "lora_rslora", "lora_pissa", "lora_olora"] {
+    for name in ["lora", "lora_rslora", "lora_saved", "lora_pissa", "lora_olora"] {
         checks.push(Check::new(format!("{name}: logits and loss"), move |device| adapted_logits(device, name)));
     }
     for checkpoint_blocks in [false, true] {
         let how = if checkpoint_blocks { ", blocks recomputed" } else { "" };
-        checks.push(Check::new(format!("lora: gradients{how}"), move |device| adapted_gradients(device, checkpoint_blocks)));
+        for name in ["lora", "lora_saved"] {
+            let check = move |device: &Device| adapted_gradients(device, name, checkpoint_blocks);
+            checks.push(Check::new(format!("{name}: gradients{how}"), check));
+        }
     }
+    checks.push(Check::new("llama: gradients of some parameters alone", partial_gradients));
     checks
 }
 
 fn logits(device: &Device, name: &str) -> Outcome {
-    let decoder = load_decoder(&path(name), device, Use::Frozen)?;
+    let decoder = load_decoder(&path(name), device)?;
     compare_logits(&decoder, &Forward::default(), &Expected::of(name))
 }
 
 fn gradients(device: &Device, name: &str, checkpoint_blocks: bool) -> Outcome {
-    let decoder = load_decoder(&path(name), device, Use::Trained)?;
-    let forward = Forward { checkpoint_blocks, ..Forward::default() };
-    compare_gradients(&decoder, decoder.parameters(), &forward, &Expected::of(name))
+    let model = Tuned::bare(load_decoder(&path(name), device)?).requiring_grad();
+    compare_gradients(&model, checkpoint_blocks, &Expected::of(name))
 }
 
 fn adapted_logits(device: &Device, name: &str) -> Outcome {
-    let decoder = load_decoder(&path("llama"), device, Use::Frozen)?;
-    let forward = Forward { tuning: Arc::new(Lora::open(&path(name), &decoder)?), checkpoint_blocks: false };
+    let model = peft::open(&path(name), load_decoder(&path(base(name)), device)?)?;
     let expected = Expected::of(name);
-    compare_logits(&decoder, &forward, &expected)?;
-    within("loss", &mean_loss(&decoder, &forward, &expected).to_vec()?, &expected.floats("loss"), ABSOLUTE)
+    compare_logits(&model.decoder, &model.forward(), &expected)?;
+    let loss = mean_loss(&model.decoder, &model.forward(), &expected);
+    within("loss", &loss.to_vec()?, &expected.floats("loss"), ABSOLUTE)
 }
 
-fn adapted_gradients(device: &Device, checkpoint_blocks: bool) -> Outcome {
-    let decoder = load_decoder(&path("llama"), device, Use::Frozen)?;
-    let lora = Lora::open(&path("lora"), &decoder)?.requiring_grad();
-    let forward = Forward { tuning: Arc::new(lora.clone()), checkpoint_blocks };
-    compare_gradients(&decoder, lora.parameters(), &forward, &Expected::of("lora"))
+fn adapted_gradients(device: &Device, name: &str, checkpoint_blocks: bool) -> Outcome {
+    let model = peft::open(&path(name), load_decoder(&path(base(name)), device)?)?.requiring_grad();
+    compare_gradients(&model, checkpoint_blocks, &Expected::of(name))
+}
+
+/// Those of the whole model's training, and no others.
+fn partial_gradients(device: &Device) -> Outcome {
+    let decoder = load_decoder(&path("llama"), device)?;
+    let patterns = ["lm_head.*", "model.layers.1.*", "*norm*"].map(String::from).to_vec();
+    let method = Arc::new(Full::new(Some(patterns), &decoder)?);
+    let model = Tuned { decoder, method }.requiring_grad();
+    let trained: Vec<String> = model.parameters().into_iter().map(|(name, _)| name).collect();
+    // A head; nine parameters of the last block; two norms of the first, and the last norm.
+    assert_eq!(trained.len(), 1 + 9 + 3, "{trained:?}");
+    let expected = Expected::of("llama");
+    let gradients = mean_loss(&model.decoder, &model.forward(), &expected).backward();
+    for (name, parameter) in model.decoder.parameters() {
+        match gradients.get(parameter) {
+            Some(gradient) => relative(&name, &gradient.to_vec()?, &expected.floats(&format!("grad.{name}")), RELATIVE)?,
+            None => assert!(!trained.contains(&name), "no gradient reaches {name}"),
+        }
+    }
+    Ok(())
 }
 
 fn compare_logits(decoder: &Decoder, forward: &Forward, expected: &Expected) -> Outcome {
@@ -69,20 +90,21 @@ fn compare_logits(decoder: &Decoder, forward: &Forward, expected: &Expected) -> 
     within("logits", &logits.to_vec()?, &expected.floats("logits"), ABSOLUTE)
 }
 
-/// The loss, and the gradient of each of `parameters`, which must be those that the reference trained.
-fn compare_gradients(decoder: &Decoder, parameters: Vec<(String, &Tensor)>, forward: &Forward, expected: &Expected) -> Outcome {
-    let loss = mean_loss(decoder, forward, expected);
+/// The loss, and the gradient of each trained parameter; they must be those that the reference trained.
+fn compare_gradients(model: &Tuned, checkpoint_blocks: bool, expected: &Expected) -> Outcome {
+    let forward = Forward { checkpoint_blocks, ..model.forward() };
+    let loss = mean_loss(&model.decoder, &forward, expected);
     within("loss", &loss.to_vec()?, &expected.floats("loss"), ABSOLUTE)?;
     let gradients = loss.backward();
-    let mut names: Vec<String> = parameters.iter().map(|(name, _)| format!("grad.{name}")).collect();
+    let mut names: Vec<String> = model.parameters().iter().map(|(name, _)| expected.name("grad", name)).collect();
     names.sort();
     let mut trained: Vec<String> = expected.names().into_iter().filter(|name| name.starts_with("grad.")).collect();
     trained.sort();
     assert_eq!(names, trained);
-    for (name, parameter) in parameters {
+    for (name, parameter) in model.parameters() {
         let gradient = gradients.get(parameter).ok_or_else(|| format!("no gradient reaches {name}"))?;
         assert_eq!(gradient.shape(), parameter.shape(), "{name}");
-        relative(&name, &gradient.to_vec()?, &expected.floats(&format!("grad.{name}")), RELATIVE)?;
+        relative(&name, &gradient.to_vec()?, &expected.floats(&expected.name("grad", &name)), RELATIVE)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use wgtune_engine::{Device, ops};
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Sampling, generate};
 use wgtune_models::transformer::{Cache, Forward};
@@ -28,7 +28,7 @@ fn stories() -> PathBuf {
 }
 
 fn cached(device: &Device, name: &str) -> Outcome {
-    let decoder = load_decoder(&path(name), device, Use::Frozen)?;
+    let decoder = load_decoder(&path(name), device)?;
     let mut tokens = Tokens::of(&Expected::of(name));
     if name == "llama_rope_dynamic" {
         // Past this the frequencies depend on the length, and keys in the cache keep those of when they came.
@@ -62,7 +62,7 @@ struct Golden {
 
 fn greedy_text(device: &Device) -> Outcome {
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(stories().join("golden_greedy.json"))?)?;
-    let decoder = load_decoder(&stories(), device, Use::Frozen)?;
+    let decoder = load_decoder(&stories(), device)?;
     let tokens = golden.greedy_ids.len() - golden.prompt_ids.len();
     let ends = &decoder.config().eos_token_ids;
     let mut streamed = golden.prompt_ids.clone();

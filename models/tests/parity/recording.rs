@@ -1,11 +1,9 @@
 //! A training step is recorded alike for every device: what differs between them is decided after ops have recorded it.
 
-use std::sync::Arc;
-
 use wgtune_engine::Device;
 use wgtune_engine::optim::{AdamW, AdamWConfig};
-use wgtune_models::formats::model::{Use, load_decoder};
-use wgtune_models::peft::Lora;
+use wgtune_models::formats::decoder::load_decoder;
+use wgtune_models::peft;
 use wgtune_models::transformer::Forward;
 
 use crate::Check;
@@ -27,13 +25,12 @@ pub fn checks(device: &str) -> Vec<Check> {
 
 fn recorded(device: &str) -> Result<String, libtest_mimic::Failed> {
     let device = Device::open(device)?;
-    let decoder = load_decoder(&path("llama"), &device, Use::Frozen)?;
-    let lora = Lora::open(&path("lora"), &decoder)?.requiring_grad();
-    let forward = Forward { tuning: Arc::new(lora.clone()), checkpoint_blocks: true };
-    let parameters: Vec<_> = lora.parameters().into_iter().map(|(_, parameter)| parameter).collect();
+    let model = peft::open(&path("lora"), load_decoder(&path("llama"), &device)?)?.requiring_grad();
+    let forward = Forward { checkpoint_blocks: true, ..model.forward() };
+    let parameters: Vec<_> = model.parameters().into_iter().map(|(_, parameter)| parameter).collect();
     let decayed: Vec<_> = parameters.iter().map(|parameter| (*parameter, 0.0)).collect();
     let mut optimizer = AdamW::new(AdamWConfig::default(), &decayed);
-    let gradients = mean_loss(&decoder, &forward, &Expected::of("lora")).backward();
+    let gradients = mean_loss(&model.decoder, &forward, &Expected::of("lora")).backward();
     let of_parameters: Vec<_> = parameters.iter().map(|parameter| gradients.get(parameter).expect("each has one")).collect();
     optimizer.step(&parameters, &of_parameters, 1e-3, None);
     Ok(format!("{:?}", device.recorded()))

@@ -4,27 +4,26 @@ use std::path::Path;
 
 use serde_json::Value;
 use wgtune_engine::{DType, Device};
-use wgtune_models::formats::adapter::{ADAPTER_FILE, CONFIG_FILE};
-use wgtune_models::formats::model::{Use, load_decoder, save_decoder};
+use wgtune_models::formats::decoder::{load_decoder, save_decoder};
 use wgtune_models::formats::safetensors::Weights;
-use wgtune_models::peft::Lora;
+use wgtune_models::peft::{self, ADAPTER_FILE, CONFIG_FILE};
 
-use crate::fixtures::{MODELS, path};
+use crate::fixtures::{ADAPTERS, MODELS, base, path};
 use crate::{Check, Outcome};
 
 pub fn checks() -> Vec<Check> {
     let model = |name: &'static str| Check::new(format!("{name}: saved and loaded"), move |device| model(device, name));
     let adapter = |name: &'static str| Check::new(format!("{name}: saved and loaded"), move |device| adapter(device, name));
-    MODELS.into_iter().map(model).chain(["lora", "lora_rslora"].map(adapter)).collect()
+    MODELS.into_iter().map(model).chain(ADAPTERS.map(adapter)).collect()
 }
 
 fn model(device: &Device, name: &str) -> Outcome {
     let dtype = if name == "bf16" { DType::BF16 } else { DType::F32 };
-    let decoder = load_decoder(&path(name), device, Use::Trained)?;
+    let decoder = load_decoder(&path(name), device)?;
     let folder = tempfile::tempdir()?;
     save_decoder(folder.path(), &decoder, dtype, |_, _| Ok(None))?;
 
-    let loaded = load_decoder(folder.path(), device, Use::Trained)?;
+    let loaded = load_decoder(folder.path(), device)?;
     assert_eq!(loaded.config(), decoder.config());
     for ((name, before), (_, after)) in decoder.parameters().iter().zip(loaded.parameters()) {
         assert_eq!(before.to_bytes()?, after.to_bytes()?, "{name}");
@@ -33,20 +32,18 @@ fn model(device: &Device, name: &str) -> Outcome {
 }
 
 fn adapter(device: &Device, name: &str) -> Outcome {
-    let decoder = load_decoder(&path("llama"), device, Use::Frozen)?;
-    let lora = Lora::open(&path(name), &decoder)?;
+    let bare = load_decoder(&path(base(name)), device)?;
+    let model = peft::open(&path(name), bare.clone())?;
     let folder = tempfile::tempdir()?;
-    let saved = folder.path().join("adapter");
-    lora.save(&saved)?;
+    model.method.write(&model.decoder, folder.path())?;
 
-    let loaded = Lora::open(&saved, &decoder)?;
-    assert_eq!(loaded.config(), lora.config());
-    for ((name, before), (_, after)) in lora.parameters().iter().zip(loaded.parameters()) {
+    let loaded = peft::open(folder.path(), bare)?;
+    for ((name, before), (_, after)) in model.parameters().iter().zip(loaded.parameters()) {
         assert_eq!(before.to_bytes()?, after.to_bytes()?, "{name}");
     }
     let weights = |directory: &Path| Weights::open_file(&directory.join(ADAPTER_FILE));
-    same_weights(&weights(&saved)?, &weights(&path(name))?)?;
-    same_settings(&saved, &path(name))
+    same_weights(&weights(folder.path())?, &weights(&path(name))?)?;
+    same_settings(folder.path(), &path(name))
 }
 
 /// The same names, types, shapes, bits and metadata.

@@ -8,11 +8,11 @@ use wgtune_models::data::batch::{Batch, Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::decoder::load_decoder;
+use wgtune_models::peft::Tuned;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{ACCURACY, evaluate};
 use wgtune_models::train::trainer::Plan;
-use wgtune_models::train::tuned::Tuned;
 
 use crate::compare::within;
 use crate::fixtures::{Expected, MODELS, Tokens, path};
@@ -66,7 +66,7 @@ fn steps(device: &Device) -> Outcome {
     let lines: Vec<Line> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     assert_eq!((lines.len(), trainer.lr_scheduler_type.as_str()), (trainer.max_steps, "cosine"));
 
-    let model = Tuned { decoder: load_decoder(&path("llama"), device, Use::Trained)?, lora: None };
+    let model = Tuned::bare(load_decoder(&path("llama"), device)?).requiring_grad();
     let (loader, plan) = (loader(&trainer, &model)?, plan(&trainer));
     let window = |step: usize| -> Vec<Predictions> {
         let batches = (0..plan.accumulate).map(|i| loader.batch(step * plan.accumulate + i));
@@ -139,7 +139,8 @@ fn plan(trainer: &Trainer) -> Plan {
 }
 
 fn predictions(model: &Tuned, batch: &Batch) -> Predictions {
-    let (decoder, forward) = model.evaluation();
+    let model = model.detach();
+    let (decoder, forward) = (&model.decoder, model.forward());
     let (device, shape) = (decoder.device(), [batch.rows, batch.length]);
     let tokens = Tokens { rows: batch.rows, length: batch.length, start: 0, ids: batch.ids.clone() };
     let hidden = decoder.hidden(&tokens.input(device), &forward);
@@ -152,7 +153,7 @@ fn packed(device: &Device, name: &str) -> Outcome {
     let ids = Tokens::of(&Expected::of(name)).ids;
     // No longer than the 8 positions from which on `llama_rope_dynamic` has other frequencies for every length.
     let examples: Vec<Example> = [8, 5, 7, 3, 8].iter().map(|&length| text(&ids[length..2 * length])).collect();
-    let model = Tuned { decoder: load_decoder(&path(name), device, Use::Frozen)?, lora: None };
+    let model = Tuned::bare(load_decoder(&path(name), device)?);
     let loss = |batch_size, packing| -> Result<f32, Failed> {
         let options = Options { batch_size, packing, shuffle: false, seed: 0, padding: 0 };
         let loader = Loader::new(examples.clone(), options);

@@ -5,34 +5,34 @@ use std::ops::ControlFlow;
 use serde_json::Map;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::formats::model::{Use, load_decoder};
-use wgtune_models::peft::Lora;
+use wgtune_models::formats::decoder::load_decoder;
+use wgtune_models::peft::{self, Tuned};
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Event, Plan, Trainer};
-use wgtune_models::train::tuned::Tuned;
 
 use crate::compare::within;
-use crate::fixtures::{Expected, path};
+use crate::fixtures::{Expected, base, path};
 use crate::forward::ABSOLUTE;
 use crate::{Check, Outcome};
 
 pub fn checks() -> Vec<Check> {
     let full = |name: &'static str| {
         Check::new(format!("full/{name}: ten steps"), move |device| {
-            let model = Tuned { decoder: load_decoder(&path(name), device, Use::Trained)?, lora: None };
+            let model = Tuned::bare(load_decoder(&path(name), device)?).requiring_grad();
             compare(&model, &plan(1e-3, 0.1), &Expected::open(format!("full/{name}.safetensors")))
         })
     };
-    let lora = Check::new("lora: ten steps", |device| {
-        let decoder = load_decoder(&path("llama"), device, Use::Frozen)?;
-        let lora = Lora::open(&path("lora"), &decoder)?.requiring_grad();
-        compare(&Tuned { decoder, lora: Some(lora) }, &plan(1e-2, 0.01), &Expected::of("lora"))
-    });
-    vec![full("llama"), full("llama_tied"), lora]
+    let adapter = |name: &'static str| {
+        Check::new(format!("{name}: ten steps"), move |device| {
+            let model = peft::open(&path(name), load_decoder(&path(base(name)), device)?)?.requiring_grad();
+            compare(&model, &plan(1e-2, 0.01), &Expected::of(name))
+        })
+    };
+    vec![full("llama"), full("llama_tied"), adapter("lora"), adapter("lora_saved")]
 }
 
 fn plan(learning_rate: f64, weight_decay: f64) -> Plan {
@@ -60,9 +60,9 @@ fn compare(model: &Tuned, plan: &Plan, expected: &Expected) -> Outcome {
     within("losses", &column(|step| step.loss), &expected.floats("losses"), ABSOLUTE)?;
     within("grad_norms", &column(|step| step.grad_norm), &expected.floats("grad_norms"), ABSOLUTE)?;
     for (name, parameter) in model.parameters() {
-        let last = format!("final.{name}");
+        let last = expected.name("final", &name);
         // The fixtures of full training keep one parameter of each kind.
-        if model.lora.is_some() || expected.names().contains(&last) {
+        if model.method.is_adapter() || expected.names().contains(&last) {
             within(&last, &parameter.to_vec()?, &expected.floats(&last), ABSOLUTE)?;
         }
     }

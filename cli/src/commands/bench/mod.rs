@@ -20,8 +20,8 @@ use clap::Args;
 use serde::Serialize;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::write_bytes;
-use wgtune_models::formats::model::{Use, check_directory};
-use wgtune_models::transformer::Decoder;
+use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
 
 use crate::common::{Compute, Outcome, Overwrite, note, print_json, print_line};
 use crate::numbers::{at_least_zero, whole};
@@ -30,7 +30,7 @@ use compare::Comparison;
 use measure::Bench;
 use results::{DeviceUnderTest, LeftOut, Results};
 use shapes::Shapes;
-use steps::{Model, Step};
+use steps::{Step, Subject};
 use workload::Workload;
 
 /// Measures the device's ceilings, every op, and whole steps, and says how near each comes to what the device can do
@@ -97,7 +97,7 @@ struct Printed<'a> {
 pub fn run(arguments: &Arguments) -> Outcome {
     // A file that cannot be read or written is told before anything is measured.
     arguments.report.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
-    arguments.model.as_deref().map_or(Ok(()), check_directory)?;
+    arguments.model.as_deref().map(Model::open).transpose()?;
     let earlier = arguments.compare.as_ref().map(|file| Results::open(file).map(|results| (file, results))).transpose()?;
     let results = match &arguments.from {
         Some(file) => Results::open(file)?,
@@ -135,7 +135,7 @@ impl Arguments {
     fn measure(&self) -> Result<Option<Results>, Box<dyn std::error::Error>> {
         let device = self.compute.open()?;
         let about = DeviceUnderTest::of(&device);
-        let model = Model { directory: self.model.clone(), seed: self.compute.seed };
+        let model = Subject { directory: self.model.clone(), seed: self.compute.seed };
         let tokens = self.tokens.unwrap_or(match about.kind.as_str() {
             "cpu" => 256,
             "software" => 64,
@@ -174,7 +174,7 @@ impl Arguments {
         Ok(Some(results))
     }
 
-    fn plan(&self, about: &DeviceUnderTest, model: &Model, tokens: usize) -> Result<Plan, Error> {
+    fn plan(&self, about: &DeviceUnderTest, model: &Subject, tokens: usize) -> Result<Plan, Error> {
         let shapes = match &self.shapes[..] {
             [] if about.is_software() => vec![Shapes::Common, Shapes::Small],
             [] => vec![Shapes::All],
@@ -208,21 +208,23 @@ impl Arguments {
     fn take_steps(
         &self,
         steps: &[Step],
-        model: &Model,
+        model: &Subject,
         tokens: usize,
         bench: &mut Bench,
         bar: &mut Progress,
         results: &mut Results,
     ) -> Outcome {
-        let mut loaded: Option<(Use, Decoder)> = None;
+        let mut loaded: Option<(bool, Tuned)> = None;
         for step in steps {
-            if !matches!(&loaded, Some((purpose, _)) if *purpose == step.purpose()) {
+            let whole = step.trains_whole();
+            if !matches!(&loaded, Some((is_whole, _)) if *is_whole == whole) {
                 // The one before goes first: both may not fit.
                 drop(loaded.take());
-                loaded = Some((step.purpose(), model.load(&bench.device(None)?, step.purpose())?));
+                let bare = Tuned::bare(model.load(&bench.device(None)?)?);
+                loaded = Some((whole, if whole { bare.requiring_grad() } else { bare }));
             }
-            let Some((_, decoder)) = &loaded else { continue };
-            match step.measure(&model.name(), decoder, tokens, bench.budget, &results.ceilings) {
+            let Some((_, tuned)) = &loaded else { continue };
+            match step.measure(&model.name(), tuned, tokens, bench.budget, &results.ceilings) {
                 Ok(measured) => results.results.push(measured),
                 Err(Error::Device(error)) => {
                     results.left_out.push(LeftOut { name: step.title(&model.name(), tokens), reason: error.to_string() });

@@ -9,15 +9,14 @@ use wgtune_engine::random::Philox;
 use wgtune_models::Result;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::formats::adapter::AdapterConfig;
 use wgtune_models::formats::config::ModelConfig;
-use wgtune_models::formats::model::{Use, load_decoder};
+use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::generate::{Generated, Sampling, generate};
-use wgtune_models::peft::Lora;
+use wgtune_models::peft::Tuned;
+use wgtune_models::peft::lora::{Lora, LoraConfig};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Plan, Recipe};
-use wgtune_models::train::tuned::Tuned;
 use wgtune_models::train::update::{Progress, step};
 use wgtune_models::transformer::Decoder;
 
@@ -29,7 +28,7 @@ use super::workload::normal;
 const PROMPT: usize = 8;
 
 /// Which model takes the steps.
-pub struct Model {
+pub struct Subject {
     /// Its folder; without one, weights are random and the shape is SmolLM2-135M's.
     pub directory: Option<PathBuf>,
     pub seed: u64,
@@ -83,9 +82,9 @@ impl Step {
         title(model, self.name(), &self.shape(tokens), self.direction())
     }
 
-    /// What its parameters are for.
-    pub fn purpose(self) -> Use {
-        if matches!(self, Step::Full { .. }) { Use::Trained } else { Use::Frozen }
+    /// Whether the model's own parameters are trained.
+    pub fn trains_whole(self) -> bool {
+        matches!(self, Step::Full { .. })
     }
 
     fn shape(self, tokens: usize) -> String {
@@ -106,19 +105,18 @@ impl Step {
     pub fn measure(
         self,
         model: &str,
-        decoder: &Decoder,
+        tuned: &Tuned,
         tokens: usize,
         budget: Duration,
         ceilings: &Ceilings,
     ) -> Result<Measurement> {
+        let decoder = &tuned.decoder;
         let timing = match self {
             Step::Prefill => prefill(decoder, tokens, budget)?,
             Step::Decode => decode(decoder, tokens)?,
             Step::Lora { checkpointed } => training(&with_lora(decoder, 0.0)?, tokens, checkpointed, budget)?,
             Step::LoraWithDropout => training(&with_lora(decoder, 0.05)?, tokens, false, budget)?,
-            Step::Full { checkpointed } => {
-                training(&Tuned { decoder: decoder.clone(), lora: None }, tokens, checkpointed, budget)?
-            }
+            Step::Full { checkpointed } => training(tuned, tokens, checkpointed, budget)?,
         };
         let mut measured = Measurement::new(&timing.seconds, &timing.spans, ceilings);
         measured.name = self.name().to_string();
@@ -132,7 +130,7 @@ impl Step {
     }
 }
 
-impl Model {
+impl Subject {
     /// What it is called in results.
     pub fn name(&self) -> String {
         let name = self.directory.as_deref().and_then(|directory| directory.file_name());
@@ -143,9 +141,9 @@ impl Model {
     ///
     /// # Errors
     /// What [`load_decoder`] says.
-    pub fn load(&self, device: &Device, purpose: Use) -> Result<Decoder> {
+    pub fn load(&self, device: &Device) -> Result<Decoder> {
         if let Some(directory) = &self.directory {
-            return load_decoder(directory, device, purpose);
+            return load_decoder(directory, device);
         }
         let mut index = 0;
         Decoder::build(small()?, &mut |_, shape| {
@@ -155,8 +153,7 @@ impl Model {
                 [_] => vec![1.0; count],
                 _ => normal(Philox::new(self.seed).stream(index), count).iter().map(|value| 0.02 * value).collect(),
             };
-            let tensor = device.tensor(&values, shape);
-            Ok(if purpose == Use::Trained { tensor.requiring_grad() } else { tensor })
+            Ok(device.tensor(&values, shape))
         })
     }
 }
@@ -227,8 +224,8 @@ fn decode(decoder: &Decoder, tokens: usize) -> Result<Timing> {
 
 /// The model with new updates where PEFT puts them by default.
 fn with_lora(decoder: &Decoder, dropout: f64) -> Result<Tuned> {
-    let config = AdapterConfig { alpha: 16.0, dropout, ..AdapterConfig::default() };
-    Ok(Tuned { decoder: decoder.clone(), lora: Some(Lora::new(config, decoder, 0)?.requiring_grad()) })
+    let config = LoraConfig { alpha: 16.0, dropout, ..LoraConfig::default() };
+    Ok(Lora::begin(config, decoder.clone(), 0)?.requiring_grad())
 }
 
 /// Forward, backward, clipping and AdamW on one row of tokens.

@@ -3,22 +3,31 @@ use super::*;
 const Q0: &str = "model.layers.0.self_attn.q_proj";
 const DOWN3: &str = "model.layers.3.mlp.down_proj";
 
-fn read(json: Value) -> Result<AdapterConfig> {
-    AdapterConfig::from_json(Path::new(CONFIG_FILE), json)
+fn read(json: Value) -> Result<LoraConfig> {
+    LoraConfig::from_json(Path::new(CONFIG_FILE), json)
 }
 
 #[test]
-fn names_go_both_ways() {
-    let name = tensor_name(Q0, Factor::B);
-    assert_eq!(name, "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight");
-    assert_eq!(parse_tensor_name(&name), Some((Q0, Factor::B)));
-    assert_eq!(parse_tensor_name(Q0), None);
-    assert_eq!(parse_tensor_name(&format!("{PREFIX}{Q0}.lora_magnitude_vector")), None);
+fn tensors_have_pefts_names() {
+    assert_eq!(tensor_names(Q0, false)[1], "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight");
+    assert_eq!(tensor_names("model.embed_tokens", true)[0], "base_model.model.model.embed_tokens.lora_embedding_A");
+    assert_eq!(saved_name("lm_head.weight"), "base_model.model.lm_head.weight");
+}
+
+#[test]
+fn a_module_is_saved_where_its_name_ends_so_or_that_of_one_around_it() {
+    let config = LoraConfig { saved: vec!["norm".into(), "1.mlp".into()], ..LoraConfig::default() };
+    for name in ["model.norm.weight", "model.layers.0.input_layernorm.weight", "model.layers.1.mlp.up_proj.weight"] {
+        assert!(config.saves(name), "{name}");
+    }
+    for name in ["model.layers.0.mlp.up_proj.weight", "model.normal.weight", "lm_head.weight", "weight"] {
+        assert!(!config.saves(name), "{name}");
+    }
 }
 
 #[test]
 fn a_saved_adapter_reads_back_the_same_with_sorted_keys() {
-    let config = AdapterConfig {
+    let config = LoraConfig {
         rank: 4,
         alpha: 32.0,
         dropout: 0.25,
@@ -29,12 +38,13 @@ fn a_saved_adapter_reads_back_the_same_with_sorted_keys() {
         rank_pattern: BTreeMap::from([("q_proj".into(), 16)]),
         alpha_pattern: BTreeMap::from([("q_proj".into(), 64.0)]),
         init: Init::Gaussian,
+        saved: vec!["lm_head".into()],
         base_model: Some("some/model".into()),
-        ..AdapterConfig::default()
+        ..LoraConfig::default()
     };
     let folder = tempfile::tempdir().unwrap();
-    config.save(folder.path()).unwrap();
-    assert_eq!(AdapterConfig::open(folder.path()).unwrap(), config);
+    std::fs::write(folder.path().join(CONFIG_FILE), config.to_json().to_string()).unwrap();
+    assert_eq!(LoraConfig::open(folder.path()).unwrap(), config);
     let json = config.to_json();
     assert!(json.as_object().unwrap().keys().is_sorted());
 }
@@ -64,7 +74,7 @@ fn scales_follow_patterns_and_rslora() {
     .unwrap();
     assert_eq!((config.rank_of(Q0), config.rank_of(DOWN3)), (16, 4));
     assert_eq!((config.scale_of(Q0), config.scale_of(DOWN3)), (0.5, 0.5));
-    let stabilised = AdapterConfig { rank_stabilised: true, ..config };
+    let stabilised = LoraConfig { rank_stabilised: true, ..config };
     assert_eq!((stabilised.scale_of(Q0), stabilised.scale_of(DOWN3)), (2.0, 1.0));
 }
 
@@ -93,7 +103,8 @@ fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
         (json!({"megatron_config": {"fp16": true}}), "`megatron_config` is"),
         (json!({"lora_bias": true}), "`lora_bias` is true"),
         (json!({"of_the_future": 1}), "`of_the_future` is 1; expected nothing: what it says is not understood here"),
-        (json!({"modules_to_save": ["lm_head"]}), "`modules_to_save` is [\"lm_head\"]"),
+        (json!({"modules_to_save": [""]}), "`modules_to_save` is [\"\"]"),
+        (json!({"ensure_weight_tying": true}), "`ensure_weight_tying` is true"),
         (json!({"target_modules": []}), "`target_modules` is []"),
         (json!({"target_modules": ".*q_proj"}), "`target_modules` is \".*q_proj\""),
         (json!({"lora_dropout": 1.0}), "`lora_dropout` is 1.0"),
@@ -118,6 +129,6 @@ fn what_peft_writes_by_default_is_understood() {
         "qalora_group_size": 16, "r": 8, "rank_pattern": {}, "revision": null, "target_modules": ["q_proj"],
         "target_parameters": null, "task_type": null, "trainable_token_indices": null, "use_bdlora": null, "use_dora": false,
         "use_qalora": false, "use_rslora": false, "velora_config": null}));
-    let expected = AdapterConfig { targets: Targets::Named(vec!["q_proj".into()]), task_type: None, ..AdapterConfig::default() };
+    let expected = LoraConfig { targets: Targets::Named(vec!["q_proj".into()]), task_type: None, ..LoraConfig::default() };
     assert_eq!(config.unwrap(), expected);
 }

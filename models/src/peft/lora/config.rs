@@ -1,39 +1,17 @@
-//! LoRA adapters in the layout of PEFT: `adapter_config.json` beside `adapter_model.safetensors`.
-//!
-//! LoRA: Hu et al., 2021, <https://arxiv.org/abs/2106.09685>.
+//! The config of a LoRA adapter in PEFT's layout, and the names of its tensors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::files::{read_bytes, write_bytes};
-use super::json::Object;
-use super::model_card::CARD_FILE;
 use crate::error::Result;
-use crate::hash::xxh3;
-
-/// The name of an adapter's weight file.
-pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
-/// The name of an adapter's config.
-pub const CONFIG_FILE: &str = "adapter_config.json";
-/// The names of what an adapter is saved as, its model card included.
-pub const ADAPTER_FILES: [&str; 3] = [ADAPTER_FILE, CONFIG_FILE, CARD_FILE];
-
-/// What PEFT puts before a model's own tensor names.
-const PREFIX: &str = "base_model.model.";
-
-/// A hash of the adapter in a folder: of its config and its weights.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn fingerprint(directory: &Path) -> Result<String> {
-    Ok(xxh3([read_bytes(&directory.join(CONFIG_FILE))?, read_bytes(&directory.join(ADAPTER_FILE))?]))
-}
+use crate::formats::json::Object;
+use crate::peft::files::{CONFIG_FILE, PREFIX};
 
 /// An adapter's `adapter_config.json`. Modules are named as in the model, `model.layers.0.self_attn.q_proj`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AdapterConfig {
+pub struct LoraConfig {
     /// The rank r: `lora_A` is [r, in], `lora_B` is [out, r].
     pub rank: usize,
     /// The update is scaled by `alpha / rank`, or `alpha / sqrt(rank)` with `rank_stabilised`.
@@ -54,6 +32,8 @@ pub struct AdapterConfig {
     pub alpha_pattern: BTreeMap<String, f64>,
     /// How A begins; B begins at zero.
     pub init: Init,
+    /// Modules of the base that are trained whole beside it, and kept with it: ends of names.
+    pub saved: Vec<String>,
     /// Whether the adapted weights are stored [in, out] instead of [out, in].
     pub fan_in_fan_out: bool,
     /// The model that the adapter was made for, as its config names it.
@@ -80,29 +60,22 @@ pub enum Init {
     Gaussian,
 }
 
-/// One of the two matrices of a LoRA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Factor {
-    /// A [r, in].
-    A,
-    /// B [out, r].
-    B,
+/// The names of A and B of a linear layer, or of an embedding, in the weight file.
+pub(super) fn tensor_names(module: &str, is_embedding: bool) -> [String; 2] {
+    ["A", "B"].map(|letter| match is_embedding {
+        false => format!("{PREFIX}{module}.lora_{letter}.weight"),
+        true => format!("{PREFIX}{module}.lora_embedding_{letter}"),
+    })
 }
 
-/// The name in an adapter's weight file of a module's factor.
-pub fn tensor_name(module: &str, factor: Factor) -> String {
-    let letter = match factor {
-        Factor::A => 'A',
-        Factor::B => 'B',
-    };
-    format!("{PREFIX}{module}.lora_{letter}.weight")
+/// The name in the weight file of the weight that an updated module has in the base.
+pub(super) fn base_layer_name(module: &str) -> String {
+    format!("{PREFIX}{module}.base_layer.weight")
 }
 
-/// The module and factor that a tensor of an adapter's weight file is; `None` for any other name.
-pub fn parse_tensor_name(name: &str) -> Option<(&str, Factor)> {
-    let name = name.strip_prefix(PREFIX)?;
-    let a = name.strip_suffix(".lora_A.weight").map(|module| (module, Factor::A));
-    a.or_else(|| name.strip_suffix(".lora_B.weight").map(|module| (module, Factor::B)))
+/// The name in the weight file of a parameter of a module that is saved whole.
+pub(super) fn saved_name(parameter: &str) -> String {
+    format!("{PREFIX}{parameter}")
 }
 
 impl std::fmt::Display for Targets {
@@ -114,10 +87,10 @@ impl std::fmt::Display for Targets {
     }
 }
 
-impl Default for AdapterConfig {
+impl Default for LoraConfig {
     /// PEFT's defaults.
-    fn default() -> AdapterConfig {
-        AdapterConfig {
+    fn default() -> LoraConfig {
+        LoraConfig {
             rank: 8,
             alpha: 8.0,
             dropout: 0.0,
@@ -128,6 +101,7 @@ impl Default for AdapterConfig {
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             init: Init::Kaiming,
+            saved: Vec::new(),
             fan_in_fan_out: false,
             base_model: None,
             task_type: Some("CAUSAL_LM".into()),
@@ -135,34 +109,34 @@ impl Default for AdapterConfig {
     }
 }
 
-impl AdapterConfig {
+impl LoraConfig {
     /// Reads `adapter_config.json` of an adapter's folder.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) and [`Error::Json`](crate::Error::Json) for the file; [`Error::Value`](crate::Error::Value)
     /// naming the key for a rank of 0, an adapter other than LoRA, a start that changed the base's weights too (PiSSA, OLoRA), and
     /// every key that says something that is not understood here: it may change what the model computes.
-    pub fn open(directory: &Path) -> Result<AdapterConfig> {
-        AdapterConfig::from_object(&Object::read(&directory.join(CONFIG_FILE))?)
+    pub fn open(directory: &Path) -> Result<LoraConfig> {
+        LoraConfig::from_object(&Object::read(&directory.join(CONFIG_FILE))?)
     }
 
     /// Reads a parsed `adapter_config.json`; `path` is what errors name.
     ///
     /// # Errors
-    /// As [`open`](AdapterConfig::open).
-    pub fn from_json(path: &Path, json: Value) -> Result<AdapterConfig> {
-        AdapterConfig::from_object(&Object::new(path, json)?)
+    /// As [`open`](LoraConfig::open).
+    pub fn from_json(path: &Path, json: Value) -> Result<LoraConfig> {
+        LoraConfig::from_object(&Object::new(path, json)?)
     }
 
-    fn from_object(keys: &Object) -> Result<AdapterConfig> {
-        let defaults = AdapterConfig::default();
+    fn from_object(keys: &Object) -> Result<LoraConfig> {
+        let defaults = LoraConfig::default();
         reject_unsupported(keys, defaults.to_json().as_object().expect("an object"))?;
         let share = |value: &Value| value.as_f64().filter(|share| (0.0..1.0).contains(share));
         let layer_list = |value: &Value| match value {
             Value::Array(list) => list.iter().map(as_index).collect(),
             one => as_index(one).map(|layer| vec![layer]),
         };
-        Ok(AdapterConfig {
+        Ok(LoraConfig {
             rank: keys.size("r")?.unwrap_or(defaults.rank),
             alpha: keys.positive("lora_alpha")?.unwrap_or(defaults.alpha),
             dropout: keys.optional("lora_dropout", "a number from 0 to below 1", share)?.unwrap_or(0.0),
@@ -173,17 +147,18 @@ impl AdapterConfig {
             rank_pattern: pattern(keys, "rank_pattern", Object::size)?,
             alpha_pattern: pattern(keys, "alpha_pattern", Object::positive)?,
             init: init(keys)?,
+            saved: saved(keys)?,
             fan_in_fan_out: keys.bool("fan_in_fan_out")?.unwrap_or(false),
             base_model: keys.string("base_model_name_or_path")?,
             task_type: keys.string("task_type")?,
         })
     }
 
-    /// Whether this module, a linear layer, is adapted.
+    /// Whether this module is adapted; it is a linear layer of a block, or an embedding, which has to be named.
     pub fn adapts(&self, module: &str) -> bool {
         let named = |names: &[String]| names.iter().any(|name| is_or_ends_in(module, name));
         let targeted = match &self.targets {
-            Targets::AllLinear => !is_or_ends_in(module, "lm_head"),
+            Targets::AllLinear => layer(module).is_some(),
             Targets::Named(names) => named(names),
         };
         let in_layers = match &self.layers {
@@ -191,6 +166,12 @@ impl AdapterConfig {
             Some(layers) => layer(module).is_some_and(|layer| layers.contains(&layer)),
         };
         targeted && in_layers && !named(&self.exclude)
+    }
+
+    /// Whether this parameter belongs to a module that is trained whole.
+    pub fn saves(&self, parameter: &str) -> bool {
+        let modules = || parameter.match_indices('.').map(|(end, _)| &parameter[..end]);
+        self.saved.iter().any(|name| modules().any(|module| module.ends_with(name.as_str())))
     }
 
     /// The rank of a module's adapter.
@@ -215,19 +196,19 @@ impl AdapterConfig {
             Targets::AllLinear => json!("all-linear"),
             Targets::Named(names) => json!(names),
         };
-        let exclude = Some(&self.exclude).filter(|names| !names.is_empty());
+        let some = |names: &Vec<String>| if names.is_empty() { Value::Null } else { json!(names) };
         json!({
             "alpha_pattern": self.alpha_pattern,
             "base_model_name_or_path": self.base_model,
             "bias": "none",
-            "exclude_modules": exclude,
+            "exclude_modules": some(&self.exclude),
             "fan_in_fan_out": self.fan_in_fan_out,
             "inference_mode": true,
             "init_lora_weights": init,
             "layers_to_transform": self.layers,
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
-            "modules_to_save": null,
+            "modules_to_save": some(&self.saved),
             "peft_type": "LORA",
             "r": self.rank,
             "rank_pattern": self.rank_pattern,
@@ -237,22 +218,12 @@ impl AdapterConfig {
             "use_rslora": self.rank_stabilised,
         })
     }
-
-    /// Writes `adapter_config.json` into an adapter's folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io).
-    pub fn save(&self, directory: &Path) -> Result<()> {
-        let text = format!("{:#}\n", self.to_json());
-        write_bytes(&directory.join(CONFIG_FILE), text.as_bytes())
-    }
 }
 
 /// Keys whose values change nothing of what a trained adapter computes: notes, and options of starts and of training.
-const WITHOUT_EFFECT: [&str; 13] = [
+const WITHOUT_EFFECT: [&str; 12] = [
     "auto_mapping",
     "corda_config",
-    "ensure_weight_tying",
     "eva_config",
     "inference_mode",
     "layers_pattern",
@@ -280,8 +251,8 @@ fn reject_unsupported(keys: &Object, understood: &Map<String, Value>) -> Result<
     for (key, value) in &keys.map {
         let known = match key.as_str() {
             "bias" => value == "none",
-            // These are written as they are, and never read otherwise.
-            "modules_to_save" | "use_dora" => false,
+            // It is written as it is, and never read otherwise.
+            "use_dora" => false,
             key => understood.contains_key(key) || WITHOUT_EFFECT.contains(&key),
         };
         if !known && !is_off(value) {
@@ -305,6 +276,14 @@ fn targets(keys: &Object) -> Result<Targets> {
             Some(names) if !names.is_empty() => Ok(Targets::Named(names)),
             _ => Err(keys.error("target_modules", expected)),
         },
+    }
+}
+
+fn saved(keys: &Object) -> Result<Vec<String>> {
+    let names = keys.strings("modules_to_save")?.unwrap_or_default();
+    match names.iter().any(String::is_empty) {
+        true => Err(keys.error("modules_to_save", "names of modules")),
+        false => Ok(names),
     }
 }
 
@@ -356,5 +335,5 @@ fn as_index(value: &Value) -> Option<usize> {
 }
 
 #[cfg(test)]
-#[path = "adapter_tests.rs"]
+#[path = "config_tests.rs"]
 mod tests;

@@ -1,0 +1,150 @@
+//! Which way of tuning, and what is chosen of it: options made of what the methods say of themselves.
+
+use std::path::{Path, PathBuf};
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use serde_json::Value;
+use wgtune_engine::Device;
+use wgtune_models::model::Model;
+use wgtune_models::peft::{self, Entry, Form, METHODS, Setting, Settings, Tuned, method};
+
+use crate::numbers::{above_zero, below_one, whole};
+
+/// How a model is tuned.
+pub struct Tuning {
+    pub method: &'static Entry,
+    settings: Settings,
+    /// What is gone on from, in the place of a new adapter.
+    pub adapter: Option<PathBuf>,
+}
+
+/// Every setting of the methods once.
+fn settings() -> impl Iterator<Item = &'static Setting> {
+    let mut seen = Vec::new();
+    METHODS.iter().flat_map(|entry| entry.settings).filter(move |setting| {
+        let is_new = !seen.contains(&setting.name);
+        seen.push(setting.name);
+        is_new
+    })
+}
+
+impl Args for Tuning {
+    fn augment_args(command: Command) -> Command {
+        let methods = METHODS.each_ref().map(|entry| {
+            let rate = format!("learning rate {:e} unless given", entry.learning_rate);
+            PossibleValue::new(entry.name).help(format!("{} ({rate})", entry.about))
+        });
+        let method = Arg::new("method")
+            .long("method")
+            .value_name("METHOD")
+            .help("What is trained")
+            .default_value(METHODS[0].name)
+            .value_parser(PossibleValuesParser::new(methods));
+        let adapter = Arg::new("adapter")
+            .long("adapter")
+            .value_name("DIR")
+            .help("Start from this PEFT adapter, with the settings that it has")
+            .value_parser(value_parser!(PathBuf))
+            .conflicts_with_all(settings().map(|setting| setting.name));
+        settings().map(argument).fold(command.arg(method).arg(adapter), Command::arg)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Tuning::augment_args(command)
+    }
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.name).long(setting.name);
+    let default = match setting.default() {
+        Value::Null | Value::Bool(_) => String::new(),
+        Value::String(text) => format!(" [default: {text}]"),
+        number => format!(" [default: {}]", number.as_f64().unwrap_or_default()),
+    };
+    let arg = arg.help(format!("{}{default}", setting.help));
+    match &setting.form {
+        Form::Switch => arg.action(ArgAction::SetTrue),
+        Form::Whole { range, .. } => arg.value_name("NUMBER").value_parser(whole(range.clone())),
+        Form::AboveZero(_) => arg.value_name("NUMBER").value_parser(above_zero),
+        Form::BelowOne(_) => arg.value_name("SHARE").value_parser(below_one),
+        Form::OneOf(names) => {
+            let values = names.iter().map(|(name, help)| PossibleValue::new(*name).help(*help));
+            arg.value_name("NAME").value_parser(PossibleValuesParser::new(values))
+        }
+        Form::Text { value, check, .. } => {
+            arg.value_name(*value).value_parser(move |text: &str| check(text).map(|()| text.to_string()))
+        }
+    }
+}
+
+/// The methods that are so.
+fn listed(fits: impl Fn(&Entry) -> bool) -> String {
+    let fitting = METHODS.iter().filter(|entry| fits(entry)).map(|entry| format!("--method {}", entry.name));
+    fitting.collect::<Vec<_>>().join(" or ")
+}
+
+impl FromArgMatches for Tuning {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Tuning, clap::Error> {
+        let name: &String = matches.get_one("method").expect("it has a default");
+        let method = method(name).expect("it is one of the list");
+        let refused = |message: String| Err(clap::Error::raw(ErrorKind::ArgumentConflict, format!("{message}\n")));
+        let adapter: Option<&PathBuf> = matches.get_one("adapter");
+        if adapter.is_some() && method.adapter.is_none() {
+            let fitting = listed(|entry| entry.adapter.is_some());
+            return refused(format!("--adapter goes with {fitting}: merge it first to train the whole model"));
+        }
+        let is_given = |name: &str| matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue);
+        let has = |entry: &Entry, name: &str| entry.settings.iter().any(|setting| setting.name == name);
+        if let Some(stray) = settings().find(|setting| is_given(setting.name) && !has(method, setting.name)) {
+            let fitting = listed(|entry| has(entry, stray.name));
+            return refused(format!("--{} goes with {fitting}, and the method is {name}", stray.name));
+        }
+        let settings = Settings::new(method, |name| {
+            let setting = settings().find(|setting| setting.name == name).filter(|setting| is_given(setting.name))?;
+            match &setting.form {
+                Form::Switch => matches.get_one::<bool>(name).map(|&is_on| is_on.into()),
+                Form::Whole { .. } => matches.get_one::<usize>(name).map(|&number| number.into()),
+                Form::AboveZero(_) | Form::BelowOne(_) => matches.get_one::<f64>(name).map(|&number| number.into()),
+                Form::OneOf(_) | Form::Text { .. } => matches.get_one::<String>(name).map(|text| text.clone().into()),
+            }
+        });
+        Ok(Tuning { method, settings, adapter: adapter.cloned() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Tuning::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Tuning {
+    /// The model on a device, with what is trained on the tape.
+    pub fn load(&self, model: &Model, device: &Device, seed: u64) -> wgtune_models::Result<Tuned> {
+        let bare = model.load(device)?.decoder;
+        let tuned = match &self.adapter {
+            Some(directory) => peft::open(directory, bare)?,
+            None => (self.method.begin)(&self.settings, bare, &model.name()?, seed)?,
+        };
+        Ok(tuned.requiring_grad())
+    }
+
+    /// The settings by name, as they came to be; none where those of an adapter hold.
+    pub fn resolved(&self) -> Vec<(&'static str, Value)> {
+        let settings = self.adapter.is_none().then(|| self.settings.iter());
+        settings.into_iter().flatten().map(|(name, value)| (name, value.clone())).collect()
+    }
+
+    /// A hash of the adapter that is gone on from.
+    pub fn hash(&self) -> wgtune_models::Result<Option<(&'static str, String)>> {
+        let hash = |directory: &PathBuf| Ok(("adapter", peft::fingerprint(directory)?));
+        self.adapter.as_ref().map(hash).transpose()
+    }
+
+    /// The folders that are read beside the model's.
+    pub fn read(&self) -> Option<&Path> {
+        self.adapter.as_deref()
+    }
+}
