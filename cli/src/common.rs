@@ -12,11 +12,11 @@ use wgtune_engine::Device;
 use wgtune_engine::device::{Config, MatmulPrecision};
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::files::check_writable;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 use wgtune_models::train::run::{Begin, check_content};
+use wgtune_models::transformer::Blueprint;
 
 use crate::numbers;
 
@@ -148,8 +148,9 @@ impl Prompt {
 }
 
 /// Checks that the model takes so many tokens, or that the user said that it need not.
-pub fn check_length(config: &ModelConfig, what: &str, tokens: usize, beyond: bool) -> Result<(), String> {
-    match config.check_length(what, tokens) {
+pub fn check_length(blueprint: &Blueprint, what: &str, tokens: usize, beyond: bool) -> Result<(), String> {
+    match blueprint.check_length(what, tokens) {
+        Err(error) if !blueprint.may_go_beyond() => Err(error.to_string()),
         Err(error) if !beyond => Err(format!("{error}: --beyond allows more")),
         _ => Ok(()),
     }

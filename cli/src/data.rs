@@ -7,10 +7,10 @@ use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Content, Dataset};
 use wgtune_models::data::split::{HeldOut, split};
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::xxh3;
 use wgtune_models::model::{self, Model};
+use wgtune_models::transformer::Blueprint;
 
 use crate::common::{Template, note};
 
@@ -97,7 +97,7 @@ pub struct Prepared {
 
 /// What encodes rows for a model.
 pub struct Coder {
-    config: ModelConfig,
+    config: Blueprint,
     tokenizer: Option<Tokenizer>,
     template: ChatTemplate,
     max_length: usize,
@@ -121,7 +121,7 @@ impl Coder {
             note("the model brings no chat template: ChatML is used");
         }
         Ok(Coder {
-            config: model.config().clone(),
+            config: model.blueprint().clone(),
             tokenizer,
             template,
             max_length,
@@ -160,7 +160,7 @@ pub fn prepare(
 pub fn encode(
     dataset: &Dataset,
     encoder: &Encoder,
-    config: &ModelConfig,
+    config: &Blueprint,
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
@@ -175,7 +175,7 @@ pub fn encode(
     Ok(Prepared { training, validation, padding, rows: dataset.fingerprint(), ends: ends(encoder.tokenizer, config) })
 }
 
-fn ends(tokenizer: Option<&Tokenizer>, config: &ModelConfig) -> Vec<(u32, String)> {
+fn ends(tokenizer: Option<&Tokenizer>, config: &Blueprint) -> Vec<(u32, String)> {
     let ids = model::ends(config, tokenizer);
     let pieces = tokenizer.map_or_else(|| ids.iter().map(u32::to_string).collect(), |tokenizer| tokenizer.pieces(&ids));
     ids.into_iter().zip(pieces).collect()

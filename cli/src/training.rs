@@ -10,7 +10,6 @@ use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
@@ -20,6 +19,7 @@ use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Outcome, Plan, Trainer};
+use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::{counted, listed};
 
@@ -45,7 +45,7 @@ impl Length {
     const DEFAULT: usize = 1024;
 
     /// For rows that this model reads.
-    pub fn of(&self, config: &ModelConfig) -> Result<usize, String> {
+    pub fn of(&self, config: &Blueprint) -> Result<usize, String> {
         match self.max_length {
             None => Ok(config.longest_text().map_or(Length::DEFAULT, |longest| longest.min(Length::DEFAULT))),
             Some(length) => check_length(config, "the longest row", length, self.beyond).map(|()| length),

@@ -76,7 +76,7 @@ pub fn generate(
 ) -> Result<Generated> {
     check_prompt(decoder, prompt)?;
     let random = Philox::new(sampling.seed).stream(0x67656e);
-    let mut cache = Cache::new(decoder.config(), decoder.device(), 1, prompt.len() + max_new_tokens);
+    let mut cache = Cache::new(decoder.blueprint(), decoder.device(), 1, prompt.len() + max_new_tokens);
     let mut history = prompt.to_vec();
     let mut generated =
         Generated { ids: Vec::new(), finish_reason: FinishReason::Length, prefill: Duration::ZERO, decode: Duration::ZERO };
@@ -110,7 +110,7 @@ pub fn generate(
 /// # Errors
 /// [`Error::Data`] naming the token.
 pub fn check_prompt(decoder: &Decoder, prompt: &[u32]) -> Result<()> {
-    let vocabulary = decoder.config().vocab_size;
+    let vocabulary = decoder.blueprint().vocab_size;
     if prompt.is_empty() {
         return Err(Error::Data { message: "the prompt is empty: expected at least one token".into() });
     }

@@ -7,7 +7,6 @@ use wgtune_engine::Device;
 
 use crate::error::{Error, Result};
 use crate::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
-use crate::formats::config::ModelConfig;
 use crate::formats::decoder::load_decoder;
 use crate::formats::files::{read_bytes, recover_directory, write_bytes};
 use crate::formats::json::Object;
@@ -15,6 +14,7 @@ use crate::formats::model_card::is_hub_name;
 use crate::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use crate::formats::tokenizer::Tokenizer;
 use crate::peft::{self, ADAPTER_FILE, Tuned};
+use crate::transformer::Blueprint;
 
 const GENERATION_FILE: &str = "generation_config.json";
 /// The tokenizer and the chat template.
@@ -30,7 +30,7 @@ pub fn is_model_file(name: &str) -> bool {
 /// A model in its folder. The config is read; all else is opened when it is asked for.
 pub struct Model {
     directory: PathBuf,
-    config: ModelConfig,
+    blueprint: Blueprint,
 }
 
 impl Model {
@@ -38,10 +38,10 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Data`] that says what is there instead of such a folder: nothing, a file, a hub's name, an adapter; what
-    /// [`ModelConfig::open`] says.
+    /// [`Blueprint::open`] says.
     pub fn open(directory: &Path) -> Result<Model> {
         check_directory(directory)?;
-        Ok(Model { directory: directory.to_path_buf(), config: ModelConfig::open(directory)? })
+        Ok(Model { directory: directory.to_path_buf(), blueprint: Blueprint::open(directory)? })
     }
 
     /// Where it is.
@@ -50,8 +50,8 @@ impl Model {
     }
 
     /// Its sizes and tokens, generation's defaults included.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
     }
 
     /// Its tokenizer.
@@ -60,7 +60,7 @@ impl Model {
     /// What [`Tokenizer::open`] says, and one of another vocabulary.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = Tokenizer::open(&self.directory)?;
-        tokenizer.check_vocabulary(self.config.vocab_size)?;
+        tokenizer.check_vocabulary(self.blueprint.vocab_size)?;
         Ok(tokenizer)
     }
 
@@ -77,7 +77,7 @@ impl Model {
 
     /// The tokens that end a text, its tokenizer's included; sorted.
     pub fn ends(&self, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
-        ends(&self.config, tokenizer)
+        ends(&self.blueprint, tokenizer)
     }
 
     /// The bare model on a device.
@@ -105,7 +105,7 @@ impl Model {
     pub fn fingerprint(&self) -> Result<String> {
         let weights = Weights::open_model(&self.directory)?;
         let mut hash = xxhash3_128::Hasher::new();
-        hash.write(self.config.to_json().to_string().as_bytes());
+        hash.write(self.blueprint.to_json().to_string().as_bytes());
         for name in weights.names() {
             let view = weights.get(name)?;
             hash.write(format!("{name} {} {:?}", view.dtype, view.shape).as_bytes());
@@ -139,9 +139,9 @@ impl Model {
     }
 }
 
-/// The tokens that end a text, by a config and by a tokenizer; sorted.
-pub fn ends(config: &ModelConfig, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
-    let mut ids = config.eos_token_ids.clone();
+/// The tokens that end a text, by a blueprint and by a tokenizer; sorted.
+pub fn ends(blueprint: &Blueprint, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
+    let mut ids = blueprint.eos_token_ids.clone();
     ids.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.eos_ids()));
     ids.sort_unstable();
     ids.dedup();

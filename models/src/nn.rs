@@ -3,6 +3,7 @@
 use wgtune_engine::{Tensor, ops};
 
 use crate::error::Result;
+use crate::transformer::NormKind;
 
 /// Where parameters come from: a weight file, a random generator, another model. Called with each parameter's name and shape.
 pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Tensor> + 'a;
@@ -65,34 +66,47 @@ impl Linear {
     }
 }
 
-/// Root-mean-square norm (Zhang and Sennrich 2019, arXiv:1910.07467) with a learned scale.
+/// A norm of the last axis with a learned scale: by the root of the mean square (Zhang and Sennrich 2019, arXiv:1910.07467), or by
+/// mean and deviation with a bias (Ba et al. 2016, arXiv:1607.06450).
 #[derive(Clone)]
-pub struct RmsNorm {
+pub struct Norm {
     /// The module's path.
     pub path: String,
     /// [width].
     pub weight: Tensor,
+    /// [width], of the second kind.
+    pub bias: Option<Tensor>,
     epsilon: f32,
 }
 
-impl RmsNorm {
+impl Norm {
     /// The norm at `path` over a last axis of `width`.
-    pub fn build(path: String, width: usize, epsilon: f64, source: &mut Source<'_>) -> Result<RmsNorm> {
+    pub fn build(path: String, kind: NormKind, width: usize, epsilon: f64, source: &mut Source<'_>) -> Result<Norm> {
         let weight = source(&format!("{path}.weight"), &[width])?;
-        Ok(RmsNorm { path, weight, epsilon: epsilon as f32 })
+        let bias = match kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(source(&format!("{path}.bias"), &[width])?),
+        };
+        Ok(Norm { path, weight, bias, epsilon: epsilon as f32 })
     }
 
     /// The normed x, of its shape.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        ops::rms_norm(x, &self.weight, self.epsilon)
+        match &self.bias {
+            None => ops::rms_norm(x, &self.weight, self.epsilon),
+            Some(bias) => ops::layer_norm(x, &self.weight, bias, self.epsilon),
+        }
     }
 
-    /// The normed heads x [B, T, H, D], then rotated by their positions: [`ops::rope`].
+    /// The heads x [B, T, H, D], normed by the root of their mean square, then rotated by their positions: [`ops::rope`].
     pub fn forward_rotated(&self, x: &Tensor, cos: &Tensor, sin: &Tensor, positions: &Tensor) -> Tensor {
         ops::rms_norm_rope(x, &self.weight, self.epsilon, cos, sin, positions)
     }
 
     pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
         visit(format!("{}.weight", self.path), &self.weight);
+        if let Some(bias) = &self.bias {
+            visit(format!("{}.bias", self.path), bias);
+        }
     }
 }

@@ -7,8 +7,8 @@ use serde_json::Value;
 use wgtune_engine::DType;
 use wgtune_models::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::safetensors::Weights;
+use wgtune_models::transformer::Blueprint;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -29,7 +29,7 @@ fn models() -> Vec<PathBuf> {
 #[test]
 fn every_fixtures_config_fits_its_weights() {
     for model in models() {
-        let config = ModelConfig::open(&model).unwrap();
+        let config = Blueprint::open(&model).unwrap();
         let weights = Weights::open_model(&model).unwrap();
         let (head, kv_heads) = (config.head_dim, config.num_key_value_heads);
         let shape = |name: &str| weights.get(name).unwrap().shape.to_vec();

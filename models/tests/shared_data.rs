@@ -10,10 +10,10 @@ use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Dataset, Format};
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::rope::rope_frequencies;
 use wgtune_models::formats::safetensors::Weights;
 use wgtune_models::formats::tokenizer::Tokenizer;
+use wgtune_models::transformer::{Blueprint, Positions};
 
 type Test = fn() -> Result<(), Failed>;
 
@@ -37,7 +37,7 @@ fn data(path: &str) -> PathBuf {
 
 fn weights_match_their_config() -> Result<(), Failed> {
     let directory = data("weights_stories260k");
-    let config = ModelConfig::open(&directory)?;
+    let config = Blueprint::open(&directory)?;
     let weights = Weights::open_model(&directory)?;
     let embedding = weights.get("model.embed_tokens.weight")?;
     assert_eq!(embedding.shape, [config.vocab_size, config.hidden_size]);
@@ -45,7 +45,8 @@ fn weights_match_their_config() -> Result<(), Failed> {
     assert!(embedding.to_f32().iter().all(|x| x.is_finite()));
     let elements: usize = weights.names().map(|name| weights.get(name).unwrap().shape.iter().product::<usize>()).sum();
     assert_eq!(elements, 260_032);
-    let (frequencies, factor) = rope_frequencies(&config.rope, config.head_dim, 512, 512);
+    let Positions::Rotary(rope) = &config.positions else { return Err("a Llama's positions are rotary".into()) };
+    let (frequencies, factor) = rope_frequencies(rope, config.head_dim, 512, 512);
     assert_eq!((frequencies.len(), frequencies[0], factor), (4, 1.0, 1.0));
     Ok(())
 }
@@ -57,7 +58,7 @@ fn golden_ids_and_text_agree() -> Result<(), Failed> {
     let text = golden["text"].as_str().ok_or("golden text")?;
 
     let tokenizer = Tokenizer::open(&directory)?;
-    tokenizer.check_vocabulary(ModelConfig::open(&directory)?.vocab_size)?;
+    tokenizer.check_vocabulary(Blueprint::open(&directory)?.vocab_size)?;
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_ids()), (Some(1), &[2][..]));
     assert_eq!(tokenizer.decode(&ids, true)?, text);
     assert_eq!(tokenizer.encode(text, true)?, ids);

@@ -6,7 +6,7 @@ use serde_json::json;
 use wgtune_engine::device::{AdapterInfo, Config, adapters};
 use wgtune_engine::optim::{AdamW, AdamWConfig};
 use wgtune_engine::{Device, Tensor, ops};
-use wgtune_models::formats::config::ModelConfig;
+use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::{Decoder, Forward, Input};
 
 use crate::gpt;
@@ -93,7 +93,7 @@ fn step(device: Device) -> Result<Job, Box<dyn Error>> {
         "tie_word_embeddings": false,
         "eos_token_id": 0,
     });
-    let config = ModelConfig::from_json("the peers' GPT".as_ref(), config)?;
+    let config = Blueprint::from_json("the peers' GPT".as_ref(), config)?;
     let mut source = |name: &str, shape: &[usize]| Ok(device.tensor(&gpt::weight(name, shape), shape).requiring_grad());
     let decoder = Decoder::build(config, &mut source)?;
     let [ids, targets] = gpt::tokens();

@@ -166,7 +166,7 @@ fn learn(
     let encoder = Encoder {
         tokenizer: Some(&tokenizer),
         template: &template,
-        vocab_size: model.decoder.config().vocab_size,
+        vocab_size: model.decoder.blueprint().vocab_size,
         max_length: 128,
         split_text: false,
         last_turn_only: false,

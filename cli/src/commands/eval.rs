@@ -37,7 +37,7 @@ pub struct Arguments {
 /// Prints them.
 pub fn run(arguments: &Arguments) -> Outcome {
     let base = arguments.base.open()?;
-    let max_length = arguments.length.of(base.config())?;
+    let max_length = arguments.length.of(base.blueprint())?;
     let device = arguments.compute.open()?;
     let data =
         prepare(&base, &arguments.source, &arguments.conversations, max_length, HeldOut::Count(0), arguments.compute.seed)?;

@@ -6,11 +6,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgtune_models::data::conversation::conversation_ids;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
+use wgtune_models::transformer::Blueprint;
 
 use crate::common::{Base, Compute, Outcome, Template, check_length, note, print_json};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, token_id, whole};
@@ -88,7 +88,7 @@ const NEW_TOKENS: usize = 128;
 
 impl SamplingArguments {
     /// How many tokens may follow a prompt of so many.
-    fn new_tokens(&self, config: &ModelConfig, prompt: usize) -> Result<usize, String> {
+    fn new_tokens(&self, config: &Blueprint, prompt: usize) -> Result<usize, String> {
         match self.max_new_tokens {
             Some(tokens) => {
                 check_length(config, "the prompt with --max-new-tokens", prompt + tokens, self.beyond).map(|()| tokens)
@@ -96,7 +96,10 @@ impl SamplingArguments {
             None => {
                 // The first new token needs a place of its own.
                 check_length(config, "the prompt with a new token", prompt + 1, self.beyond)?;
-                let room = config.longest_text().filter(|_| !self.beyond).map_or(NEW_TOKENS, |longest| longest - prompt);
+                let room = config
+                    .longest_text()
+                    .filter(|_| !self.beyond || !config.may_go_beyond())
+                    .map_or(NEW_TOKENS, |longest| longest - prompt);
                 Ok(room.min(NEW_TOKENS))
             }
         }
@@ -161,7 +164,7 @@ impl Session<'_> {
     /// Generates after `ids`; streams to standard output if `stream`. The text ends before a stop text.
     fn answer(&self, ids: &[u32], stream: bool) -> Result<(Generated, String), Box<dyn std::error::Error>> {
         let arguments = &self.arguments.sampling;
-        let new_tokens = arguments.new_tokens(self.base.config(), ids.len())?;
+        let new_tokens = arguments.new_tokens(self.base.blueprint(), ids.len())?;
         let sampling = Sampling {
             temperature: arguments.temperature as f32,
             top_k: arguments.top_k,

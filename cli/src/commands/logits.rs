@@ -58,10 +58,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let model = arguments.base.load(&base, &device)?;
     let decoder = &model.decoder;
     check_prompt(decoder, &ids)?;
-    check_length(decoder.config(), "the prompt", ids.len(), arguments.beyond)?;
+    check_length(decoder.blueprint(), "the prompt", ids.len(), arguments.beyond)?;
     let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &model.forward());
     let logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
-    let vocabulary = decoder.config().vocab_size;
+    let vocabulary = decoder.blueprint().vocab_size;
     if let Some(path) = &arguments.out {
         let info = TensorInfo { name: "logits".into(), dtype: DType::F32, shape: vec![ids.len(), vocabulary] };
         let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();

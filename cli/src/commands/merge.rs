@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.compute.open()?;
     let interrupted = on_interrupt("this tensor")?;
     let tuned = base.load_adapted(&device, Some(&arguments.adapter))?;
-    let dtype = base.config().dtype.unwrap_or(DType::F32);
+    let dtype = base.blueprint().dtype.unwrap_or(DType::F32);
     let merged_layers = Cell::new(0);
     let before = logits(&tuned, arguments.compute.seed)?;
     let mut largest_logit_difference = 0.0;
@@ -85,11 +85,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
     print_line(&format!("largest difference of logits before and after: {largest_logit_difference:.2e}"))
 }
 
-/// Of 32 random tokens, all finite.
+/// Of 32 random tokens, or as many as the model takes; all finite.
 fn logits(model: &Tuned, seed: u64) -> wgtune_models::Result<Vec<f32>> {
     let Tuned { decoder, .. } = model;
-    let (random, vocabulary) = (Philox::new(seed), decoder.config().vocab_size as u32);
-    let ids: Vec<u32> = (0..32).map(|place| random.word(place) % vocabulary).collect();
+    let (random, vocabulary) = (Philox::new(seed), decoder.blueprint().vocab_size as u32);
+    let count = decoder.blueprint().longest_text().map_or(32, |longest| longest.min(32)) as u64;
+    let ids: Vec<u32> = (0..count).map(|place| random.word(place) % vocabulary).collect();
     let hidden = decoder.hidden(&Input::row(decoder.device(), &ids, 0), &model.forward());
     check_finite(decoder.logits(&hidden).to_vec()?)
 }

@@ -9,10 +9,10 @@ use wgtune_engine::DType;
 use wgtune_models::data::encode::Encoder;
 use wgtune_models::data::rows::{Content, Dataset};
 use wgtune_models::formats::chat_template::{CHATML, ChatTemplate};
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::decoder::{new_decoder, save_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::peft::Tuned;
+use wgtune_models::transformer::Blueprint;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
@@ -154,7 +154,7 @@ impl Shape {
         Tokenizer::train(texts.into_iter(), self.vocab_size)
     }
 
-    fn config(&self, tokenizer: &Tokenizer, max_length: usize) -> wgtune_models::Result<ModelConfig> {
+    fn config(&self, tokenizer: &Tokenizer, max_length: usize) -> wgtune_models::Result<Blueprint> {
         let dtype = match self.dtype {
             Storage::F32 => "float32",
             Storage::F16 => "float16",
@@ -182,6 +182,6 @@ impl Shape {
             "initializer_range": 0.02,
             "torch_dtype": dtype,
         });
-        ModelConfig::from_json("the shape given on the command line".as_ref(), config)
+        Blueprint::from_json("the shape given on the command line".as_ref(), config)
     }
 }

@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let base = Model::open(model)?;
     let read: Vec<&Path> = [model.as_path()].into_iter().chain(tuning.read()).collect();
     training.check(out, &read)?;
-    let max_length = training.length.of(base.config())?;
+    let max_length = training.length.of(base.blueprint())?;
     let tokenizer = training.tokenizer(&base)?;
     let device = compute.open()?;
     let data = prepare(&base, source, conversations, max_length, training.held_out(), compute.seed)?;

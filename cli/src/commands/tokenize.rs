@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
 
 /// Prints a row of a data file: a line a token, those that carry loss behind a star, and in colour on a terminal.
 fn row(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, file: &Path) -> Outcome {
-    let max_length = arguments.length.of(model.config())?;
+    let max_length = arguments.length.of(model.blueprint())?;
     let dataset = data::Source::of(file.into(), arguments.columns.clone()).read()?;
     let number = arguments.row;
     let Some(row) = dataset.rows.get(number - 1) else {

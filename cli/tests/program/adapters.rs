@@ -148,6 +148,39 @@ fn whole_modules_are_trained_and_kept_beside_updates_and_merging_unties_them() {
 }
 
 #[test]
+fn gpt2_is_tuned_merged_and_asked_as_any_other() {
+    let folder = Folder::new();
+    folder.copy_fixture("gpt2", "model");
+    folder.succeeds(&format!("{LORA} --targets c_attn --modules-to-save transformer.ln_f --out adapter"));
+    let config = folder.json("adapter/adapter_config.json");
+    assert_eq!((config["fan_in_fan_out"].clone(), config["target_modules"].clone()), (json!(true), json!(["c_attn"])));
+    let report = folder.reports("merge --model model --adapter adapter --out merged --device cpu --json");
+    // Of logits of up to 10, in f32.
+    assert!(report["largest_logit_difference"].as_f64().unwrap() < 1e-4, "{report}");
+    let shape = |name: &str| {
+        let weights = Weights::open_model(&folder.path(name)).unwrap();
+        weights.shape("transformer.h.0.attn.c_attn.weight").unwrap().to_vec()
+    };
+    assert_eq!((shape("model"), shape("merged")), (vec![32, 96], vec![32, 96]));
+    let answer = |model: &str| folder.reports(&format!("generate {model} --ids 1,2,3 --temperature 0 --device cpu --json"));
+    assert_eq!(answer("--model merged")["ids"], answer("--model model --adapter adapter")["ids"]);
+    // There is no place for more than was learnt.
+    for beyond in ["", " --beyond"] {
+        let command = format!("generate --model model --ids 1,2 --max-new-tokens 23 --device cpu{beyond}");
+        folder.fails(&command, &["the prompt with --max-new-tokens is 25 tokens long, and the model was made for 24 at most"]);
+    }
+    folder.fails(
+        &format!("{LORA} --targets q_proj --out refused"),
+        &["target \"q_proj\" is in no layer", "c_attn, c_fc, c_proj, wte"],
+    );
+    folder.set("model/config.json", json!({"n_inner": 47}));
+    folder.fails(
+        "generate --model model --ids 1 --device cpu",
+        &["`n_inner` is 47; expected the size that tensor `transformer.h.0.mlp.c_fc.weight`"],
+    );
+}
+
+#[test]
 fn a_rank_above_a_layers_width_is_refused() {
     let folder = Folder::new();
     folder.fails(

@@ -7,11 +7,10 @@ use std::path::Path;
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
-use super::config::ModelConfig;
 use super::files::recover_directory;
 use super::safetensors::{TensorInfo, View, Weights, save_model};
 use crate::error::{Error, Result};
-use crate::transformer::Decoder;
+use crate::transformer::{Blueprint, Decoder, Names, Projections};
 
 /// Bytes of a weight file past which a model is saved in shards, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -19,60 +18,84 @@ const SHARD_BYTES: usize = 5_000_000_000;
 /// Loads the decoder of a Hugging Face directory. Matrices stay in the type that they are stored in.
 ///
 /// # Errors
-/// What [`ModelConfig::open`] and [`Weights::open_model`] say; a size of the config that the weights do not have, a tensor of
+/// What [`Blueprint::open`] and [`Weights::open_model`] say; a size of the config that the weights do not have, a tensor of
 /// another shape than the config says, one that is missing, and one that the config has no place for.
 pub fn load_decoder(directory: &Path, device: &Device) -> Result<Decoder> {
     recover_directory(directory)?;
-    let config = ModelConfig::open(directory)?;
+    let blueprint = Blueprint::open(directory)?;
     let weights = Weights::open_model(directory)?;
-    check_sizes(directory, &config, &weights)?;
+    check_sizes(directory, &blueprint, &weights)?;
     let mut used = BTreeSet::new();
-    let tied = config.tie_word_embeddings;
-    let decoder = Decoder::build(config, &mut |name, shape| {
-        used.insert(name.to_string());
-        let view = weights.get(name)?;
-        if view.shape != shape {
-            let message = format!("tensor `{name}` has shape {:?}; the config says {shape:?}", view.shape);
-            return Err(Error::Weights { path: weights.path().to_path_buf(), message });
+    let (tied, names, class) = (blueprint.tie_word_embeddings, blueprint.family.names, blueprint.family.class_name);
+    let decoder = Decoder::build(blueprint, &mut |name, shape| {
+        let stored = stored_name(&weights, &names, name);
+        used.insert(stored.to_string());
+        let view = weights.get(stored)?;
+        let error = |message: String| Error::Weights { path: weights.path().to_path_buf(), message };
+        let is_transposed = names.is_transposed(name, shape.len());
+        let expected: Vec<usize> = if is_transposed { shape.iter().rev().copied().collect() } else { shape.to_vec() };
+        if view.shape != expected {
+            return Err(error(format!("tensor `{stored}` has shape {:?}; the config says {expected:?}", view.shape)));
         }
-        tensor(device, &view).ok_or_else(|| Error::Weights {
-            path: weights.path().to_path_buf(),
-            message: format!("tensor `{name}` is of type {}; expected f32, f16 or bf16", view.dtype),
-        })
+        let refused = || error(format!("tensor `{stored}` is of type {}; expected f32, f16 or bf16", view.dtype));
+        let tensor = tensor(device, &view).ok_or_else(refused)?;
+        Ok(if is_transposed { ops::copy(&tensor.transpose()) } else { tensor })
     })?;
-    // Old files carry RoPE's frequencies, and some tied models their embedding twice: both follow from the rest.
-    let follows = |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    // What some files carry although it follows from the rest; some tied models their embedding twice.
+    let follows = |name: &str| names.follow.iter().any(|end| name.ends_with(end)) || (tied && name == "lm_head.weight");
     match weights.names().find(|name| !used.contains(*name) && !follows(name)) {
         Some(name) => Err(Error::Weights {
             path: weights.path().to_path_buf(),
-            message: format!("tensor `{name}` has no place in a {}", decoder.config().architecture.class_name()),
+            message: format!("tensor `{name}` has no place in a {class}"),
         }),
         None => Ok(decoder),
     }
 }
 
+/// The name in these files of a parameter: its own, or without what old files leave out.
+fn stored_name<'a>(weights: &Weights, names: &Names, name: &'a str) -> &'a str {
+    let shorter = name.strip_prefix(names.optional).filter(|_| !weights.contains(name));
+    shorter.filter(|name| weights.contains(name)).unwrap_or(name)
+}
+
 /// Holds the config's sizes against the shapes in the weights' headers, before anything is made by either. A tensor that is
 /// missing says nothing here.
-fn check_sizes(directory: &Path, config: &ModelConfig, weights: &Weights) -> Result<()> {
+fn check_sizes(directory: &Path, blueprint: &Blueprint, weights: &Weights) -> Result<()> {
     let path = directory.join("config.json");
     let error = |key: &str, value: usize, expected: String| {
         Err(Error::Value { path: path.clone(), key: key.into(), found: value.to_string(), expected })
     };
-    let numbers = weights.names().filter_map(|name| name.strip_prefix("model.layers.")?.split('.').next()?.parse::<usize>().ok());
-    let layers = numbers.collect::<BTreeSet<_>>().len();
-    if layers > 0 && config.num_hidden_layers != layers {
+    let (keys, names) = (blueprint.family.keys, blueprint.family.names);
+    let blocks = [format!("{}.", names.blocks), format!("{}.", names.blocks.trim_start_matches(names.optional))];
+    let number = |name: &str| {
+        let rest = blocks.iter().find_map(|blocks| name.strip_prefix(blocks.as_str()))?;
+        rest.split('.').next()?.parse::<usize>().ok()
+    };
+    let layers = weights.names().filter_map(number).collect::<BTreeSet<_>>().len();
+    if layers > 0 && blueprint.num_hidden_layers != layers {
         let expected = format!("{layers}, as many as there are in {}", weights.path().display());
-        return error("num_hidden_layers", config.num_hidden_layers, expected);
+        return error(keys.layers, blueprint.num_hidden_layers, expected);
     }
-    let head_dim = config.head_dim;
-    for (key, value, unit, tensor, axis) in [
-        ("vocab_size", config.vocab_size, 1, "model.embed_tokens.weight", 0),
-        ("hidden_size", config.hidden_size, 1, "model.embed_tokens.weight", 1),
-        ("intermediate_size", config.intermediate_size, 1, "model.layers.0.mlp.gate_proj.weight", 0),
-        ("num_attention_heads", config.num_attention_heads, head_dim, "model.layers.0.self_attn.q_proj.weight", 0),
-        ("num_key_value_heads", config.num_key_value_heads, head_dim, "model.layers.0.self_attn.k_proj.weight", 0),
-    ] {
+    let embedding = format!("{}.weight", names.embedding);
+    let inside = format!("{}.0.{}.{}.weight", names.blocks, names.feed_forward, names.up);
+    let head_dim = blueprint.head_dim;
+    let mut sizes = vec![
+        (keys.vocabulary, blueprint.vocab_size, 1, embedding.clone(), 0),
+        (keys.hidden, blueprint.hidden_size, 1, embedding, 1),
+        (keys.inside, blueprint.intermediate_size, 1, inside, 0),
+    ];
+    if let Some(positions) = names.positions {
+        sizes.push((keys.positions, blueprint.max_position_embeddings, 1, format!("{positions}.weight"), 0));
+    }
+    if let Projections::Separate([query, key, _]) = names.projections {
+        let path = |name: &str| format!("{}.0.{}.{name}.weight", names.blocks, names.attention);
+        sizes.push((keys.heads, blueprint.num_attention_heads, head_dim, path(query), 0));
+        sizes.push(("num_key_value_heads", blueprint.num_key_value_heads, head_dim, path(key), 0));
+    }
+    for (key, value, unit, parameter, axis) in sizes {
+        let tensor = stored_name(weights, &names, &parameter);
         let Some(shape) = weights.shape(tensor) else { continue };
+        let axis = if names.is_transposed(&parameter, shape.len()) { 1 - axis } else { axis };
         if shape.get(axis).copied() != value.checked_mul(unit) {
             let heads = if unit == 1 { String::new() } else { format!(", by the {unit} of a head") };
             let expected = format!("the size that tensor `{tensor}` in {} has: {shape:?}{heads}", weights.path().display());
@@ -91,12 +114,12 @@ fn tensor(device: &Device, view: &View<'_>) -> Option<Tensor> {
     }
 }
 
-/// A decoder with new weights: matrices normal with the config's `initializer_range`, norms one, biases zero; in f32.
-pub fn new_decoder(config: ModelConfig, device: &Device, seed: u64) -> Result<Decoder> {
+/// A decoder with new weights: matrices normal with the blueprint's `initializer_range`, norms one, biases zero; in f32.
+pub fn new_decoder(blueprint: Blueprint, device: &Device, seed: u64) -> Result<Decoder> {
     let random = Philox::new(seed).stream(0x696e6974);
-    let deviation = config.initializer_range as f32;
+    let deviation = blueprint.initializer_range as f32;
     let mut index = 0;
-    Decoder::build(config, &mut |name, shape| {
+    Decoder::build(blueprint, &mut |name, shape| {
         index += 1;
         let random = random.stream(index);
         let values: Vec<f32> = match shape {
@@ -118,17 +141,23 @@ pub fn save_decoder(
     dtype: DType,
     replaced: impl Fn(&str, &Tensor) -> Result<Option<Tensor>>,
 ) -> Result<()> {
-    let mut config = decoder.config().clone();
-    config.dtype = Some(dtype);
-    config.save(directory)?;
+    let mut blueprint = decoder.blueprint().clone();
+    blueprint.dtype = Some(dtype);
+    blueprint.save(directory)?;
     let parameters = decoder.parameters();
-    let infos: Vec<TensorInfo> = parameters
-        .iter()
-        .map(|(name, tensor)| TensorInfo { name: name.clone(), dtype, shape: tensor.shape().to_vec() })
-        .collect();
+    let is_transposed = |name: &str, tensor: &Tensor| blueprint.family.names.is_transposed(name, tensor.rank());
+    let info = |(name, tensor): &(String, &Tensor)| {
+        let mut shape = tensor.shape().to_vec();
+        if is_transposed(name, tensor) {
+            shape.reverse();
+        }
+        TensorInfo { name: name.clone(), dtype, shape }
+    };
+    let infos: Vec<TensorInfo> = parameters.iter().map(info).collect();
     save_model(directory, &infos, SHARD_BYTES, |info| {
-        let (_, tensor) = parameters.iter().find(|(name, _)| *name == info.name).expect("an info a parameter");
-        let tensor = replaced(&info.name, tensor)?.unwrap_or_else(|| tensor.detach());
+        let (name, tensor) = parameters.iter().find(|(name, _)| *name == info.name).expect("an info a parameter");
+        let tensor = replaced(name, tensor)?.unwrap_or_else(|| tensor.detach());
+        let tensor = if is_transposed(name, &tensor) { tensor.transpose() } else { tensor };
         Ok(Cow::Owned(ops::cast(&tensor, dtype).to_bytes()?))
     })
 }

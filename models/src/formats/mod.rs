@@ -2,7 +2,6 @@
 //! Hugging Face's libraries. All but [`decoder`] work on bytes, shapes and ids, and know no tensors.
 
 pub mod chat_template;
-pub mod config;
 pub mod decoder;
 pub mod files;
 pub(crate) mod json;

@@ -32,12 +32,9 @@ pub fn fingerprint(directory: &Path) -> Result<String> {
 }
 
 /// Writes an adapter's config (keys sorted), its tensors as f32, and a model card where there is none.
-pub(super) fn write(directory: &Path, config: &Value, tensors: &BTreeMap<String, &Tensor>, card: &str) -> Result<()> {
-    let info = |(name, tensor): (&String, &&Tensor)| TensorInfo {
-        name: name.clone(),
-        dtype: DType::F32,
-        shape: tensor.shape().to_vec(),
-    };
+pub(super) fn write(directory: &Path, config: &Value, tensors: &BTreeMap<String, Tensor>, card: &str) -> Result<()> {
+    let info =
+        |(name, tensor): (&String, &Tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() };
     let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| Ok(Cow::Owned(tensors[&info.name].to_bytes()?)))?;

@@ -54,7 +54,7 @@ impl Full {
 }
 
 fn no_parameter(pattern: &str, decoder: &Decoder) -> String {
-    let is_tied = decoder.config().tie_word_embeddings && fits("lm_head.weight", pattern);
+    let is_tied = decoder.blueprint().tie_word_embeddings && fits("lm_head.weight", pattern);
     let parameters = decoder.parameters();
     let expected = match is_tied {
         true => format!("`{}.weight`, which is the output projection too", decoder.embedding().path),
@@ -111,7 +111,7 @@ impl Method for Full {
     }
 
     fn write(&self, decoder: &Decoder, directory: &Path) -> Result<()> {
-        save_decoder(directory, decoder, decoder.config().dtype.unwrap_or(DType::F32), |_, _| Ok(None))
+        save_decoder(directory, decoder, decoder.blueprint().dtype.unwrap_or(DType::F32), |_, _| Ok(None))
     }
 }
 

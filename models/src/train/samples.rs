@@ -41,7 +41,7 @@ impl<'a> Samples<'a> {
     /// # Errors
     /// A tokenizer of another vocabulary; a prompt that it cannot spell, that is empty, or that leaves the model no room.
     pub fn new(tokenizer: &'a Tokenizer, prompts: &[String], decoder: &Decoder) -> Result<Samples<'a>> {
-        let config = decoder.config();
+        let config = decoder.blueprint();
         tokenizer.check_vocabulary(config.vocab_size)?;
         let prompt = |text: &String| {
             let ids = tokenizer.encode(text, true)?;
@@ -60,7 +60,7 @@ impl<'a> Samples<'a> {
     pub(super) fn of(&self, model: &Tuned, step: usize) -> Result<Vec<Sample>> {
         let model = model.detach();
         let (decoder, forward) = (&model.decoder, model.forward());
-        let ends = ends(decoder.config(), Some(self.tokenizer));
+        let ends = ends(decoder.blueprint(), Some(self.tokenizer));
         let sample = |Prompt { text, ids, new_tokens }: &Prompt| {
             let greedy = Sampling::default();
             let generated = generate(decoder, &*forward.tuning, ids, *new_tokens, &ends, &greedy, &mut |_| Ok(true))?;

@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 use wgtune_engine::{Device, ops};
 
 use super::*;
-use crate::formats::config::ModelConfig;
 use crate::formats::decoder::new_decoder;
 use crate::formats::files::read_text;
 use crate::train::metrics::Figures;
 use crate::train::record::{May, Record};
 use crate::train::run::Begin;
 use crate::train::schedule::Schedule;
+use crate::transformer::Blueprint;
 use crate::transformer::Input;
 
 /// Two tokens a batch; the loss is the sum of their logits' squares.
@@ -58,7 +58,7 @@ fn model() -> Tuned {
         "model_type": "llama", "vocab_size": 5, "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,
         "num_attention_heads": 1, "max_position_embeddings": 8, "tie_word_embeddings": true, "initializer_range": 0.5,
     });
-    let config = ModelConfig::from_json(Path::new("small"), config).unwrap();
+    let config = Blueprint::from_json(Path::new("small"), config).unwrap();
     Tuned::bare(new_decoder(config, &Device::cpu(), 0).unwrap()).requiring_grad()
 }
 

@@ -1,12 +1,13 @@
-//! Self-attention with grouped heads and rotary positions.
+//! Self-attention with grouped heads.
 
 use wgtune_engine::{Tensor, ops};
 
+use super::blueprint::{Blueprint, NormKind};
 use super::cache::Cache;
+use super::families::Projections;
 use super::rope::Tables;
 use crate::error::Result;
-use crate::formats::config::ModelConfig;
-use crate::nn::{Linear, RmsNorm, Source};
+use crate::nn::{Linear, Norm, Source};
 use crate::peft::Tuning;
 
 /// The attention of one block.
@@ -15,12 +16,13 @@ pub(super) struct Attention {
     layer: usize,
     head_dim: usize,
     window: Option<usize>,
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    heads: usize,
+    key_heads: usize,
+    /// Of queries, keys and values, or one whose outputs are all three.
+    projections: Vec<Linear>,
     output: Linear,
     /// Norms of each head's query and key (Qwen3).
-    norms: Option<(RmsNorm, RmsNorm)>,
+    norms: Option<(Norm, Norm)>,
 }
 
 /// What all blocks of one pass share.
@@ -28,7 +30,8 @@ pub(super) struct Attention {
 pub(super) struct Positions {
     /// [B, T] u32.
     pub positions: Tensor,
-    pub tables: Tables,
+    /// Where positions are rotary.
+    pub tables: Option<Tables>,
     /// How many tokens lie before query 0.
     pub start: usize,
     /// [B] u32: how many tokens of each row are real.
@@ -38,35 +41,55 @@ pub(super) struct Positions {
 }
 
 impl Attention {
-    pub fn build(config: &ModelConfig, layer: usize, path: &str, source: &mut Source<'_>) -> Result<Attention> {
-        let path = format!("{path}.self_attn");
-        let queries = config.num_attention_heads * config.head_dim;
-        let keys = config.num_key_value_heads * config.head_dim;
-        let hidden = config.hidden_size;
+    pub fn build(blueprint: &Blueprint, layer: usize, path: &str, source: &mut Source<'_>) -> Result<Attention> {
+        let names = &blueprint.family.names;
+        let path = format!("{path}.{}", names.attention);
+        let Blueprint { num_attention_heads: heads, num_key_value_heads: key_heads, head_dim, hidden_size, .. } = *blueprint;
+        let (queries, keys) = (heads * head_dim, key_heads * head_dim);
         let mut linear = |name: &str, size, bias| Linear::build(format!("{path}.{name}"), size, bias, source);
-        let query = linear("q_proj", [queries, hidden], config.qkv_bias)?;
-        let key = linear("k_proj", [keys, hidden], config.qkv_bias)?;
-        let value = linear("v_proj", [keys, hidden], config.qkv_bias)?;
-        let output = linear("o_proj", [hidden, queries], config.output_bias)?;
-        let mut norm = |name: &str| RmsNorm::build(format!("{path}.{name}"), config.head_dim, config.rms_norm_eps, source);
-        let norms = if config.qk_norm { Some((norm("q_norm")?, norm("k_norm")?)) } else { None };
-        Ok(Attention { layer, head_dim: config.head_dim, window: config.windows[layer], query, key, value, output, norms })
+        let mut projection = |name: &str, outputs| linear(name, [outputs, hidden_size], blueprint.qkv_bias);
+        let projections = match names.projections {
+            Projections::Separate([query, key, value]) => {
+                vec![projection(query, queries)?, projection(key, keys)?, projection(value, keys)?]
+            }
+            Projections::Fused(name) => vec![projection(name, queries + 2 * keys)?],
+        };
+        let output = linear(names.output, [hidden_size, queries], blueprint.output_bias)?;
+        let mut norm = |name: &str| Norm::build(format!("{path}.{name}"), NormKind::Rms, head_dim, blueprint.epsilon, source);
+        let [query, key] = names.head_norms;
+        let norms = if blueprint.qk_norm { Some((norm(query)?, norm(key)?)) } else { None };
+        Ok(Attention { layer, head_dim, window: blueprint.windows[layer], heads, key_heads, projections, output, norms })
+    }
+
+    /// Queries [B, T, Q, D], keys and values [B, T, KV, D].
+    fn project(&self, x: &Tensor, tuning: &dyn Tuning) -> [Tensor; 3] {
+        let outputs: Vec<Tensor> = self.projections.iter().map(|layer| tuning.linear(layer, x)).collect();
+        let heads = [self.heads, self.key_heads, self.key_heads];
+        let begins = [0, self.heads, self.heads + self.key_heads].map(|heads| heads * self.head_dim);
+        std::array::from_fn(|part| {
+            let y = match &outputs[..] {
+                [joined] => joined.slice(2, begins[part]..begins[part] + heads[part] * self.head_dim),
+                separate => separate[part].clone(),
+            };
+            y.reshape([x.size(0), x.size(1), heads[part], self.head_dim])
+        })
     }
 
     /// [B, T, H] to [B, T, H].
     pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning, cache: Option<&Cache>) -> Tensor {
-        let heads = |projection: &Linear| {
-            let y = tuning.linear(projection, x);
-            y.reshape([x.size(0), x.size(1), y.last_size() / self.head_dim, self.head_dim])
+        let [query, key, value] = self.project(x, tuning);
+        let (query, key) = match (&at.tables, &self.norms) {
+            (Some(Tables { cos, sin, .. }), Some((of_query, of_key))) => {
+                let rotate = |norm: &Norm, x| norm.forward_rotated(x, cos, sin, &at.positions);
+                (rotate(of_query, &query), rotate(of_key, &key))
+            }
+            (Some(Tables { cos, sin, .. }), None) => {
+                let rotate = |x| ops::rope(x, cos, sin, &at.positions);
+                (rotate(&query), rotate(&key))
+            }
+            (None, Some((of_query, of_key))) => (of_query.forward(&query), of_key.forward(&key)),
+            (None, None) => (query, key),
         };
-        let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
-        let Tables { cos, sin, .. } = &at.tables;
-        let rotate = |x: &Tensor, norm: Option<&RmsNorm>| match norm {
-            Some(norm) => norm.forward_rotated(x, cos, sin, &at.positions),
-            None => ops::rope(x, cos, sin, &at.positions),
-        };
-        let (query_norm, key_norm) = self.norms.as_ref().map(|(query, key)| (query, key)).unzip();
-        let (query, key) = (rotate(&query, query_norm), rotate(&key, key_norm));
         let (key, value) = match cache {
             Some(cache) => cache.extend(self.layer, &key, &value),
             None => (key, value),
@@ -84,16 +107,14 @@ impl Attention {
     }
 
     pub fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
-        for linear in [&self.query, &self.key, &self.value, &self.output] {
-            linear.parameters(visit);
-        }
+        self.linears().for_each(|linear| linear.parameters(visit));
         if let Some((query, key)) = &self.norms {
             query.parameters(visit);
             key.parameters(visit);
         }
     }
 
-    pub fn linears(&self) -> [&Linear; 4] {
-        [&self.query, &self.key, &self.value, &self.output]
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.projections.iter().chain([&self.output])
     }
 }

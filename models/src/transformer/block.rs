@@ -3,31 +3,34 @@
 use wgtune_engine::{Tensor, ops};
 
 use super::attention::{Attention, Positions};
+use super::blueprint::{Activation, Blueprint};
 use super::cache::Cache;
 use crate::error::Result;
-use crate::formats::config::ModelConfig;
-use crate::nn::{Linear, RmsNorm, Source};
+use crate::nn::{Linear, Norm, Source};
 use crate::peft::Tuning;
 
 /// x + attention(norm(x)), then the same with the feed-forward layer.
 #[derive(Clone)]
 pub(super) struct Block {
     path: String,
-    attention_norm: RmsNorm,
+    attention_norm: Norm,
     attention: Attention,
-    feed_forward_norm: RmsNorm,
+    feed_forward_norm: Norm,
     feed_forward: FeedForward,
 }
 
 impl Block {
-    pub fn build(config: &ModelConfig, layer: usize, source: &mut Source<'_>) -> Result<Block> {
-        let path = format!("model.layers.{layer}");
-        let epsilon = config.rms_norm_eps;
+    pub fn build(blueprint: &Blueprint, layer: usize, source: &mut Source<'_>) -> Result<Block> {
+        let names = &blueprint.family.names;
+        let path = format!("{}.{layer}", names.blocks);
+        let norm = |name: &str, source: &mut Source<'_>| {
+            Norm::build(format!("{path}.{name}"), blueprint.norm, blueprint.hidden_size, blueprint.epsilon, source)
+        };
         Ok(Block {
-            attention_norm: RmsNorm::build(format!("{path}.input_layernorm"), config.hidden_size, epsilon, source)?,
-            attention: Attention::build(config, layer, &path, source)?,
-            feed_forward_norm: RmsNorm::build(format!("{path}.post_attention_layernorm"), config.hidden_size, epsilon, source)?,
-            feed_forward: FeedForward::build(config, &path, source)?,
+            attention_norm: norm(names.attention_norm, source)?,
+            attention: Attention::build(blueprint, layer, &path, source)?,
+            feed_forward_norm: norm(names.feed_forward_norm, source)?,
+            feed_forward: FeedForward::build(blueprint, &path, source)?,
             path,
         })
     }
@@ -44,39 +47,56 @@ impl Block {
         self.attention_norm.parameters(visit);
         self.attention.parameters(visit);
         self.feed_forward_norm.parameters(visit);
-        self.feed_forward.linears().into_iter().for_each(|linear| linear.parameters(visit));
+        self.feed_forward.linears().for_each(|linear| linear.parameters(visit));
     }
 
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.attention.linears().into_iter().chain(self.feed_forward.linears())
+        self.attention.linears().chain(self.feed_forward.linears())
     }
 }
 
-/// SwiGLU (Shazeer 2020, arXiv:2002.05202): down(silu(gate(x)) * up(x)).
+/// down(activation(up(x))), or gated down(activation(gate(x)) * up(x)), which is SwiGLU (Shazeer 2020, arXiv:2002.05202) where the
+/// activation is SiLU.
 #[derive(Clone)]
 struct FeedForward {
-    gate: Linear,
+    gate: Option<Linear>,
     up: Linear,
     down: Linear,
+    activation: Activation,
 }
 
 impl FeedForward {
-    fn build(config: &ModelConfig, path: &str, source: &mut Source<'_>) -> Result<FeedForward> {
-        let (hidden, inside) = (config.hidden_size, config.intermediate_size);
-        let mut linear = |name: &str, size| Linear::build(format!("{path}.mlp.{name}"), size, config.mlp_bias, source);
+    fn build(blueprint: &Blueprint, path: &str, source: &mut Source<'_>) -> Result<FeedForward> {
+        let names = &blueprint.family.names;
+        let (hidden, inside) = (blueprint.hidden_size, blueprint.intermediate_size);
+        let path = format!("{path}.{}", names.feed_forward);
+        let mut linear = |name: &str, size| Linear::build(format!("{path}.{name}"), size, blueprint.mlp_bias, source);
         Ok(FeedForward {
-            gate: linear("gate_proj", [inside, hidden])?,
-            up: linear("up_proj", [inside, hidden])?,
-            down: linear("down_proj", [hidden, inside])?,
+            gate: names.gate.map(|name| linear(name, [inside, hidden])).transpose()?,
+            up: linear(names.up, [inside, hidden])?,
+            down: linear(names.down, [hidden, inside])?,
+            activation: blueprint.activation,
         })
     }
 
     fn forward(&self, x: &Tensor, tuning: &dyn Tuning) -> Tensor {
-        let inside = ops::swiglu(&tuning.linear(&self.gate, x), &tuning.linear(&self.up, x));
+        let activate = match self.activation {
+            Activation::Silu => ops::silu,
+            Activation::Gelu => ops::gelu,
+            Activation::GeluTanh => ops::gelu_tanh,
+            Activation::Relu => ops::relu,
+        };
+        let inside = match &self.gate {
+            None => activate(&tuning.linear(&self.up, x)),
+            Some(gate) if self.activation == Activation::Silu => {
+                ops::swiglu(&tuning.linear(gate, x), &tuning.linear(&self.up, x))
+            }
+            Some(gate) => ops::mul(&activate(&tuning.linear(gate, x)), &tuning.linear(&self.up, x)),
+        };
         tuning.linear(&self.down, &inside)
     }
 
-    fn linears(&self) -> [&Linear; 3] {
-        [&self.gate, &self.up, &self.down]
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.gate.iter().chain([&self.up, &self.down])
     }
 }

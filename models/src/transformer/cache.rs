@@ -2,7 +2,7 @@
 
 use wgtune_engine::{Device, Tensor, ops};
 
-use crate::formats::config::ModelConfig;
+use super::blueprint::Blueprint;
 
 /// The key-value cache of one decoder: per layer two tensors [B, capacity, KV, D], filled from the front.
 pub struct Cache {
@@ -13,9 +13,9 @@ pub struct Cache {
 
 impl Cache {
     /// An empty cache for `rows` rows of at most `capacity` tokens.
-    pub fn new(config: &ModelConfig, device: &Device, rows: usize, capacity: usize) -> Cache {
-        let shape = [rows, capacity, config.num_key_value_heads, config.head_dim];
-        let layers = (0..config.num_hidden_layers).map(|_| (device.zeros(shape), device.zeros(shape))).collect();
+    pub fn new(blueprint: &Blueprint, device: &Device, rows: usize, capacity: usize) -> Cache {
+        let shape = [rows, capacity, blueprint.num_key_value_heads, blueprint.head_dim];
+        let layers = (0..blueprint.num_hidden_layers).map(|_| (device.zeros(shape), device.zeros(shape))).collect();
         Cache { layers, length: 0, capacity }
     }
 

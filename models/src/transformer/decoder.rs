@@ -6,21 +6,24 @@ use wgtune_engine::{Device, Tensor, checkpoint, ops};
 
 use super::attention::Positions;
 use super::block::Block;
+use super::blueprint::{self, Blueprint};
 use super::cache::Cache;
+use super::families::HEAD;
 use super::rope::Rope;
 use crate::error::Result;
-use crate::formats::config::ModelConfig;
-use crate::nn::{Embedding, Linear, RmsNorm, Source};
+use crate::nn::{Embedding, Linear, Norm, Source};
 use crate::peft::Tuning;
 
 /// A causal language model.
 #[derive(Clone)]
 pub struct Decoder {
-    config: Arc<ModelConfig>,
-    /// The output projection too, where the config ties them.
+    blueprint: Arc<Blueprint>,
+    /// The output projection too, where the blueprint ties them.
     embedding: Embedding,
+    /// Vectors of positions, where they are learned.
+    positions: Option<Embedding>,
     blocks: Vec<Arc<Block>>,
-    norm: RmsNorm,
+    norm: Norm,
     /// [V, H].
     head: Option<Linear>,
     rope: Rope,
@@ -72,21 +75,24 @@ impl Input {
 }
 
 impl Decoder {
-    /// The decoder that a config describes, with parameters from `source`, which is asked for each once.
-    pub fn build(config: ModelConfig, source: &mut Source<'_>) -> Result<Decoder> {
-        let table = [config.vocab_size, config.hidden_size];
+    /// The decoder that a blueprint describes, with parameters from `source`, which is asked for each once.
+    pub fn build(blueprint: Blueprint, source: &mut Source<'_>) -> Result<Decoder> {
+        let names = &blueprint.family.names;
+        let Blueprint { vocab_size, hidden_size, max_position_embeddings, .. } = blueprint;
+        let mut embedding = |name: &str, rows| Embedding::build(name.into(), [rows, hidden_size], source);
         Ok(Decoder {
-            embedding: Embedding::build("model.embed_tokens".into(), table, source)?,
-            blocks: (0..config.num_hidden_layers)
-                .map(|layer| Block::build(&config, layer, source).map(Arc::new))
+            embedding: embedding(names.embedding, vocab_size)?,
+            positions: names.positions.map(|name| embedding(name, max_position_embeddings)).transpose()?,
+            blocks: (0..blueprint.num_hidden_layers)
+                .map(|layer| Block::build(&blueprint, layer, source).map(Arc::new))
                 .collect::<Result<_>>()?,
-            norm: RmsNorm::build("model.norm".into(), config.hidden_size, config.rms_norm_eps, source)?,
-            head: match config.tie_word_embeddings {
+            norm: Norm::build(names.norm.into(), blueprint.norm, hidden_size, blueprint.epsilon, source)?,
+            head: match blueprint.tie_word_embeddings {
                 true => None,
-                false => Some(Linear::build("lm_head".into(), table, false, source)?),
+                false => Some(Linear::build(HEAD.into(), [vocab_size, hidden_size], false, source)?),
             },
             rope: Rope::new(),
-            config: Arc::new(config),
+            blueprint: Arc::new(blueprint),
         })
     }
 
@@ -94,10 +100,10 @@ impl Decoder {
     pub fn mapped(&self, map: impl Fn(&str, &Tensor) -> Tensor) -> Decoder {
         let mut parameters = self.parameters().into_iter();
         let mut source = |name: &str, _: &[usize]| {
-            let (_, tensor) = parameters.next().expect("as many parameters as the same config asks for");
+            let (_, tensor) = parameters.next().expect("as many parameters as the same blueprint asks for");
             Ok(map(name, tensor))
         };
-        Decoder::build((*self.config).clone(), &mut source).expect("nothing is read")
+        Decoder::build((*self.blueprint).clone(), &mut source).expect("nothing is read")
     }
 
     /// The same decoder with every parameter off the tape: for evaluation while it is trained.
@@ -107,14 +113,14 @@ impl Decoder {
 
     /// The same decoder with an output projection of its own, which begins as the embedding that it was tied to.
     pub fn untied(&self) -> Decoder {
-        let head = || Linear { path: "lm_head".into(), weight: self.embedding.weight.clone(), bias: None };
-        let config = ModelConfig { tie_word_embeddings: false, ..(*self.config).clone() };
-        Decoder { head: Some(self.head.clone().unwrap_or_else(head)), config: Arc::new(config), ..self.clone() }
+        let head = || Linear { path: HEAD.into(), weight: self.embedding.weight.clone(), bias: None };
+        let blueprint = Blueprint { tie_word_embeddings: false, ..(*self.blueprint).clone() };
+        Decoder { head: Some(self.head.clone().unwrap_or_else(head)), blueprint: Arc::new(blueprint), ..self.clone() }
     }
 
     /// What it was built from.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    pub fn blueprint(&self) -> &Blueprint {
+        &self.blueprint
     }
 
     /// Where it lives.
@@ -127,6 +133,7 @@ impl Decoder {
         let mut all = Vec::new();
         let mut visit = |name, tensor| all.push((name, tensor));
         self.embedding.parameters(&mut visit);
+        self.positions.iter().for_each(|positions| positions.parameters(&mut visit));
         self.blocks.iter().for_each(|block| block.parameters(&mut visit));
         self.norm.parameters(&mut visit);
         self.head.iter().for_each(|head| head.parameters(&mut visit));
@@ -150,8 +157,8 @@ impl Decoder {
 
     /// Hidden states [B, T, H] after the final norm.
     pub fn hidden(&self, input: &Input, forward: &Forward) -> Tensor {
-        let at = self.positions(input, 0);
-        let mut x = forward.tuning.embedding(&self.embedding, &input.ids);
+        let at = self.at(input, 0);
+        let mut x = self.embedded(input, &*forward.tuning);
         for block in &self.blocks {
             x = if forward.checkpoint_blocks {
                 let (block, at, tuning) = (block.clone(), at.clone(), forward.tuning.clone());
@@ -165,8 +172,8 @@ impl Decoder {
 
     /// Hidden states [B, T, H] of tokens that follow those in the cache, which then holds them too.
     pub fn hidden_cached(&self, input: &Input, tuning: &dyn Tuning, cache: &mut Cache) -> Tensor {
-        let at = self.positions(input, cache.length());
-        let mut x = tuning.embedding(&self.embedding, &input.ids);
+        let at = self.at(input, cache.length());
+        let mut x = self.embedded(input, tuning);
         for block in &self.blocks {
             x = block.forward(&x, &at, tuning, Some(cache));
         }
@@ -179,10 +186,23 @@ impl Decoder {
         ops::linear(hidden, self.output_weight())
     }
 
-    fn positions(&self, input: &Input, start: usize) -> Positions {
+    /// Vectors of tokens, and of their positions where these are learned.
+    fn embedded(&self, input: &Input, tuning: &dyn Tuning) -> Tensor {
+        let x = tuning.embedding(&self.embedding, &input.ids);
+        match &self.positions {
+            Some(positions) => ops::add(&x, &positions.forward(&input.positions)),
+            None => x,
+        }
+    }
+
+    fn at(&self, input: &Input, start: usize) -> Positions {
+        let tables = match &self.blueprint.positions {
+            blueprint::Positions::Rotary(rope) => Some(self.rope.tables(rope, &self.blueprint, self.device(), input.end)),
+            blueprint::Positions::Learned => None,
+        };
         Positions {
             positions: input.positions.clone(),
-            tables: self.rope.tables(&self.config, self.device(), input.end),
+            tables,
             start,
             lengths: input.lengths.clone(),
             segments: input.segments.clone(),

@@ -1,12 +1,16 @@
-//! One decoder, told by its config which family it is of: Llama, Mistral, Qwen2, Qwen3, SmolLM.
+//! One decoder for all families, which a blueprint tells it as data.
 //!
 //! Shapes: B rows, T tokens a row, H hidden width, Q query heads and KV key heads of width D, V vocabulary.
 
 mod attention;
 mod block;
+mod blueprint;
 mod cache;
 mod decoder;
+mod families;
 mod rope;
 
+pub use blueprint::{Activation, Blueprint, NormKind, Positions};
 pub use cache::Cache;
 pub use decoder::{Decoder, Forward, Input};
+pub use families::{FAMILIES, Family, Names, Projections};

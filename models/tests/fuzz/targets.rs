@@ -10,7 +10,6 @@ use wgtune_engine::Device;
 use wgtune_models::Result;
 use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::decoder::{load_decoder, new_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
@@ -22,6 +21,7 @@ use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::trainer::Plan;
 use wgtune_models::train::update::Progress;
+use wgtune_models::transformer::Blueprint;
 
 use super::{corpus_folder, fuzz};
 
@@ -52,8 +52,8 @@ fn seed(name: &str) -> Vec<u8> {
 #[test]
 fn configs() {
     fuzz_file("config", 5000, "config.json", &[], |folder| {
-        let config = ModelConfig::open(folder)?;
-        ModelConfig::from_json(Path::new("again"), config.to_json()).map(drop)
+        let config = Blueprint::open(folder)?;
+        Blueprint::from_json(Path::new("again"), config.to_json()).map(drop)
     });
 }
 
@@ -206,7 +206,7 @@ fn tiny_run() -> (Tuned, Plan) {
         "model_type": "llama", "vocab_size": 3, "hidden_size": 4, "intermediate_size": 2, "num_hidden_layers": 1,
         "num_attention_heads": 1, "max_position_embeddings": 8, "tie_word_embeddings": true,
     });
-    let config = ModelConfig::from_json(Path::new("tiny"), config).unwrap();
+    let config = Blueprint::from_json(Path::new("tiny"), config).unwrap();
     let decoder = new_decoder(config, &Device::cpu(), 0).unwrap();
     let plan = Plan {
         steps: 10,

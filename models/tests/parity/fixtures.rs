@@ -9,7 +9,7 @@ use wgtune_models::data::IGNORE;
 use wgtune_models::transformer::Input;
 
 /// Every model of the fixtures.
-pub const MODELS: [&str; 12] = [
+pub const MODELS: [&str; 13] = [
     "llama",
     "llama_tied",
     "llama_bias",
@@ -22,14 +22,19 @@ pub const MODELS: [&str; 12] = [
     "qwen3",
     "smollm2",
     "bf16",
+    "gpt2",
 ];
 
 /// Every adapter that trained as it is.
-pub const ADAPTERS: [&str; 3] = ["lora", "lora_rslora", "lora_saved"];
+pub const ADAPTERS: [&str; 4] = ["lora", "lora_rslora", "lora_saved", "lora_gpt2"];
 
 /// The model that an adapter is on.
 pub fn base(adapter: &str) -> &'static str {
-    if adapter == "lora_saved" { "llama_tied" } else { "llama" }
+    match adapter {
+        "lora_saved" => "llama_tied",
+        "lora_gpt2" => "gpt2",
+        _ => "llama",
+    }
 }
 
 /// Where a fixture is.

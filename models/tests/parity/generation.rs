@@ -32,11 +32,11 @@ fn cached(device: &Device, name: &str) -> Outcome {
     let mut tokens = Tokens::of(&Expected::of(name));
     if name == "llama_rope_dynamic" {
         // Past this the frequencies depend on the length, and keys in the cache keep those of when they came.
-        tokens = tokens.columns(0..decoder.config().max_position_embeddings);
+        tokens = tokens.columns(0..decoder.blueprint().max_position_embeddings);
     }
     let full = decoder.logits(&decoder.hidden(&tokens.input(device), &Forward::default()));
 
-    let mut cache = Cache::new(decoder.config(), device, tokens.rows, tokens.length + 3);
+    let mut cache = Cache::new(decoder.blueprint(), device, tokens.rows, tokens.length + 3);
     let mut logits = Vec::new();
     for piece in PIECES {
         let start = cache.length();
@@ -64,7 +64,7 @@ fn greedy_text(device: &Device) -> Outcome {
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(stories().join("golden_greedy.json"))?)?;
     let decoder = load_decoder(&stories(), device)?;
     let tokens = golden.greedy_ids.len() - golden.prompt_ids.len();
-    let ends = &decoder.config().eos_token_ids;
+    let ends = &decoder.blueprint().eos_token_ids;
     let mut streamed = golden.prompt_ids.clone();
     let generated = generate(&decoder, &(), &golden.prompt_ids, tokens, ends, &Sampling::default(), &mut |id| {
         streamed.push(id);

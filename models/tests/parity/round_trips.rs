@@ -1,11 +1,13 @@
 //! What is saved loads again with the same bits, and is what transformers and PEFT would have written.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
 use wgtune_engine::{DType, Device};
 use wgtune_models::formats::decoder::{load_decoder, save_decoder};
-use wgtune_models::formats::safetensors::Weights;
+use wgtune_models::formats::safetensors::{self, TensorInfo, Weights};
 use wgtune_models::peft::{self, ADAPTER_FILE, CONFIG_FILE};
 
 use crate::fixtures::{ADAPTERS, MODELS, base, path};
@@ -14,7 +16,37 @@ use crate::{Check, Outcome};
 pub fn checks() -> Vec<Check> {
     let model = |name: &'static str| Check::new(format!("{name}: saved and loaded"), move |device| model(device, name));
     let adapter = |name: &'static str| Check::new(format!("{name}: saved and loaded"), move |device| adapter(device, name));
-    MODELS.into_iter().map(model).chain(ADAPTERS.map(adapter)).collect()
+    let old = Check::new("gpt2: files of old names", old_names);
+    MODELS.into_iter().map(model).chain(ADAPTERS.map(adapter)).chain([old]).collect()
+}
+
+/// As the first files of GPT-2 are: names without what all begin with, and beside them what follows from the rest.
+fn old_names(device: &Device) -> Outcome {
+    let weights = Weights::open_model(&path("gpt2"))?;
+    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for name in weights.names() {
+        let view = weights.get(name)?;
+        tensors.insert(name.trim_start_matches("transformer.").into(), (view.shape.to_vec(), view.bytes.to_vec()));
+    }
+    let zeros = |shape: [usize; 4]| (shape.to_vec(), vec![0; 4 * shape.iter().product::<usize>()]);
+    tensors.insert("h.0.attn.bias".into(), zeros([1, 1, 24, 24]));
+    tensors.insert("lm_head.weight".into(), tensors["wte.weight"].clone());
+    let folder = tempfile::tempdir()?;
+    std::fs::copy(path("gpt2/config.json"), folder.path().join("config.json"))?;
+    let info = |(name, (shape, _)): (&String, &(Vec<usize>, _))| TensorInfo {
+        name: name.clone(),
+        dtype: DType::F32,
+        shape: shape.clone(),
+    };
+    let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
+    let file = folder.path().join("model.safetensors");
+    safetensors::save(&file, &infos, &BTreeMap::new(), |info| Ok(Cow::Borrowed(&tensors[&info.name].1)))?;
+
+    let (old, new) = (load_decoder(folder.path(), device)?, load_decoder(&path("gpt2"), device)?);
+    for ((name, old), (_, new)) in old.parameters().into_iter().zip(new.parameters()) {
+        assert_eq!(old.to_bytes()?, new.to_bytes()?, "{name}");
+    }
+    Ok(())
 }
 
 fn model(device: &Device, name: &str) -> Outcome {
@@ -24,7 +56,7 @@ fn model(device: &Device, name: &str) -> Outcome {
     save_decoder(folder.path(), &decoder, dtype, |_, _| Ok(None))?;
 
     let loaded = load_decoder(folder.path(), device)?;
-    assert_eq!(loaded.config(), decoder.config());
+    assert_eq!(loaded.blueprint(), decoder.blueprint());
     for ((name, before), (_, after)) in decoder.parameters().iter().zip(loaded.parameters()) {
         assert_eq!(before.to_bytes()?, after.to_bytes()?, "{name}");
     }

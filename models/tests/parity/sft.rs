@@ -104,7 +104,7 @@ fn loader(trainer: &Trainer, model: &Tuned) -> wgtune_models::Result<Loader> {
     let encoder = Encoder {
         tokenizer: None,
         template: &template,
-        vocab_size: model.decoder.config().vocab_size,
+        vocab_size: model.decoder.blueprint().vocab_size,
         max_length: trainer.max_length,
         split_text: false,
         last_turn_only: false,

@@ -9,7 +9,6 @@ use wgtune_engine::random::Philox;
 use wgtune_models::Result;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::formats::config::ModelConfig;
 use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::generate::{Generated, Sampling, generate};
 use wgtune_models::peft::Tuned;
@@ -18,6 +17,7 @@ use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Plan, Recipe};
 use wgtune_models::train::update::{Progress, step};
+use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::Decoder;
 
 use super::measure::repeat;
@@ -159,7 +159,7 @@ impl Subject {
 }
 
 /// SmolLM2-135M's shape.
-fn small() -> Result<ModelConfig> {
+fn small() -> Result<Blueprint> {
     let config = serde_json::json!({
         "model_type": "llama",
         "vocab_size": 49152,
@@ -175,11 +175,11 @@ fn small() -> Result<ModelConfig> {
         "bos_token_id": 0,
         "eos_token_id": 0,
     });
-    ModelConfig::from_json("SmolLM2-135M's shape".as_ref(), config)
+    Blueprint::from_json("SmolLM2-135M's shape".as_ref(), config)
 }
 
 fn ids(decoder: &Decoder, count: usize) -> Vec<u32> {
-    let vocabulary = decoder.config().vocab_size as u64;
+    let vocabulary = decoder.blueprint().vocab_size as u64;
     (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
 }
 
@@ -272,7 +272,7 @@ mod tests {
     #[test]
     fn the_random_model_has_the_shape_that_it_says() {
         let config = small().unwrap();
-        let parameters = |config: &ModelConfig| {
+        let parameters = |config: &Blueprint| {
             let (h, i, kv) = (config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim);
             config.vocab_size * h + config.num_hidden_layers * (2 * h * h + 2 * kv * h + 3 * i * h + 2 * h) + h
         };

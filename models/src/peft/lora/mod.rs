@@ -168,9 +168,15 @@ impl Lora {
             let [a, b] = tensor_names(layer.path, layer.is_embedding);
             Ok([read(a, &[rank, layer.inputs], device)?, read(b, &[layer.outputs, rank], device)?])
         })?;
+        let names = decoder.blueprint().family.names;
         let mut saved = BTreeMap::new();
         for (name, parameter) in decoder.parameters().into_iter().filter(|(name, _)| method.trains(name)) {
-            saved.insert(name.clone(), read(saved_name(&name), &parameter.shape(), parameter.device())?);
+            let shape = parameter.shape();
+            let tensor = match names.is_transposed(&name, shape.len()) {
+                true => ops::copy(&read(saved_name(&name), &[shape[1], shape[0]], parameter.device())?.transpose()),
+                false => read(saved_name(&name), &shape, parameter.device())?,
+            };
+            saved.insert(name, tensor);
         }
         // PEFT keeps a copy of an embedding that is updated.
         let embedding = decoder.embedding();
@@ -221,6 +227,7 @@ impl Lora {
         let ends = [format!("{}.weight", decoder.embedding().path), "lm_head.weight".into()];
         let parts = ends.iter().any(|name| config.saves(name)) || pairs.contains_key(&decoder.embedding().path);
         let decoder = if parts { decoder.untied() } else { decoder };
+        let config = LoraConfig { fan_in_fan_out: decoder.blueprint().family.names.transposed, ..config };
         Ok(Tuned { decoder, method: Arc::new(Lora { config, pairs, random: None }) })
     }
 
@@ -294,8 +301,13 @@ impl Method for Lora {
 
     fn write(&self, decoder: &Decoder, directory: &Path) -> Result<()> {
         let saved = decoder.parameters().into_iter().filter(|(name, _)| self.trains(name));
-        let saved = saved.map(|(name, tensor)| (saved_name(&name), tensor));
-        let tensors: BTreeMap<String, &Tensor> = self.parameters().into_iter().chain(saved).collect();
+        let names = decoder.blueprint().family.names;
+        let saved = saved.map(|(name, tensor)| match names.is_transposed(&name, tensor.rank()) {
+            true => (saved_name(&name), tensor.transpose()),
+            false => (saved_name(&name), tensor.clone()),
+        });
+        let own = self.parameters().into_iter().map(|(name, tensor)| (name, tensor.clone()));
+        let tensors: BTreeMap<String, Tensor> = own.chain(saved).collect();
         let LoraConfig { rank, alpha, dropout, targets, saved, base_model, .. } = &self.config;
         let mut chosen = vec![
             ("rank", rank.to_string()),

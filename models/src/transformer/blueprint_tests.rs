@@ -3,8 +3,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::formats::rope::RopeScaling;
 
-fn read(json: Value) -> Result<ModelConfig> {
-    ModelConfig::from_json(Path::new("config.json"), json)
+fn read(json: Value) -> Result<Blueprint> {
+    Blueprint::from_json(Path::new("config.json"), json)
 }
 
 fn base(model_type: &str) -> Value {
@@ -38,6 +38,31 @@ fn families_differ_in_biases_norms_and_head_size() {
 }
 
 #[test]
+fn gpt2_is_told_by_its_own_keys() {
+    let gpt2 = |changes: Value| {
+        let mut config =
+            json!({"model_type": "gpt2", "vocab_size": 100, "n_embd": 64, "n_layer": 3, "n_head": 8, "n_positions": 32});
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        read(config)
+    };
+    let config = gpt2(json!({})).unwrap();
+    assert_eq!((config.intermediate_size, config.head_dim, config.num_key_value_heads), (256, 8, 8));
+    assert_eq!((config.norm, config.activation, config.epsilon), (NormKind::Layer, Activation::GeluTanh, 1e-5));
+    assert!(config.tie_word_embeddings && config.qkv_bias && config.output_bias && config.mlp_bias);
+    assert_eq!(read(config.to_json()).unwrap(), config);
+    assert_eq!((config.longest_text(), config.may_go_beyond()), (Some(32), false));
+    for (changes, expected) in [
+        (json!({"n_head": 7}), "`n_head` is 7"),
+        (json!({"n_layer": null}), "`n_layer` is null"),
+        (json!({"activation_function": "tanh"}), "`activation_function` is \"tanh\"; expected one of silu, gelu, gelu_new, relu"),
+        (json!({"scale_attn_by_inverse_layer_idx": true}), "`scale_attn_by_inverse_layer_idx` is true"),
+    ] {
+        let message = gpt2(changes).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message} should contain {expected}");
+    }
+}
+
+#[test]
 fn windows_follow_each_familys_keys() {
     let windows = |model_type, changes| read(with(model_type, changes)).unwrap().windows;
     assert_eq!(windows("llama", json!({"sliding_window": 7})), [None; 3]);
@@ -63,7 +88,11 @@ fn rope_is_read_in_both_spellings() {
         json!({"rope_parameters":
         {"rope_type": "linear", "factor": 2, "rope_theta": 500000}}),
     ));
-    let (old, new) = (old.unwrap().rope, new.unwrap().rope);
+    let rope = |read: Result<Blueprint>| match read.unwrap().positions {
+        Positions::Rotary(rope) => rope,
+        Positions::Learned => panic!("a Llama's positions are rotary"),
+    };
+    let (old, new) = (rope(old), rope(new));
     assert_eq!(old, new);
     assert_eq!(old.theta, 5e5);
     assert_eq!(old.scaling, RopeScaling::Linear { factor: 2.0 });
@@ -112,18 +141,18 @@ fn a_folder_is_saved_and_its_generation_config_adds_ends() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = read(with("llama", json!({"eos_token_id": 2}))).unwrap();
     config.save(folder.path()).unwrap();
-    assert_eq!(ModelConfig::open(folder.path()).unwrap(), config);
+    assert_eq!(Blueprint::open(folder.path()).unwrap(), config);
     let generation = folder.path().join("generation_config.json");
     std::fs::write(generation, r#"{"eos_token_id": [2, 7], "pad_token_id": 9}"#).unwrap();
     config.eos_token_ids = vec![2, 7];
     config.pad_token_id = Some(9);
-    assert_eq!(ModelConfig::open(folder.path()).unwrap(), config);
+    assert_eq!(Blueprint::open(folder.path()).unwrap(), config);
 }
 
 #[test]
 fn impossible_configs_name_the_key_and_the_value() {
     let cases = [
-        (json!({"model_type": "gpt2"}), "`model_type` is \"gpt2\""),
+        (json!({"model_type": "gpt3"}), "`model_type` is \"gpt3\""),
         (json!({"model_type": null}), "`model_type` is null"),
         (json!({"num_key_value_heads": 3}), "`num_key_value_heads` is 3"),
         (json!({"num_attention_heads": 0}), "`num_attention_heads` is 0"),
@@ -221,7 +250,8 @@ fn a_rope_whose_angles_are_not_finite_is_refused_by_its_key() {
         match read(with("llama", changes.clone())) {
             Err(error) => assert!(error.to_string().contains(&format!("`{key}` is")), "{error}"),
             Ok(config) => {
-                let (frequencies, factor) = rope_frequencies(&config.rope, config.head_dim, 128, 1 << 20);
+                let Positions::Rotary(rope) = &config.positions else { panic!("a Llama's positions are rotary") };
+                let (frequencies, factor) = rope_frequencies(rope, config.head_dim, 128, 1 << 20);
                 assert!(factor.is_finite() && frequencies.iter().all(|f| f.is_finite()), "{changes}: {frequencies:?} {factor}");
             }
         }
