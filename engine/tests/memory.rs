@@ -1,22 +1,28 @@
 //! Memory over many steps.
 
-use wgtune_engine::optim::{AdamW, AdamWConfig};
+use wgtune_engine::optim::{AdamW, AdamWConfig, Parameter, Parameters};
 use wgtune_engine::random::Philox;
-use wgtune_engine::{Device, device, ops, process};
+use wgtune_engine::{Device, Tensor, device, ops, process};
+
+fn gathered(tensors: &[Tensor]) -> Parameters {
+    let parameter = |tensor: &Tensor| Parameter { name: "weight".into(), tensor: tensor.clone(), weight_decay: 0.0 };
+    Parameters::gather(tensors.iter().map(parameter))
+}
 
 #[test]
 fn a_thousand_training_steps_reserve_no_more_memory_than_ten() {
     let device = Device::cpu();
     let weight = device.tensor(&vec![0.01; 64 * 32], [64, 32]).requiring_grad();
-    let mut optimiser = AdamW::new(AdamWConfig::default(), &[(&weight, 0.0)]);
+    let parameters = gathered(std::slice::from_ref(&weight));
+    let mut optimiser = AdamW::new(AdamWConfig::default(), &parameters);
     let mut reserved = 0;
     for step in 0..1000 {
         // Two lengths take turns, as batches of different rows do.
         let rows = 16 + step % 2 * 8;
         let x = device.tensor(&vec![step as f32 * 1e-3; rows * 32], [rows, 32]);
         let loss = ops::mean(&ops::square(&ops::linear(&x, &weight)));
-        let gradients = loss.backward();
-        optimiser.step(&[&weight], &[gradients.get(&weight).unwrap()], 1e-3, None);
+        let gradients = parameters.gradients(&loss.backward()).unwrap();
+        optimiser.step(&parameters, &gradients, 1e-3, None);
         assert!(loss.item().unwrap().is_finite());
         if step == 10 {
             reserved = device.memory().reserved;
@@ -31,8 +37,8 @@ fn train_on_mixed_lengths(device: &Device, steps: usize, mut after: impl FnMut(u
     const WIDTH: usize = 256;
     let random = Philox::new(1);
     let weights: Vec<_> = (0..6).map(|_| device.tensor(&vec![0.01; WIDTH * WIDTH], [WIDTH, WIDTH]).requiring_grad()).collect();
-    let weights: Vec<_> = weights.iter().collect();
-    let mut optimiser = AdamW::new(AdamWConfig::default(), &weights.iter().map(|&weight| (weight, 0.0)).collect::<Vec<_>>());
+    let parameters = gathered(&weights);
+    let mut optimiser = AdamW::new(AdamWConfig::default(), &parameters);
     for step in 0..steps {
         let rows = 100 + random.below(step as u64, 1900);
         let mut x = device.tensor(&vec![0.5; rows * WIDTH], [rows, WIDTH]);
@@ -42,9 +48,8 @@ fn train_on_mixed_lengths(device: &Device, steps: usize, mut after: impl FnMut(u
             x = ops::cat(&[&x, &x], 1).slice(1, 0..WIDTH).whole();
         }
         let loss = ops::mean(&ops::square(&x));
-        let gradients = loss.backward();
-        let gradients: Vec<_> = weights.iter().map(|weight| gradients.get(weight).unwrap()).collect();
-        optimiser.step(&weights, &gradients, 1e-3, None);
+        let gradients = parameters.gradients(&loss.backward()).unwrap();
+        optimiser.step(&parameters, &gradients, 1e-3, None);
         assert!(loss.item().unwrap().is_finite());
         after(step);
     }

@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde_json::Value;
 use wgtune_engine::device::adapters;
-use wgtune_engine::optim::{AdamW, AdamWConfig, Moments, Sgd, SgdConfig};
+use wgtune_engine::optim::{AdamW, AdamWConfig, Moments, Parameter, Parameters, Sgd};
 use wgtune_engine::{DType, Device, Tensor, ops};
 
 /// How far a result may be from PyTorch's f64, relative to the tensor's largest. The longest sum behind one has 150 terms, whose
@@ -177,31 +177,39 @@ impl Context<'_> {
     fn adamw(&self) -> Result<(), String> {
         let parameter = self.tensor("param.0");
         let config = AdamWConfig { beta1: self.rate("beta1"), beta2: self.rate("beta2"), eps: self.rate("eps") };
-        let mut optimizer = AdamW::new(config, &[(&parameter, self.rate("weight_decay"))]);
+        let parameters = self.alone(&parameter);
+        let mut optimizer = AdamW::new(config, &parameters);
         let moments = Moments { mean: self.tensor("m.0"), square: self.tensor("v.0") };
-        optimizer.restore(self.rate("first_step") as u64 - 1, vec![moments]);
+        optimizer.restore(&parameters, self.rate("first_step") as u64 - 1, &[moments]);
         for step in 1..=self.rate("steps") as usize {
-            optimizer.step(&[&parameter], &[&self.tensor(&format!("grad.{step}"))], self.rate("learning_rate"), None);
+            let gradient = parameters.joined(&[&self.tensor(&format!("grad.{step}"))]);
+            optimizer.step(&parameters, &gradient, self.rate("learning_rate"), None);
             self.compare(&format!("param.{step}"), &parameter)?;
-            self.compare(&format!("m.{step}"), &optimizer.moments()[0].mean)?;
-            self.compare(&format!("v.{step}"), &optimizer.moments()[0].square)?;
+            self.compare(&format!("m.{step}"), &optimizer.moments(&parameters)[0].mean)?;
+            self.compare(&format!("v.{step}"), &optimizer.moments(&parameters)[0].square)?;
         }
         Ok(())
     }
 
     fn sgd(&self) -> Result<(), String> {
         let parameter = self.tensor("param.0");
-        let config = SgdConfig { momentum: self.rate("momentum"), weight_decay: self.rate("weight_decay") };
-        let mut optimizer = Sgd::new(config, &[&parameter]);
+        let parameters = self.alone(&parameter);
+        let mut optimizer = Sgd::new(self.rate("momentum"), &parameters);
         for step in 1..=self.rate("steps") as usize {
-            optimizer.step(&[&parameter], &[&self.tensor(&format!("grad.{step}"))], self.rate("learning_rate"), None);
+            let gradient = parameters.joined(&[&self.tensor(&format!("grad.{step}"))]);
+            optimizer.step(&parameters, &gradient, self.rate("learning_rate"), None);
             self.compare(&format!("param.{step}"), &parameter)?;
             let velocity = format!("momentum.{step}");
             if self.case.tensors.contains_key(&velocity) {
-                self.compare(&velocity, &optimizer.velocities()[0])?;
+                self.compare(&velocity, &optimizer.velocities(&parameters)[0])?;
             }
         }
         Ok(())
+    }
+
+    fn alone(&self, parameter: &Tensor) -> Parameters {
+        let weight_decay = self.rate("weight_decay");
+        Parameters::gather([Parameter { name: "param".into(), tensor: parameter.clone(), weight_decay }])
     }
 
     fn rate(&self, name: &str) -> f64 {

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use serde_json::json;
 use wgtune_engine::device::{AdapterInfo, Config, adapters};
-use wgtune_engine::optim::{AdamW, AdamWConfig};
+use wgtune_engine::optim::{AdamW, AdamWConfig, Parameter, Parameters};
 use wgtune_engine::{Device, Tensor, ops};
 use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::{Decoder, Forward, Input};
@@ -93,9 +93,9 @@ fn step(device: Device) -> Result<Job, Box<dyn Error>> {
         "tie_word_embeddings": false,
         "eos_token_id": 0,
     });
-    let config = Blueprint::from_json("the peers' GPT".as_ref(), config)?;
+    let blueprint = Blueprint::from_json("the peers' GPT".as_ref(), config)?;
     let mut source = |name: &str, shape: &[usize]| Ok(device.tensor(&gpt::weight(name, shape), shape).requiring_grad());
-    let decoder = Decoder::build(config, &mut source)?;
+    let decoder = Decoder::build(blueprint, &mut source)?;
     let [ids, targets] = gpt::tokens();
     let positions: Vec<u32> = (0..gpt::BATCH).flat_map(|_| 0..gpt::POSITIONS as u32).collect();
     let tensor = |values: &[u32]| device.tensor_u32(values, [gpt::BATCH, gpt::POSITIONS]);
@@ -103,18 +103,16 @@ fn step(device: Device) -> Result<Job, Box<dyn Error>> {
     let rows = gpt::BATCH * gpt::POSITIONS;
     let targets = device.tensor_u32(&targets, [rows]);
     let config = AdamWConfig { beta1: gpt::BETAS[0], beta2: gpt::BETAS[1], eps: gpt::ADAM_EPSILON };
-    let decayed: Vec<(&Tensor, f64)> =
-        decoder.parameters().iter().map(|(_, parameter)| (*parameter, gpt::WEIGHT_DECAY)).collect();
-    let mut optimizer = AdamW::new(config, &decayed);
+    let parameter =
+        |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: gpt::WEIGHT_DECAY };
+    let parameters = Parameters::gather(decoder.parameters().into_iter().map(parameter));
+    let mut optimizer = AdamW::new(config, &parameters);
     Ok(Box::new(move |_| {
         let hidden = decoder.hidden(&input, &Forward::default()).reshape([rows, gpt::WIDTH]);
         let output = ops::linear_cross_entropy(&hidden, decoder.output_weight(), &targets);
         let loss = ops::scale(&output.loss, 1.0 / rows as f32);
-        let gradients = loss.backward();
-        let parameters = decoder.parameters();
-        let parameters: Vec<&Tensor> = parameters.iter().map(|(_, parameter)| *parameter).collect();
-        let all: Vec<&Tensor> = parameters.iter().map(|x| gradients.get(x).expect("a parameter has a gradient")).collect();
-        optimizer.step(&parameters, &all, gpt::LEARNING_RATE, None);
+        let gradients = parameters.gradients(&loss.backward()).expect("a parameter has a gradient");
+        optimizer.step(&parameters, &gradients, gpt::LEARNING_RATE, None);
         let loss = loss.item()?;
         device.wait()?;
         Ok(vec![loss])

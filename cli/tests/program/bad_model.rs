@@ -88,7 +88,7 @@ fn sizes_must_be_those_of_the_weights() {
         ("num_hidden_layers", json!(60_000), "expected 2, as many as there are in"),
         ("vocab_size", json!(u32::MAX), "`model.embed_tokens.weight` in model/model.safetensors has: [64, 32]"),
         ("intermediate_size", json!(48), "`model.layers.0.mlp.up_proj.weight` in model/model.safetensors has: [40, 32]"),
-        ("intermediate_size", json!(u32::MAX), "`model.layers.0.mlp.gate_proj.weight`"),
+        ("intermediate_size", json!(u32::MAX), "`model.layers.0.mlp.up_proj.weight`"),
         ("hidden_size", json!(u32::MAX), "`model.embed_tokens.weight`"),
         ("num_attention_heads", json!(u32::MAX - 1), "[32, 32], by the 8 of a head"),
         ("num_key_value_heads", json!(1), "[16, 32], by the 8 of a head"),

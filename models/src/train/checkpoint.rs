@@ -15,7 +15,6 @@ use super::update::Progress;
 use crate::error::{Error, Result};
 use crate::formats::files::{link_or_copy, read_text, recover_directory, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
-use crate::peft::Tuned;
 
 const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";
@@ -36,16 +35,14 @@ impl RunDirectory {
     ///
     /// # Errors
     /// A full disk, or a device that failed; the checkpoint before is then still there.
-    pub fn save(&self, model: &Tuned, progress: &Progress) -> Result<()> {
+    pub fn save(&self, progress: &Progress) -> Result<()> {
         let Progress { step, num_tokens, best, waited, .. } = *progress;
         let state = State { step, num_tokens, best, waited };
         let checkpoint = self.path().join(CHECKPOINT);
         write_directory(&checkpoint, |directory| {
-            save_tensors(&directory.join(TENSORS), &named(model, progress))?;
+            save_tensors(&directory.join(TENSORS), &named(progress))?;
             match best {
-                Some(best) if best.step == step => {
-                    save_tensors(&directory.join(BEST), &model.parameters().into_iter().collect())?
-                }
+                Some(best) if best.step == step => save_tensors(&directory.join(BEST), &parameters(progress).collect())?,
                 Some(_) => link_or_copy(&checkpoint.join(BEST), &directory.join(BEST))?,
                 None => {}
             }
@@ -54,11 +51,11 @@ impl RunDirectory {
         })
     }
 
-    /// Puts model and progress where the checkpoint says; `false` where there is none yet.
+    /// Puts the model's parameters and progress where the checkpoint says; `false` where there is none yet.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or of other parameters.
-    pub fn resume(&self, model: &Tuned, progress: &mut Progress) -> Result<bool> {
+    pub fn resume(&self, progress: &mut Progress) -> Result<bool> {
         let directory = self.path().join(CHECKPOINT);
         recover_directory(&directory)?;
         if !directory.exists() {
@@ -68,7 +65,7 @@ impl RunDirectory {
         let state: State = serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?;
         let weights = Weights::open_file(&directory.join(TENSORS))?;
         let mut moments = Vec::new();
-        for (name, parameter) in model.parameters() {
+        for (name, parameter) in parameters(progress) {
             let read = |kind: &str| read(&weights, &format!("{kind}.{name}"), parameter.shape());
             let tensor =
                 |bytes: &[u8]| parameter.device().tensor_of_bytes(Arc::new(bytes.to_vec()), DType::F32, parameter.shape());
@@ -77,13 +74,14 @@ impl RunDirectory {
         }
         if state.best.is_some() {
             let best = Weights::open_file(&directory.join(BEST))?;
-            model.parameters().iter().try_for_each(|(name, parameter)| read(&best, name, parameter.shape()).map(drop))?;
+            parameters(progress).try_for_each(|(name, parameter)| read(&best, &name, parameter.shape()).map(drop))?;
         }
         progress.step = state.step;
         progress.num_tokens = state.num_tokens;
         progress.best = state.best;
         progress.waited = state.waited;
-        progress.optimiser.restore(state.step as u64, moments);
+        let Progress { parameters, optimiser, .. } = progress;
+        optimiser.restore(parameters, state.step as u64, &moments);
         Ok(true)
     }
 
@@ -91,9 +89,9 @@ impl RunDirectory {
     ///
     /// # Errors
     /// A file that cannot be read, or is of other parameters.
-    pub fn restore_best(&self, model: &Tuned) -> Result<()> {
+    pub fn restore_best(&self, progress: &Progress) -> Result<()> {
         let weights = Weights::open_file(&self.path().join(CHECKPOINT).join(BEST))?;
-        for (name, parameter) in model.parameters() {
+        for (name, parameter) in parameters(progress) {
             parameter.replace(read(&weights, &name, parameter.shape())?);
         }
         Ok(())
@@ -101,12 +99,9 @@ impl RunDirectory {
 }
 
 /// Writes tensors as f32.
-fn save_tensors(path: &Path, tensors: &BTreeMap<String, &Tensor>) -> Result<()> {
-    let info = |(name, tensor): (&String, &&Tensor)| TensorInfo {
-        name: name.clone(),
-        dtype: DType::F32,
-        shape: tensor.shape().to_vec(),
-    };
+fn save_tensors(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let info =
+        |(name, tensor): (&String, &Tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() };
     let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
     let bytes = |info: &TensorInfo| Ok(Cow::Owned(tensors[&info.name].to_bytes()?));
     safetensors::save(path, &infos, &BTreeMap::new(), bytes)
@@ -122,12 +117,16 @@ fn read<'a>(weights: &'a Weights, name: &str, shape: Shape) -> Result<&'a [u8]> 
     Ok(view.bytes)
 }
 
+fn parameters(progress: &Progress) -> impl Iterator<Item = (String, Tensor)> {
+    progress.parameters.all().iter().map(|parameter| (parameter.name.clone(), parameter.tensor.detach()))
+}
+
 /// Everything that a checkpoint holds, by name.
-fn named<'a>(model: &'a Tuned, progress: &'a Progress) -> BTreeMap<String, &'a Tensor> {
+fn named(progress: &Progress) -> BTreeMap<String, Tensor> {
     let mut all = BTreeMap::new();
-    for ((name, tensor), moments) in model.parameters().into_iter().zip(progress.optimiser.moments()) {
-        all.insert(format!("mean.{name}"), &moments.mean);
-        all.insert(format!("square.{name}"), &moments.square);
+    for ((name, tensor), moments) in parameters(progress).zip(progress.optimiser.moments(&progress.parameters)) {
+        all.insert(format!("mean.{name}"), moments.mean);
+        all.insert(format!("square.{name}"), moments.square);
         all.insert(format!("parameter.{name}"), tensor);
     }
     all

@@ -173,7 +173,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// # Errors
     /// A checkpoint that cannot be read, or is of other parameters or of a later step than the plan's last.
     pub fn resume(&mut self) -> Result<bool> {
-        let found = self.run.resume(self.model, &mut self.progress)?;
+        let found = self.run.resume(&mut self.progress)?;
         let (at, steps) = (self.progress.step, self.plan.steps);
         if at > steps {
             let place = self.run.path().display();
@@ -220,7 +220,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         }
         match best {
             Some(kept) if kept.step < step && !plan.keep_last => {
-                self.run.restore_best(self.model)?;
+                self.run.restore_best(&self.progress)?;
                 let after = self.evaluate(Moment::Kept(kept.step), listen)?;
                 Ok(Outcome { before, after, best, step: kept.step })
             }
@@ -254,7 +254,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         let by_steps = plan.save_every > 0 && metrics.step.is_multiple_of(plan.save_every);
         let by_time = !plan.save_after.is_zero() && self.saved.elapsed() >= plan.save_after;
         if self.is_done() || stop || improved || by_steps || by_time {
-            self.run.save(self.model, &self.progress)?;
+            self.run.save(&self.progress)?;
             self.saved = Instant::now();
         }
         if stop && !self.is_done() { Err(Error::Interrupted) } else { Ok(evaluation) }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use wgtune_engine::optim::{AdamW, AdamWConfig};
+use wgtune_engine::optim::{AdamW, AdamWConfig, Parameter, Parameters};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{Gradients, Tensor, ops, process};
 
@@ -17,6 +17,8 @@ pub struct Progress {
     pub step: usize,
     /// See [`Metrics::num_tokens`].
     pub num_tokens: u64,
+    /// What is trained. Its tensors are the model's own.
+    pub parameters: Parameters,
     /// The optimiser's moments.
     pub optimiser: AdamW,
     /// The best evaluation on the way.
@@ -26,14 +28,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Before the first update.
+    /// Before the first update. The model's trained parameters move into the buffers that updates are made in.
     pub fn new(model: &Tuned, plan: &Plan) -> Progress {
-        let parameters = model.parameters();
         // Matrices are decayed, norms and biases are not (they have one axis).
         let decay = |tensor: &Tensor| if tensor.rank() > 1 { plan.weight_decay } else { 0.0 };
-        let tensors: Vec<(&Tensor, f64)> = parameters.iter().map(|(_, tensor)| (*tensor, decay(tensor))).collect();
-        let optimiser = AdamW::new(AdamWConfig::default(), &tensors);
-        Progress { step: 0, num_tokens: 0, optimiser, best: None, waited: 0 }
+        let parameter =
+            |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: decay(tensor) };
+        let parameters = Parameters::gather(model.parameters().into_iter().map(parameter));
+        let optimiser = AdamW::new(AdamWConfig::default(), &parameters);
+        Progress { step: 0, num_tokens: 0, parameters, optimiser, best: None, waited: 0 }
     }
 }
 
@@ -67,7 +70,7 @@ pub fn step<R: Recipe>(model: &Tuned, recipe: &R, window: &[R::Batch], plan: &Pl
     let begun = Instant::now();
     let (gradients, sums) = accumulate(model, recipe, window, plan, progress.step)?;
     let learning_rate = plan.learning_rate.at(progress.step);
-    let norm = update(model, &gradients, plan, progress, learning_rate)?;
+    let norm = update(&gradients, plan, progress, learning_rate)?;
     drop(gradients);
 
     let read = ops::cat(&[&sums.values, &norm.reshape([1])], 0).to_vec()?;
@@ -118,17 +121,13 @@ fn accumulate<R: Recipe>(model: &Tuned, recipe: &R, window: &[R::Batch], plan: &
 }
 
 /// One AdamW update; the norm of the gradients before clipping. A norm that is not finite leaves everything as it was.
-fn update(model: &Tuned, gradients: &Gradients, plan: &Plan, progress: &mut Progress, learning_rate: f64) -> Result<Tensor> {
-    let parameters = model.parameters();
-    let gradient = |(name, parameter): &(String, &Tensor)| {
-        gradients.get(parameter).ok_or_else(|| Error::NoGradient { parameter: name.clone() })
-    };
-    let gradients: Vec<&Tensor> = parameters.iter().map(gradient).collect::<Result<_>>()?;
-    let norm = ops::gradient_norm(&gradients);
+fn update(gradients: &Gradients, plan: &Plan, progress: &mut Progress, learning_rate: f64) -> Result<Tensor> {
+    let Progress { parameters, optimiser, .. } = progress;
+    let gradients = parameters.gradients(gradients).map_err(|parameter| Error::NoGradient { parameter })?;
+    let norm = gradients.norm();
     let limit = if plan.clip > 0.0 { plan.clip as f32 } else { f32::MAX };
     let scale = ops::clip_scale(&norm, limit);
-    let tensors: Vec<&Tensor> = parameters.iter().map(|(_, tensor)| *tensor).collect();
-    progress.optimiser.step(&tensors, &gradients, learning_rate, Some(&scale));
+    optimiser.step(parameters, &gradients, learning_rate, Some(&scale));
     Ok(norm)
 }
 

@@ -192,7 +192,7 @@ fn fuzz_checkpoint(target: &str, name: &str, beside: (&str, &[u8])) {
     let beside = [(&*in_checkpoint(beside.0), beside.1), ("metrics.jsonl", metrics), ("run.toml", run)];
     fuzz_file(target, 1000, &in_checkpoint(name), &beside, |folder| {
         let mut progress = Progress::new(&model, &plan);
-        RunDirectory::open(folder, Begin::Resumed, record(), &May::default())?.resume(&model, &mut progress).map(drop)
+        RunDirectory::open(folder, Begin::Resumed, record(), &May::default())?.resume(&mut progress).map(drop)
     });
 }
 
@@ -231,7 +231,7 @@ fn checkpoints_are_written_into_the_corpus() {
     let (model, plan) = tiny_run();
     let folder = tempfile::tempdir().unwrap();
     let run = RunDirectory::open(folder.path(), Begin::New, record(), &May::default()).unwrap();
-    run.save(&model, &Progress::new(&model, &plan)).unwrap();
+    run.save(&Progress::new(&model, &plan)).unwrap();
     for (file, seed) in
         [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")]
     {

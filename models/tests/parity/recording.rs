@@ -1,7 +1,7 @@
 //! A training step is recorded alike for every device: what differs between them is decided after ops have recorded it.
 
-use wgtune_engine::Device;
-use wgtune_engine::optim::{AdamW, AdamWConfig};
+use wgtune_engine::optim::{AdamW, AdamWConfig, Parameter, Parameters};
+use wgtune_engine::{Device, Tensor};
 use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::peft;
 use wgtune_models::transformer::Forward;
@@ -27,11 +27,10 @@ fn recorded(device: &str) -> Result<String, libtest_mimic::Failed> {
     let device = Device::open(device)?;
     let model = peft::open(&path("lora"), load_decoder(&path("llama"), &device)?)?.requiring_grad();
     let forward = Forward { checkpoint_blocks: true, ..model.forward() };
-    let parameters: Vec<_> = model.parameters().into_iter().map(|(_, parameter)| parameter).collect();
-    let decayed: Vec<_> = parameters.iter().map(|parameter| (*parameter, 0.0)).collect();
-    let mut optimizer = AdamW::new(AdamWConfig::default(), &decayed);
+    let parameter = |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: 0.0 };
+    let parameters = Parameters::gather(model.parameters().into_iter().map(parameter));
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &parameters);
     let gradients = mean_loss(&model.decoder, &forward, &Expected::of("lora")).backward();
-    let of_parameters: Vec<_> = parameters.iter().map(|parameter| gradients.get(parameter).expect("each has one")).collect();
-    optimizer.step(&parameters, &of_parameters, 1e-3, None);
+    optimizer.step(&parameters, &parameters.gradients(&gradients)?, 1e-3, None);
     Ok(format!("{:?}", device.recorded()))
 }

@@ -232,7 +232,7 @@ impl RunTwin for f64 {
 mod tests {
     use std::sync::Arc;
 
-    use crate::optim::{Sgd, SgdConfig};
+    use crate::optim::{Parameter, Parameters, Sgd};
     use crate::{DType, Device, ops};
 
     #[test]
@@ -243,7 +243,8 @@ mod tests {
         assert_eq!(ops::sum(&x).item().unwrap(), super::LENT as f32);
         assert_eq!(Arc::strong_count(&bytes), 2, "one here, one under the tensor");
         let gradient = device.tensor(&vec![0.5; super::LENT], [super::LENT]);
-        Sgd::new(SgdConfig::default(), &[&x]).step(&[&x], &[&gradient], 1.0, None);
+        let parameters = Parameters::gather([Parameter { name: "x".into(), tensor: x.clone(), weight_decay: 0.0 }]);
+        Sgd::new(0.0, &parameters).step(&parameters, &parameters.joined(&[&gradient]), 1.0, None);
         assert!(x.to_vec().unwrap().iter().all(|&value| value == 0.5));
         assert_eq!(Arc::strong_count(&bytes), 1);
         assert!(bytes.chunks_exact(4).all(|element| element == 1f32.to_le_bytes()), "the lender's bytes are as they were");
