@@ -6,64 +6,12 @@
 //! a gradient is more recorded commands; each rule is dropped once applied, and with it the tensors it kept.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::buffer::BufferRef;
-use crate::device::Device;
 use crate::dtype::DType;
 use crate::ops;
-use crate::shape::Shape;
-use crate::tensor::{Run, Tensor};
-
-type Rule = Box<dyn FnOnce(&Tensor) -> Vec<Option<Tensor>> + Send>;
-
-/// A place on the tape.
-pub struct Node {
-    /// Grows in the order of recording.
-    id: u64,
-    /// `None` for a leaf, and for a node whose rule has been applied.
-    history: Mutex<Option<History>>,
-    /// The tensor that a leaf stands for.
-    leaf: Option<Tensor>,
-}
-
-struct History {
-    op: &'static str,
-    shape: Shape,
-    inputs: Vec<Option<Arc<Node>>>,
-    rule: Rule,
-}
-
-impl Node {
-    pub(crate) fn leaf(tensor: &Tensor) -> Arc<Node> {
-        Arc::new(Node { id: tensor.device().next_id(), history: Mutex::new(None), leaf: Some(tensor.detach()) })
-    }
-
-    pub(crate) fn new(device: &Device, op: &'static str, shape: Shape, inputs: Vec<Option<Arc<Node>>>, rule: Rule) -> Arc<Node> {
-        Arc::new(Node { id: device.next_id(), history: Mutex::new(Some(History { op, shape, inputs, rule })), leaf: None })
-    }
-
-    fn take_history(&self) -> Option<History> {
-        self.history.lock().expect("no rule panics while it is taken").take()
-    }
-}
-
-impl Drop for Node {
-    /// Takes the nodes behind it down one by one, where nobody else holds them: each inside the drop of the one before would be
-    /// as many calls deep as the tape is long.
-    fn drop(&mut self) {
-        let inputs = |node: &mut Node| {
-            let history = node.history.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-            history.map_or(Vec::new(), |history| history.inputs)
-        };
-        let mut behind = inputs(self);
-        while let Some(node) = behind.pop() {
-            if let Some(mut last) = node.and_then(Arc::into_inner) {
-                behind.extend(inputs(&mut last));
-            }
-        }
-    }
-}
+use crate::tensor::{Node, Rule, Run, Tensor};
 
 /// The gradients that a backward pass left, by the node of each leaf.
 #[derive(Default)]
@@ -166,23 +114,6 @@ impl Tensor {
     }
 }
 
-impl History {
-    fn apply(self, grad: &Tensor) -> Vec<(Arc<Node>, Tensor)> {
-        assert!(grad.shape() == self.shape, "[{}] expected a gradient of {:?}, got {:?}", self.op, self.shape, grad.shape());
-        let grads = (self.rule)(grad);
-        assert!(grads.len() == self.inputs.len(), "[{}] expected a gradient an input, got {}", self.op, grads.len());
-        let pairs = self.inputs.into_iter().zip(grads);
-        pairs
-            .filter_map(|(input, grad)| {
-                let input = input?;
-                let grad = grad.unwrap_or_else(|| panic!("[{}] expected a gradient for every input that requires one", self.op));
-                assert!(!grad.requires_grad(), "[{}] expected a rule that captures detached tensors", self.op);
-                Some((input, grad))
-            })
-            .collect()
-    }
-}
-
 /// `block(x)`, keeping nothing of what happens inside: the backward pass computes it again (Chen et al. 2016,
 /// arXiv:1604.06174). The block must give the same result when called again. What it uses beside x, leaves and results of other
 /// ops alike, gets its gradient as always.
@@ -241,6 +172,7 @@ impl Uses {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Device;
 
     #[test]
     fn a_tensor_used_twice_gets_both_gradients() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use wgtune_engine::random::Philox;
 
 use crate::error::{Error, Result};
-use crate::peft::Tuning;
+use crate::nn::Tuning;
 use crate::transformer::{Cache, Decoder, Input};
 
 /// How the next token is drawn.

@@ -7,7 +7,6 @@ use wgtune_engine::Device;
 
 use crate::error::{Error, Result};
 use crate::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
-use crate::formats::decoder::load_decoder;
 use crate::formats::files::{read_bytes, recover_directory, write_bytes};
 use crate::formats::json::Object;
 use crate::formats::model_card::is_hub_name;
@@ -15,6 +14,7 @@ use crate::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use crate::formats::tokenizer::Tokenizer;
 use crate::peft::{self, ADAPTER_FILE, Tuned};
 use crate::transformer::Blueprint;
+use crate::transformer::load_decoder;
 
 const GENERATION_FILE: &str = "generation_config.json";
 /// The tokenizer and the chat template.

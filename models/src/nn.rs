@@ -3,7 +3,6 @@
 use wgtune_engine::{Tensor, ops};
 
 use crate::error::Result;
-use crate::transformer::NormKind;
 
 /// Where parameters come from: a weight file, a random generator, another model. Called with each parameter's name and shape.
 pub type Source<'a> = dyn FnMut(&str, &[usize]) -> Result<Tensor> + 'a;
@@ -66,6 +65,15 @@ impl Linear {
     }
 }
 
+/// How residual streams are normed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// By the root of the mean square.
+    Rms,
+    /// By mean and deviation, with a bias.
+    Layer,
+}
+
 /// A norm of the last axis with a learned scale: by the root of the mean square (Zhang and Sennrich 2019, arXiv:1910.07467), or by
 /// mean and deviation with a bias (Ba et al. 2016, arXiv:1607.06450).
 #[derive(Clone)]
@@ -110,3 +118,25 @@ impl Norm {
         }
     }
 }
+
+/// What a way of tuning does to a pass, at its points. It calls the layer itself, so that it may change what goes in, the weight, or what
+/// comes out. `()` is the bare model.
+pub trait Tuning: Send + Sync {
+    /// The tokens' vectors [.., H] of ids [..].
+    fn embedding(&self, layer: &Embedding, ids: &Tensor) -> Tensor {
+        layer.forward(ids)
+    }
+
+    /// The output [.., outputs] of a linear layer for x [.., inputs].
+    fn linear(&self, layer: &Linear, x: &Tensor) -> Tensor {
+        layer.forward(x)
+    }
+
+    /// The output of `sublayer` (`self_attn` or `mlp`) of the block at `path`, before it joins the residual stream.
+    fn sublayer(&self, path: &str, sublayer: &str, y: Tensor) -> Tensor {
+        let _ = (path, sublayer);
+        y
+    }
+}
+
+impl Tuning for () {}

@@ -9,12 +9,12 @@ use serde::Serialize;
 use wgtune_engine::DType;
 use wgtune_engine::random::Philox;
 use wgtune_models::error::Error;
-use wgtune_models::formats::decoder::save_decoder;
 use wgtune_models::formats::files::write_directory;
 use wgtune_models::generate::check_finite;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Input;
+use wgtune_models::transformer::save_decoder;
 use wgtune_models::wording::counted;
 
 use crate::common::{Compute, Outcome, Overwrite, on_interrupt, print_json, print_line};

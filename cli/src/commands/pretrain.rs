@@ -9,10 +9,10 @@ use wgtune_engine::DType;
 use wgtune_models::data::encode::Encoder;
 use wgtune_models::data::rows::{Content, Dataset};
 use wgtune_models::formats::chat_template::{CHATML, ChatTemplate};
-use wgtune_models::formats::decoder::{new_decoder, save_decoder};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
+use wgtune_models::transformer::{new_decoder, save_decoder};
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;

@@ -8,8 +8,7 @@ use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
-use crate::tape::Node;
-use crate::tensor::{Tensor, dispatch};
+use crate::tensor::{Node, Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
 pub(crate) const OP: Op = Op { name: "cat", kernels: &[AnyKernel::of::<Place>()], cases };

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::view::View;
 use super::{Op, cast};
 use crate::device::parallel;
+use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
 use crate::real::Real;
@@ -29,6 +30,18 @@ pub fn copy(x: &Tensor) -> Tensor {
 pub(crate) fn copy_into(x: &Tensor, y: &Tensor) {
     let params = CopyParams { source: View::new(x.layout()), elements: x.elements() as u32, unused: [0; 3] };
     dispatch::<Copy>(params, &[x, y]);
+}
+
+impl Tensor {
+    /// Moves the elements of a tensor that fills its buffer to a part of a larger one's, from `start` on. All handles on them
+    /// follow.
+    pub(crate) fn move_into(&self, larger: &Tensor, start: usize) {
+        let fits = self.can_move() && start.is_multiple_of(BufferRef::PART);
+        assert!(fits, "[move_into] expected f32 that fills a buffer in whole parts, got {self:?}, to {start}");
+        let part = larger.cut(start, self.shape());
+        copy_into(self, &part);
+        self.settle_in(part);
+    }
 }
 
 /// x at `start..` of an axis of `size`, with zeros around it. The derivative is the slice's gradient.

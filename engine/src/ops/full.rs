@@ -21,6 +21,13 @@ pub fn full(device: &Device, value: f32, shape: impl Into<Shape>) -> Tensor {
     y
 }
 
+impl Device {
+    /// A tensor of zeros.
+    pub fn zeros(&self, shape: impl Into<Shape>) -> Tensor {
+        full(self, 0.0, shape)
+    }
+}
+
 /// Fills a buffer of f32, where something is lowered.
 pub(super) fn fill(y: BufferRef, value: f32, into: &mut Lowering) {
     into.dispatch::<Full>(Params { elements: y.elements as u32, value }, &[y]);

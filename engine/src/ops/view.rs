@@ -1,8 +1,64 @@
-//! Strided views as kernel parameters: `View` of `strided.wgsl`.
+//! Views: tensors of the elements of others, laid out otherwise, and what kernels are told of them (`View` of `strided.wgsl`).
+
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::shape::{Layout, MAX_RANK};
+use super::{copy, pad, sum_to};
+use crate::shape::{Layout, MAX_RANK, Shape};
+use crate::tensor::Tensor;
+
+impl Tensor {
+    /// This tensor, or a copy of it, filling its buffer in row-major order: what most kernels ask for.
+    pub fn whole(&self) -> Tensor {
+        if self.is_whole() { self.clone() } else { copy(self) }
+    }
+
+    /// The axes in another order: axis `i` of the result is axis `order[i]` of this. A view; its gradient is permuted back.
+    #[track_caller]
+    pub fn permute(&self, order: &[usize]) -> Tensor {
+        let mut back = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(to, &from)| {
+            if from < back.len() {
+                back[from] = to
+            }
+        });
+        self.viewed("permute", self.layout().permute(order), move |grad| grad.permute(&back))
+    }
+
+    /// The last two axes exchanged. A view.
+    #[track_caller]
+    pub fn transpose(&self) -> Tensor {
+        assert!(self.rank() >= 2, "[transpose] expected a matrix, got {:?}", self.shape());
+        let mut order: Vec<usize> = (0..self.rank()).collect();
+        order.swap(self.rank() - 2, self.rank() - 1);
+        self.permute(&order)
+    }
+
+    /// The same elements under another shape: a view where strides can say so, a copy where not.
+    #[track_caller]
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
+        let (from, shape) = (self.shape(), shape.into());
+        match self.layout().reshape(shape) {
+            Some(layout) => self.viewed("reshape", layout, move |grad| grad.reshape(from)),
+            None => copy(self).reshape(shape),
+        }
+    }
+
+    /// Part of one axis. A view; its gradient is zero elsewhere.
+    #[track_caller]
+    pub fn slice(&self, axis: usize, range: Range<usize>) -> Tensor {
+        let (from, start) = (self.shape(), range.start);
+        self.viewed("slice", self.layout().slice(axis, range), move |grad| pad(grad, axis, start, from[axis]))
+    }
+
+    /// Stretched to `shape` by broadcasting. A view; its gradient is summed over the stretched axes.
+    #[track_caller]
+    pub fn expand(&self, shape: impl Into<Shape>) -> Tensor {
+        let from = self.shape();
+        self.viewed("expand", self.layout().expand(shape.into()), move |grad| sum_to(grad, from))
+    }
+}
 
 /// A layout of six axes, outermost first, as four groups of four words.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

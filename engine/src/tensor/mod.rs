@@ -1,9 +1,9 @@
 //! Tensors: a shape, a type, a buffer on a device and, where a gradient is wanted, a place on the tape.
 
+mod node;
 mod parts;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::buffer::BufferRef;
@@ -11,11 +11,10 @@ use crate::device::{Device, HostBuffer};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{AnyKernel, Kernel, words};
-use crate::ops;
 use crate::recording::Payload;
 use crate::shape::{Layout, Shape};
-use crate::tape::Node;
 
+pub(crate) use node::{Node, Rule};
 pub(crate) use parts::Run;
 
 /// An array of numbers on a device. Cheap to clone: clones share the buffer.
@@ -88,11 +87,6 @@ impl Device {
         let tensor = self.empty(shape, dtype);
         self.record_upload(tensor.reference(), bytes);
         tensor
-    }
-
-    /// A tensor of zeros.
-    pub fn zeros(&self, shape: impl Into<Shape>) -> Tensor {
-        ops::full(self, 0.0, shape)
     }
 
     /// A tensor that a kernel is about to write.
@@ -230,62 +224,18 @@ impl Tensor {
         whole.device().download(whole.reference())
     }
 
-    /// This tensor, or a copy of it, filling its buffer in row-major order: what most kernels ask for.
-    pub fn whole(&self) -> Tensor {
-        if self.is_whole() { self.clone() } else { ops::copy(self) }
-    }
-
     /// Whether it fills its buffer in row-major order.
     pub fn is_whole(&self) -> bool {
         self.layout == Layout::contiguous(self.shape()) && self.elements() == self.buffer_elements()
     }
 
-    /// The axes in another order: axis `i` of the result is axis `order[i]` of this. A view; its gradient is permuted back.
-    #[track_caller]
-    pub fn permute(&self, order: &[usize]) -> Tensor {
-        let mut back = vec![0; order.len()];
-        order.iter().enumerate().for_each(|(to, &from)| {
-            if from < back.len() {
-                back[from] = to
-            }
-        });
-        self.viewed("permute", self.layout.permute(order), move |grad| grad.permute(&back))
-    }
-
-    /// The last two axes exchanged. A view.
-    #[track_caller]
-    pub fn transpose(&self) -> Tensor {
-        assert!(self.rank() >= 2, "[transpose] expected a matrix, got {:?}", self.shape());
-        let mut order: Vec<usize> = (0..self.rank()).collect();
-        order.swap(self.rank() - 2, self.rank() - 1);
-        self.permute(&order)
-    }
-
-    /// The same elements under another shape: a view where strides can say so, a copy where not.
-    #[track_caller]
-    pub fn reshape(&self, shape: impl Into<Shape>) -> Tensor {
-        let (from, shape) = (self.shape(), shape.into());
-        match self.layout.reshape(shape) {
-            Some(layout) => self.viewed("reshape", layout, move |grad| grad.reshape(from)),
-            None => ops::copy(self).reshape(shape),
-        }
-    }
-
-    /// Part of one axis. A view; its gradient is zero elsewhere.
-    #[track_caller]
-    pub fn slice(&self, axis: usize, range: Range<usize>) -> Tensor {
-        let (from, start) = (self.shape(), range.start);
-        self.viewed("slice", self.layout.slice(axis, range), move |grad| ops::pad(grad, axis, start, from[axis]))
-    }
-
-    /// Stretched to `shape` by broadcasting. A view; its gradient is summed over the stretched axes.
-    #[track_caller]
-    pub fn expand(&self, shape: impl Into<Shape>) -> Tensor {
-        let from = self.shape();
-        self.viewed("expand", self.layout.expand(shape.into()), move |grad| ops::sum_to(grad, from))
-    }
-
-    fn viewed(&self, op: &'static str, layout: Layout, back: impl FnOnce(&Tensor) -> Tensor + Send + 'static) -> Tensor {
+    /// The same elements laid out otherwise, by `op`; `back` turns a gradient of the view into one of this.
+    pub(crate) fn viewed(
+        &self,
+        op: &'static str,
+        layout: Layout,
+        back: impl FnOnce(&Tensor) -> Tensor + Send + 'static,
+    ) -> Tensor {
         let view = Tensor { layout, ..self.detach() };
         view.with_rule(op, [self], |grad, _| [Some(back(grad))])
     }
@@ -350,6 +300,7 @@ impl fmt::Debug for Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops;
     use crate::testing::device_names;
 
     #[test]

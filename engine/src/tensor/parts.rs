@@ -3,7 +3,6 @@
 use super::Tensor;
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
-use crate::ops;
 use crate::shape::{Layout, Shape};
 
 /// Tensors that are taken as one, in each of a few lists.
@@ -15,13 +14,9 @@ pub(crate) struct Run<const N: usize> {
 }
 
 impl Tensor {
-    /// Moves the elements of a tensor that fills its buffer to a part of a larger one's, from `start` on. All handles on them
+    /// Takes a part of a larger tensor's buffer, to which its elements were copied, for the place of its own. All handles on it
     /// follow.
-    pub(crate) fn move_into(&self, larger: &Tensor, start: usize) {
-        let fits = self.can_move() && start.is_multiple_of(BufferRef::PART);
-        assert!(fits, "[move_into] expected f32 that fills a buffer in whole parts, got {self:?}, to {start}");
-        let part = larger.cut(start, self.shape());
-        ops::copy_into(self, &part);
+    pub(crate) fn settle_in(&self, part: Tensor) {
         self.device().record_free(self.reference());
         self.buffer.moved.set(part.buffer).unwrap_or_else(|_| unreachable!("what was moved is a part"));
     }

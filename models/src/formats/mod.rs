@@ -1,8 +1,7 @@
 //! File formats: weights, configs, tokenizers and chat templates, in the layouts of
-//! Hugging Face's libraries. All but [`decoder`] work on bytes, shapes and ids, and know no tensors.
+//! Hugging Face's libraries. They work on bytes, shapes and ids, and know no tensors.
 
 pub mod chat_template;
-pub mod decoder;
 pub mod files;
 pub(crate) mod json;
 pub mod model_card;

@@ -7,10 +7,11 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Tensor};
 
 use super::settings::{Form, Setting, names};
-use super::{Entry, Method, Tuned, Tuning};
+use super::{Entry, Method, Tuned};
 use crate::error::{Error, Result};
-use crate::formats::decoder::save_decoder;
+use crate::nn::Tuning;
 use crate::transformer::Decoder;
+use crate::transformer::save_decoder;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "full",

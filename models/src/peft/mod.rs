@@ -22,7 +22,7 @@ pub use tuned::Tuned;
 
 use crate::error::Result;
 use crate::formats::json::Object;
-use crate::nn::{Embedding, Linear};
+use crate::nn::Tuning;
 use crate::transformer::Decoder;
 
 /// Every way of tuning.
@@ -105,25 +105,3 @@ pub trait Method: Send + Sync {
     /// A full disk or a device that failed; what was there before is then still there.
     fn write(&self, decoder: &Decoder, directory: &Path) -> Result<()>;
 }
-
-/// What a method does to a pass, at its points. It calls the layer itself, so that it may change what goes in, the weight, or what
-/// comes out. `()` is the bare model.
-pub trait Tuning: Send + Sync {
-    /// The tokens' vectors [.., H] of ids [..].
-    fn embedding(&self, layer: &Embedding, ids: &Tensor) -> Tensor {
-        layer.forward(ids)
-    }
-
-    /// The output [.., outputs] of a linear layer for x [.., inputs].
-    fn linear(&self, layer: &Linear, x: &Tensor) -> Tensor {
-        layer.forward(x)
-    }
-
-    /// The output of `sublayer` (`self_attn` or `mlp`) of the block at `path`, before it joins the residual stream.
-    fn sublayer(&self, path: &str, sublayer: &str, y: Tensor) -> Tensor {
-        let _ = (path, sublayer);
-        y
-    }
-}
-
-impl Tuning for () {}

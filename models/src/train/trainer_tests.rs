@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use wgtune_engine::{Device, ops};
 
 use super::*;
-use crate::formats::decoder::new_decoder;
 use crate::formats::files::read_text;
 use crate::train::metrics::Figures;
 use crate::train::record::{May, Record};
@@ -16,6 +15,7 @@ use crate::train::run::Begin;
 use crate::train::schedule::Schedule;
 use crate::transformer::Blueprint;
 use crate::transformer::Input;
+use crate::transformer::new_decoder;
 
 /// Two tokens a batch; the loss is the sum of their logits' squares.
 struct Small;

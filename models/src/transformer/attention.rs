@@ -2,13 +2,12 @@
 
 use wgtune_engine::{Tensor, ops};
 
-use super::blueprint::{Blueprint, NormKind};
+use super::blueprint::Blueprint;
 use super::cache::Cache;
 use super::families::Projections;
 use super::rope::Tables;
 use crate::error::Result;
-use crate::nn::{Linear, Norm, Source};
-use crate::peft::Tuning;
+use crate::nn::{Linear, Norm, NormKind, Source, Tuning};
 
 /// The attention of one block.
 #[derive(Clone)]

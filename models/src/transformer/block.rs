@@ -6,8 +6,7 @@ use super::attention::{Attention, Positions};
 use super::blueprint::{Activation, Blueprint};
 use super::cache::Cache;
 use crate::error::Result;
-use crate::nn::{Linear, Norm, Source};
-use crate::peft::Tuning;
+use crate::nn::{Linear, Norm, Source, Tuning};
 
 /// x + attention(norm(x)), then the same with the feed-forward layer.
 #[derive(Clone)]

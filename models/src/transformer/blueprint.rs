@@ -10,20 +10,12 @@ use crate::error::{Error, Result};
 use crate::formats::files::write_bytes;
 use crate::formats::json::Object;
 use crate::formats::rope::{RopeConfig, RopeScaling, rope_frequencies};
+use crate::nn::NormKind;
 
 /// The most layers that a config may have: something is kept for each. The deepest models have a few hundred.
 const MOST_LAYERS: usize = 65_536;
 /// The widest head: a frequency is kept for each pair of it. The widest have 512.
 const WIDEST_HEAD: usize = 65_536;
-
-/// How residual streams are normed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NormKind {
-    /// By the root of the mean square.
-    Rms,
-    /// By mean and deviation, with a bias.
-    Layer,
-}
 
 /// How a token knows its place.
 #[derive(Debug, Clone, PartialEq)]

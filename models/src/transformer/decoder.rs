@@ -11,8 +11,7 @@ use super::cache::Cache;
 use super::families::HEAD;
 use super::rope::Rope;
 use crate::error::Result;
-use crate::nn::{Embedding, Linear, Norm, Source};
-use crate::peft::Tuning;
+use crate::nn::{Embedding, Linear, Norm, Source, Tuning};
 
 /// A causal language model.
 #[derive(Clone)]

@@ -9,8 +9,10 @@ mod cache;
 mod decoder;
 mod families;
 mod rope;
+mod weights;
 
-pub use blueprint::{Activation, Blueprint, NormKind, Positions};
+pub use blueprint::{Activation, Blueprint, Positions};
 pub use cache::Cache;
 pub use decoder::{Decoder, Forward, Input};
 pub use families::{FAMILIES, Family, Names, Projections};
+pub use weights::{load_decoder, new_decoder, save_decoder};

@@ -10,7 +10,6 @@ use wgtune_engine::Device;
 use wgtune_models::Result;
 use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
-use wgtune_models::formats::decoder::{load_decoder, new_decoder};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
@@ -22,6 +21,7 @@ use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::trainer::Plan;
 use wgtune_models::train::update::Progress;
 use wgtune_models::transformer::Blueprint;
+use wgtune_models::transformer::{load_decoder, new_decoder};
 
 use super::{corpus_folder, fuzz};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use wgtune_engine::{Device, Tensor, ops};
-use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::peft::{self, Full, Tuned};
+use wgtune_models::transformer::load_decoder;
 use wgtune_models::transformer::{Decoder, Forward};
 
 use crate::compare::{relative, within};

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use wgtune_engine::{Device, ops};
-use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Sampling, generate};
+use wgtune_models::transformer::load_decoder;
 use wgtune_models::transformer::{Cache, Forward};
 
 use crate::compare::within;

@@ -2,9 +2,9 @@
 
 use wgtune_engine::optim::{AdamW, AdamWConfig, Parameter, Parameters};
 use wgtune_engine::{Device, Tensor};
-use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::peft;
 use wgtune_models::transformer::Forward;
+use wgtune_models::transformer::load_decoder;
 
 use crate::Check;
 use crate::fixtures::{Expected, path};

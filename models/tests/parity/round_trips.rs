@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 use wgtune_engine::{DType, Device};
-use wgtune_models::formats::decoder::{load_decoder, save_decoder};
 use wgtune_models::formats::safetensors::{self, TensorInfo, Weights};
 use wgtune_models::peft::{self, ADAPTER_FILE, CONFIG_FILE};
+use wgtune_models::transformer::{load_decoder, save_decoder};
 
 use crate::fixtures::{ADAPTERS, MODELS, base, path};
 use crate::{Check, Outcome};

@@ -8,11 +8,11 @@ use wgtune_models::data::batch::{Batch, Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::peft::Tuned;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::{ACCURACY, evaluate};
 use wgtune_models::train::trainer::Plan;
+use wgtune_models::transformer::load_decoder;
 
 use crate::compare::within;
 use crate::fixtures::{Expected, MODELS, Tokens, path};

@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use serde_json::Map;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::peft::{self, Tuned};
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
@@ -13,6 +12,7 @@ use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Event, Plan, Trainer};
+use wgtune_models::transformer::load_decoder;
 
 use crate::compare::within;
 use crate::fixtures::{Expected, base, path};

@@ -9,7 +9,6 @@ use wgtune_engine::random::Philox;
 use wgtune_models::Result;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::formats::decoder::load_decoder;
 use wgtune_models::generate::{Generated, Sampling, generate};
 use wgtune_models::peft::Tuned;
 use wgtune_models::peft::lora::{Lora, LoraConfig};
@@ -19,6 +18,7 @@ use wgtune_models::train::trainer::{Plan, Recipe};
 use wgtune_models::train::update::{Progress, step};
 use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::Decoder;
+use wgtune_models::transformer::load_decoder;
 
 use super::measure::repeat;
 use super::results::{Ceilings, Direction, Measurement, title};

@@ -14,11 +14,11 @@ use config::{base_layer_name, is_or_ends_in, saved_name, tensor_names};
 
 use super::files::{self, ADAPTER_FILE};
 use super::settings::{Form, Setting, Settings, names};
-use super::{Adapter, Entry, Method, Tuned, Tuning};
+use super::{Adapter, Entry, Method, Tuned};
 use crate::error::{Error, Result};
 use crate::formats::model_card::adapter_card;
 use crate::formats::safetensors::Weights;
-use crate::nn::{Embedding, Linear};
+use crate::nn::{Embedding, Linear, Tuning};
 use crate::transformer::Decoder;
 
 pub(super) const ENTRY: Entry = Entry {

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use super::{Family, Keys, Names, Projections};
 use crate::error::Result;
 use crate::formats::json::Object;
-use crate::transformer::blueprint::{Activation, Blueprint, NormKind, Positions};
+use crate::nn::NormKind;
+use crate::transformer::blueprint::{Activation, Blueprint, Positions};
 
 pub(super) static FAMILY: Family = Family {
     model_type: "gpt2",

@@ -7,10 +7,11 @@ use std::path::Path;
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
-use super::files::recover_directory;
-use super::safetensors::{TensorInfo, View, Weights, save_model};
+use super::families::{HEAD, Names, Projections};
+use super::{Blueprint, Decoder};
 use crate::error::{Error, Result};
-use crate::transformer::{Blueprint, Decoder, Names, Projections};
+use crate::formats::files::recover_directory;
+use crate::formats::safetensors::{TensorInfo, View, Weights, save_model};
 
 /// Bytes of a weight file past which a model is saved in shards, as transformers does.
 const SHARD_BYTES: usize = 5_000_000_000;
@@ -42,7 +43,8 @@ pub fn load_decoder(directory: &Path, device: &Device) -> Result<Decoder> {
         Ok(if is_transposed { ops::copy(&tensor.transpose()) } else { tensor })
     })?;
     // What some files carry although it follows from the rest; some tied models their embedding twice.
-    let follows = |name: &str| names.follow.iter().any(|end| name.ends_with(end)) || (tied && name == "lm_head.weight");
+    let follows =
+        |name: &str| names.follow.iter().any(|end| name.ends_with(end)) || (tied && name.strip_suffix(".weight") == Some(HEAD));
     match weights.names().find(|name| !used.contains(*name) && !follows(name)) {
         Some(name) => Err(Error::Weights {
             path: weights.path().to_path_buf(),
