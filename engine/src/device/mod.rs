@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Traits};
 use crate::recording::{Command, Payload, Recording};
 
@@ -296,6 +296,13 @@ impl Device {
         let waiting = pending.recording.commands.len();
         drop(pending);
         self.run_if(waiting >= PENDING_COMMANDS);
+    }
+
+    /// Stands in the place of a dispatch that cannot be.
+    pub(crate) fn record_refused(&self, kernel: &'static AnyKernel, buffers: &[BufferRef], error: Error) {
+        let written = kernel.access.iter().zip(buffers).filter(|(access, _)| **access != Access::Read);
+        let buffers = written.map(|(_, buffer)| *buffer).collect();
+        self.pending().recording.commands.push(Command::Refused { error, buffers });
     }
 
     /// An upload into a buffer that has been in use.

@@ -1,15 +1,16 @@
 //! Log-probabilities of a target sequence under the output projection, without ever holding all logits.
 
-use super::cross_entropy::{statistics, statistics_and_gradient};
+use super::cross_entropy::{StatisticsAndGradient, statistics, statistics_and_gradient};
 use super::{
     Epilogue, IGNORE, Op, cast, cat, gather, linear, log_softmax, matmul_accumulate, matmul_of_gradient, matmul_with, mul, neg,
     scale, softmax, sum_axis,
 };
 use crate::dtype::DType;
+use crate::kernel::AnyKernel;
 use crate::tensor::Tensor;
 use crate::testing::{Case, Input};
 
-pub(crate) const OP: Op = Op { name: "log_probs", kernels: &[], cases };
+pub(crate) const OP: Op = Op { name: "log_probs", kernels: &[AnyKernel::of::<StatisticsAndGradient>()], cases };
 
 /// The most that the logits held at once take.
 const LOGITS_BYTES: usize = 64 << 20;

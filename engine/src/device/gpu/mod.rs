@@ -129,7 +129,7 @@ impl Gpu {
                     let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
                     downloads.push(host_buffer(from.dtype, &bytes));
                 }
-                Command::Free { .. } => {}
+                Command::Refused { .. } | Command::Free { .. } => {}
             }
         }
         if let (Some(timing), Some(profile)) = (&mut timing, &mut run.profile) {
