@@ -85,7 +85,8 @@ mod tests {
             let heads = device.zeros([1, 2, 1, 2]);
             let turned = |positions: &[u32]| ops::rope(&heads, &cos, &sin, &indices(positions).reshape([1, 2]));
             let weight = device.tensor(&[1.0; 2], [2]);
-            let normed = |positions: &[u32]| ops::rms_norm_rope(&heads, &weight, 1e-5, &cos, &sin, &indices(positions).reshape([1, 2]));
+            let normed =
+                |positions: &[u32]| ops::rms_norm_rope(&heads, &weight, 1e-5, &cos, &sin, &indices(positions).reshape([1, 2]));
             let refused = [
                 (ops::gather(&table, &indices(&[1, 7])), "[gather] expected indices below 3, got 7"),
                 (ops::gather(&table, &indices(&[none])), "[gather] expected indices below 3, got 4294967295"),
@@ -97,7 +98,10 @@ mod tests {
                     ops::linear_cross_entropy(&table.requiring_grad(), &table, &indices(&[1, none, 3])).loss,
                     "[cross_entropy_grad] expected indices below 3, got 3",
                 ),
-                (ops::log_probs(&table, &table, &indices(&[9, none, 0]), 1.0).entropy, "[cross_entropy] expected indices below 3, got 9"),
+                (
+                    ops::log_probs(&table, &table, &indices(&[9, none, 0]), 1.0).entropy,
+                    "[cross_entropy] expected indices below 3, got 9",
+                ),
             ];
             assert!(device.flush().is_err(), "{device:?}");
             for (tensor, expected) in refused {

@@ -1,5 +1,6 @@
 //! Matrix products.
 
+mod bands;
 mod cases;
 mod epilogue;
 mod params;
