@@ -26,6 +26,11 @@ impl BufferRef {
         BufferRef { id, dtype, elements, start: 0, whole: elements }
     }
 
+    /// So many of its elements from `start` on.
+    pub fn part(&self, start: usize, elements: usize) -> BufferRef {
+        BufferRef { start: self.start + start, elements, ..*self }
+    }
+
     /// Whether it is less than its buffer.
     pub fn is_part(&self) -> bool {
         self.elements != self.whole

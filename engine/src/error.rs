@@ -43,6 +43,16 @@ pub enum Error {
         /// The largest buffer that a kernel can be given.
         limit: u64,
     },
+    /// An op was given an index out of range.
+    #[error("[{op}] expected indices below {below}, got {index}")]
+    IndexOutOfRange {
+        /// The kernel.
+        op: &'static str,
+        /// The index.
+        index: u32,
+        /// How many there are to choose from.
+        below: u32,
+    },
     /// The driver reset or the device went away.
     #[error("{device} was lost: {reason}")]
     Lost {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::buffer::BufferRef;
+use crate::error::Error;
 use crate::kernel::{Access, AnyKernel, AnyPointwise, AnyRowwise, Cost};
 
 /// Bytes on their way to a device; they may still lie in a mapped file.
@@ -39,6 +40,13 @@ pub enum Command {
     Download {
         /// Where from.
         from: BufferRef,
+    },
+    /// Stands where a kernel was not recorded: what it would have written is lost.
+    Refused {
+        /// Why.
+        error: Error,
+        /// What it would have written.
+        buffers: Vec<BufferRef>,
     },
     /// The last handle is gone: the memory may be used again.
     Free {
@@ -144,7 +152,7 @@ impl Command {
             Command::Upload { to: buffer, .. } | Command::Download { from: buffer } | Command::Free { buffer } => {
                 std::slice::from_mut(buffer)
             }
-            Command::Dispatch { buffers, .. } | Command::Fused { buffers, .. } => buffers,
+            Command::Dispatch { buffers, .. } | Command::Fused { buffers, .. } | Command::Refused { buffers, .. } => buffers,
         }
     }
 
@@ -155,6 +163,7 @@ impl Command {
             Command::Dispatch { kernel, .. } => kernel.name,
             Command::Fused { .. } => "fused",
             Command::Download { .. } => "download",
+            Command::Refused { .. } => "refused",
             Command::Free { .. } => "free",
         }
     }
@@ -168,7 +177,7 @@ impl Command {
                 flops: chain.kernels().map(|(kernel, params)| of(kernel, params).flops).sum(),
                 bytes: buffers.iter().map(|buffer| 4 * buffer.elements as u64).sum(),
             },
-            Command::Upload { .. } | Command::Download { .. } | Command::Free { .. } => Cost::default(),
+            Command::Upload { .. } | Command::Download { .. } | Command::Refused { .. } | Command::Free { .. } => Cost::default(),
         }
     }
 
@@ -179,7 +188,7 @@ impl Command {
             Command::Download { from } => (&[Access::Read], std::slice::from_ref(from)),
             Command::Dispatch { kernel, buffers, .. } => (kernel.access, buffers),
             Command::Fused { chain, buffers } => (&chain.access, buffers),
-            Command::Free { .. } => (&[], &[]),
+            Command::Refused { .. } | Command::Free { .. } => (&[], &[]),
         };
         access.iter().copied().zip(buffers.iter().copied())
     }
@@ -195,6 +204,10 @@ impl fmt::Debug for Command {
             Command::Upload { to, .. } => write!(f, "upload {}", name(to)),
             Command::Download { from } => write!(f, "download {}", name(from)),
             Command::Free { buffer } => write!(f, "free %{}", buffer.id),
+            Command::Refused { error, buffers } => {
+                let buffers: Vec<String> = buffers.iter().map(name).collect();
+                write!(f, "refused {} {error}", buffers.join(" "))
+            }
             Command::Dispatch { kernel, params, buffers } => {
                 let buffers: Vec<String> = buffers.iter().map(name).collect();
                 let params = (kernel.describe)(bytemuck::cast_slice(params));

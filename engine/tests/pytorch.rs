@@ -159,6 +159,12 @@ impl Context<'_> {
             },
             "swiglu" => ops::swiglu(&x[0], &x[1]),
             "cross_entropy" => ops::cross_entropy(&x[0], &x[1]).loss,
+            "log_probs" => {
+                let temperature = attribute("temperature").as_f64().ok_or("expected a temperature")? as f32;
+                let result = ops::log_probs(&x[0], &x[1], &x[2], temperature);
+                let columns = [result.log_probs, result.entropy].map(|each| each.reshape([x[2].elements(), 1]));
+                ops::cat(&[&columns[0], &columns[1]], 1)
+            }
             "gather" => ops::gather(&x[0], &x[1]),
             "index_add" => ops::add(&x[0], &ops::scatter_add(&x[2], &x[1], x[0].size(0))),
             "where" => ops::where_(&x[0], &x[1], &x[2]),

@@ -67,24 +67,30 @@ impl Backend {
         }
     }
 
-    /// The most bytes of a tensor, where f32 has its own size.
-    pub fn largest_tensor(&self) -> usize {
+    /// The most bytes that a kernel can be given at once, and those of a buffer.
+    pub fn limits(&self) -> [usize; 2] {
         match self {
-            // Kernels count elements in u32.
-            Backend::Cpu(_) | Backend::Reference(_) => size_of::<f32>().saturating_mul(u32::MAX as usize),
-            Backend::Gpu(gpu) => gpu.largest_tensor(),
+            Backend::Cpu(_) | Backend::Reference(_) => [usize::MAX; 2],
+            Backend::Gpu(gpu) => [gpu.largest_binding(), gpu.largest_buffer()],
         }
     }
 
-    /// Whether the tensors of a recording are as small as a kernel needs them.
+    /// Whether the tensors of a recording are as small as the device takes them, and as kernels do, which count elements in u32.
     fn check_sizes(&self, recording: &Recording) -> Result<()> {
-        let limit = self.largest_tensor();
-        let bytes = |buffer: &BufferRef| buffer.whole.saturating_mul(buffer.dtype.size());
-        let mut buffers = recording.commands.iter().flat_map(Command::accesses).map(|(_, buffer)| buffer);
-        match buffers.find(|buffer| bytes(buffer) > limit) {
-            None => Ok(()),
-            Some(large) => Err(Error::TooLarge { device: self.name(), bytes: bytes(&large) as u64, limit: limit as u64 }),
+        let [of_binding, of_buffer] = self.limits();
+        for command in &recording.commands {
+            let is_bound = matches!(command, Command::Dispatch { .. } | Command::Fused { .. });
+            for (_, buffer) in command.accesses() {
+                let counted = (u32::MAX as usize).saturating_mul(buffer.dtype.size());
+                let bytes = |elements: usize| elements.saturating_mul(buffer.dtype.size());
+                let of_binding = if is_bound { of_binding.min(counted) } else { usize::MAX };
+                let sizes = [(bytes(buffer.elements), of_binding), (bytes(buffer.whole), of_buffer)];
+                if let Some((bytes, limit)) = sizes.into_iter().find(|(bytes, limit)| bytes > limit) {
+                    return Err(Error::TooLarge { device: self.name(), bytes: bytes as u64, limit: limit as u64 });
+                }
+            }
         }
+        Ok(())
     }
 
     pub fn wait(&mut self) -> Result<()> {

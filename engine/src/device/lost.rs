@@ -25,19 +25,29 @@ impl Lost {
         gone
     }
 
-    /// A recording without the commands that need what was lost, whose own results are lost then too; and the error, if one of them
-    /// is a download.
+    /// A recording without the commands that were refused or need what was lost, whose own results are lost then too; and the error,
+    /// if one was refused or is a download.
     pub fn spare(&mut self, mut recording: Recording) -> (Recording, Option<Error>) {
         let mut refused = None;
-        if !self.0.is_empty() {
+        if !self.0.is_empty() || recording.commands.iter().any(|command| matches!(command, Command::Refused { .. })) {
             recording.commands.retain(|command| self.can_run(command, &mut refused));
         }
         (recording, refused)
     }
 
     fn can_run(&mut self, command: &Command, refused: &mut Option<Error>) -> bool {
-        if let Command::Free { buffer } = command {
-            return self.0.remove(&buffer.id).is_none();
+        match command {
+            // Of what holds no memory `drop_dead` knows that nothing was written.
+            Command::Free { buffer } => {
+                self.0.remove(&buffer.id);
+                return true;
+            }
+            Command::Refused { error, buffers } => {
+                self.0.extend(buffers.iter().map(|buffer| (buffer.id, error.clone())));
+                refused.get_or_insert(error.clone());
+                return false;
+            }
+            _ => {}
         }
         let replaces = |access: Access, buffer: &BufferRef| access == Access::Write && !buffer.is_part();
         let needed = command.accesses().filter(|(access, buffer)| !replaces(*access, buffer));

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Traits};
 use crate::recording::{Command, Payload, Recording};
 
@@ -105,6 +105,9 @@ pub struct Config {
     /// The most bytes that tensors may hold at once; more is an error, [`OutOfMemory`](crate::Error::OutOfMemory). Without it, what the
     /// system or the driver gives.
     pub memory_limit: Option<u64>,
+    /// The most bytes of a buffer that a kernel is given at once on a GPU, if the adapter does not allow less. Weights past it are read
+    /// in parts; any other tensor past it is an error, [`TooLarge`](crate::Error::TooLarge).
+    pub binding_limit: Option<u64>,
     /// Times the shaders of a kernel where it is first needed, and keeps in this folder which was the fastest, and what the
     /// driver compiled. Without it shaders are taken by rule.
     pub cache: Option<PathBuf>,
@@ -164,7 +167,7 @@ impl Device {
             name: backend.name(),
             words,
             next_id: AtomicU64::new(1),
-            largest_tensor: backend.largest_tensor(),
+            largest_tensor: backend.limits()[0].min(size_of::<f32>().saturating_mul(u32::MAX as usize)),
             traits: backend.traits().cloned(),
             pending: Mutex::default(),
             executor: Mutex::new(Executor::new(backend, config)),
@@ -205,7 +208,7 @@ impl Device {
         }
     }
 
-    /// The most bytes of a tensor.
+    /// The most bytes of a tensor of f32 that any kernel can be given.
     pub(crate) fn largest_tensor(&self) -> usize {
         self.0.largest_tensor
     }
@@ -296,6 +299,13 @@ impl Device {
         let waiting = pending.recording.commands.len();
         drop(pending);
         self.run_if(waiting >= PENDING_COMMANDS);
+    }
+
+    /// Stands in the place of a dispatch that cannot be.
+    pub(crate) fn record_refused(&self, kernel: &'static AnyKernel, buffers: &[BufferRef], error: Error) {
+        let written = kernel.access.iter().zip(buffers).filter(|(access, _)| **access != Access::Read);
+        let buffers = written.map(|(_, buffer)| *buffer).collect();
+        self.pending().recording.commands.push(Command::Refused { error, buffers });
     }
 
     /// An upload into a buffer that has been in use.

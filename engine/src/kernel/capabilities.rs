@@ -39,6 +39,17 @@ pub struct Rowwise<P> {
     pub part: fn(&P, usize) -> P,
 }
 
+/// What a kernel says of itself if it finds its way by indices. It is not recorded where one may be out of range, so that neither
+/// shader nor twin meets it.
+pub struct Indices {
+    /// The binding of the indices.
+    pub binding: usize,
+    /// How many there are to choose from.
+    pub below: u32,
+    /// Whether the largest u32 may stand among them, for none.
+    pub or_none: bool,
+}
+
 /// What a kernel says of itself if it can do more to its one result before it writes it (`passes::finish`).
 pub struct Epilogue<P> {
     /// The binding of the result.

@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::buffer::BufferRef;
 use crate::real::Real;
-pub use capabilities::{AnyEpilogue, AnyPointwise, AnyRowwise, Epilogue, Finish, Pointwise, Rowwise};
+pub use capabilities::{AnyEpilogue, AnyPointwise, AnyRowwise, Epilogue, Finish, Indices, Pointwise, Rowwise};
 pub use io::{Data, DataMut, Io};
 pub use lowering::{Lowered, Lowering};
 use shader::choose;
@@ -49,6 +49,10 @@ pub trait Kernel: 'static {
     /// them. Never values, such as random keys or positions: they change from step to step.
     fn bucket(_: &Self::Params) -> impl IntoIterator<Item = u32> {
         []
+    }
+    /// The indices by which it finds its way in other buffers, if it is given some.
+    fn indices(_: &Self::Params) -> Option<Indices> {
+        None
     }
     /// How it computes one element, if that is all it does.
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;

@@ -85,6 +85,8 @@ pub struct Traits {
     pub software: bool,
     /// Smallest and largest subgroup size, where the adapter has subgroups.
     pub subgroups: Option<(u32, u32)>,
+    /// The most bytes of a buffer that a kernel can be given at once.
+    pub binding: Option<usize>,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
     /// Invocations a workgroup may have.
@@ -105,6 +107,14 @@ pub enum Halves {
 }
 
 impl Traits {
+    /// How many rows of so many bytes each a kernel can be given at once, if not all of them: as many as start where every device can
+    /// bind. `None` too where rows are too long for that.
+    pub fn rows_in_binding(&self, rows: u32, bytes: usize) -> Option<u32> {
+        const ALIGNED: usize = 128;
+        let most = self.binding? / bytes.max(1);
+        (most < rows as usize && most >= ALIGNED).then_some((most - most % ALIGNED) as u32)
+    }
+
     /// Whether an invocation's loops, nested ones taken together, may make so many iterations. llvmpipe ends them after 65,535,
     /// and says nothing.
     pub fn iterations_fit(&self, iterations: u64) -> bool {

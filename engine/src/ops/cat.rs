@@ -8,6 +8,7 @@ use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
+use crate::shape::Layout;
 use crate::tensor::{Node, Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
@@ -27,7 +28,7 @@ pub fn cat(parts: &[&Tensor], axis: usize) -> Tensor {
     let mut starts = Vec::with_capacity(parts.len());
     let mut start = 0;
     for part in parts {
-        let params = Params {
+        let params = PlaceParams {
             view: View::new(part.layout()),
             elements: part.elements() as u32,
             start: (start * inner) as u32,
@@ -52,7 +53,7 @@ pub fn cat(parts: &[&Tensor], axis: usize) -> Tensor {
 /// Writes a view [outer, part] at `start` of y's rows [outer, whole].
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct Params {
+pub(super) struct PlaceParams {
     view: View,
     elements: u32,
     start: u32,
@@ -60,18 +61,26 @@ struct Params {
     whole: u32,
 }
 
-struct Place;
+impl PlaceParams {
+    /// Of a matrix of so many rows and columns, from a column of one with more of them on.
+    pub(super) fn of_columns(rows: u32, columns: u32, start: u32, whole: u32) -> PlaceParams {
+        let view = View::new(&Layout::contiguous([rows as usize, columns as usize].into()));
+        PlaceParams { view, elements: rows * columns, start, part: columns, whole }
+    }
+}
+
+pub(super) struct Place;
 
 impl Kernel for Place {
-    type Params = Params;
+    type Params = PlaceParams;
     const NAME: &'static str = "place";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<Params>] =
+    const SHADERS: &'static [Shader<PlaceParams>] =
         &[Shader::new("place", |p| grid(p.elements as usize, 256))];
-    fn cost(p: &Params) -> Cost {
+    fn cost(p: &PlaceParams) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }
-    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
+    fn run<R: Real>(p: &PlaceParams, io: &mut Io<R>) {
         let (x, y) = (io.real(0), io.real_mut(1));
         let (width, step, part) = (p.view.row(), p.view.step(), p.part as usize);
         let place = |first: usize, y: &mut [R]| {

@@ -21,7 +21,7 @@ pub fn copy(x: &Tensor) -> Tensor {
         // By way of f32, which holds each of them.
         return cast(&copy(&cast(x, DType::F32)), x.dtype());
     }
-    let y = x.device().empty(x.shape(), x.dtype());
+    let y = x.empty_like();
     copy_into(x, &y);
     y.with_rule("copy", [x], |g, _| [Some(g.clone())])
 }

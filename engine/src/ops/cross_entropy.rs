@@ -6,7 +6,7 @@ use super::team::{self, Rows};
 use super::{Op, add, copy, gather, log_softmax, mul, neg, sum, sum_axis};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader};
+use crate::kernel::{Access, AnyKernel, Cost, Indices, Io, Kernel, Shader};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -45,7 +45,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> CrossEntropy {
     let sums = CrossEntropy::of_totals(&totals(&statistics(&saved, &targets, 0)));
     let loss = sums.loss.with_rule("cross_entropy", [logits], move |g, _| {
         let gradient = copy(&saved);
-        statistics_and_gradient(&gradient, &targets, 0);
+        statistics_and_gradient(&gradient, &targets, None, 0);
         [Some(mul(&gradient, g))]
     });
     CrossEntropy { loss, ..sums }
@@ -79,20 +79,23 @@ pub(super) fn statistics(logits: &Tensor, targets: &Tensor, first: usize) -> Ten
     y
 }
 
-/// The same, and in place of the logits the derivative of the loss with respect to them.
-pub(super) fn statistics_and_gradient(logits: &Tensor, targets: &Tensor, first: usize) -> Tensor {
-    let params = Params::new(logits, first);
+/// The same, and in place of the logits their gradient, given that of the statistics of all targets, [.., 3]: of the losses and the
+/// entropies. Without one, that of the sum of the losses.
+pub(super) fn statistics_and_gradient(logits: &Tensor, targets: &Tensor, gradient: Option<&Tensor>, first: usize) -> Tensor {
+    let params = Params { weighted: gradient.is_some().into(), ..Params::new(logits, first) };
     let y = logits.device().empty([params.rows as usize, 3], DType::F32);
-    dispatch::<StatisticsAndGradient>(params, &[logits, targets, &y]);
+    dispatch::<StatisticsAndGradient>(params, &[logits, targets, gradient.unwrap_or(targets), &y]);
     y
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-struct Params {
+pub(super) struct Params {
     rows: u32,
     width: u32,
     first: u32,
+    /// Whether there is a gradient of the statistics.
+    weighted: u32,
 }
 
 impl Params {
@@ -101,7 +104,7 @@ impl Params {
         let width = logits.last_size();
         let rows = logits.shape()[..logits.rank() - 1].iter().product::<usize>();
         assert!(width > 0 || rows == 0, "[cross_entropy] expected logits to choose from, got {logits:?}");
-        Params { rows: rows as u32, width: width as u32, first: first as u32 }
+        Params { rows: rows as u32, width: width as u32, first: first as u32, weighted: 0 }
     }
 
     fn cost(&self, passes: u64) -> Cost {
@@ -112,7 +115,6 @@ impl Params {
     /// The target of a row; `None` if the row does not count.
     fn target(&self, targets: &[u32], row: usize) -> Option<usize> {
         let target = targets[self.first as usize + row];
-        assert!(target < self.width || target == IGNORE, "[cross_entropy] expected targets below {}, got {target}", self.width);
         (target != IGNORE).then_some(target as usize)
     }
 }
@@ -132,6 +134,9 @@ impl Kernel for Statistics {
     const SHADERS: &'static [Shader<Params>] = &team::shaders("cross_entropy_scalars", "cross_entropy_vectors");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
+    }
+    fn indices(p: &Params) -> Option<Indices> {
+        Some(Indices { binding: 1, below: p.width, or_none: true })
     }
     fn cost(p: &Params) -> Cost {
         p.cost(1)
@@ -159,22 +164,27 @@ impl Kernel for Statistics {
     }
 }
 
-struct StatisticsAndGradient;
+/// Logits, targets, the gradient of the statistics -> the gradient of the logits in their place, the statistics.
+pub(super) struct StatisticsAndGradient;
 
 impl Kernel for StatisticsAndGradient {
     type Params = Params;
     const NAME: &'static str = "cross_entropy_grad";
-    const ACCESS: &'static [Access] = &[Access::Update, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = 
+    const ACCESS: &'static [Access] = &[Access::Update, Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<Params>] =
         &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
+    }
+    fn indices(p: &Params) -> Option<Indices> {
+        Some(Indices { binding: 1, below: p.width, or_none: true })
     }
     fn cost(p: &Params) -> Cost {
         p.cost(2)
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        let (logits, targets, statistics, width) = (io.real_mut(0), io.u32(1), io.real_mut(2), p.width as usize);
+        let (logits, targets, statistics, width) = (io.real_mut(0), io.u32(1), io.real_mut(3), p.width as usize);
+        let gradient = (p.weighted != 0).then(|| io.real(2));
         parallel::rows_of_two((logits, width), (statistics, 3), 4, #[inline(always)] |first, _, logits, statistics| {
             for (row, (x, y)) in logits.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(3)).enumerate() {
                 let Some(target) = p.target(targets, first + row) else {
@@ -190,8 +200,16 @@ impl Kernel for StatisticsAndGradient {
                 partition.take(rest);
                 y.copy_from_slice(&partition.statistics());
                 let scale = R::ONE / partition.sum();
-                x.iter_mut().for_each(|x| *x *= scale);
-                x[target] -= R::ONE;
+                let of_row = |gradient: &[R]| [0, 1].map(|at| gradient[3 * (p.first as usize + first + row) + at]);
+                let [loss, entropy] = gradient.map_or([R::ONE, R::ZERO], of_row);
+                if entropy == R::ZERO {
+                    x.iter_mut().for_each(|x| *x *= scale * loss);
+                } else {
+                    // ln p + entropy is how far a logit is above their mean; what has rounded to nothing is as far as it may be.
+                    let mean = partition.mean();
+                    x.iter_mut().for_each(|x| *x *= scale * (loss - entropy * (x.max(R::from_f32(f32::MIN_POSITIVE)).ln() - mean)));
+                }
+                x[target] -= loss;
             }
         });
     }
@@ -238,10 +256,14 @@ impl<R: Real> Partition<R> {
         self.sums.iter().fold(R::ZERO, |sum, &lane| sum + lane)
     }
 
+    /// sum p x, for x less the largest.
+    fn mean(&self) -> R {
+        self.weighted.iter().fold(R::ZERO, |sum, &lane| sum + lane) / self.sum()
+    }
+
     /// -ln p(target) = ln Z - x_target and -sum p ln p = ln Z - sum p x, for Z = sum e^x and x less the largest.
     fn statistics(&self) -> [R; 3] {
-        let mean = self.weighted.iter().fold(R::ZERO, |sum, &lane| sum + lane) / self.sum();
-        [self.sum().ln() - self.target, self.sum().ln() - mean, self.correct]
+        [self.sum().ln() - self.target, self.sum().ln() - self.mean(), self.correct]
     }
 }
 

@@ -3,15 +3,16 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, cast, full, matmul::storage};
+use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Data, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Data, Indices, Io, Kernel, Lowering, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
-pub(crate) const OP: Op = Op { name: "gather", kernels: &[AnyKernel::of::<Gather>(), AnyKernel::of::<ScatterAdd>()], cases };
+pub(crate) const OP: Op = Op { name: "gather", kernels: &[AnyKernel::of::<Gather>(), AnyKernel::of::<GatherMore>(), AnyKernel::of::<ScatterAdd>()], cases };
 
 /// y [.., H] = table[indices]: the rows of a table [V, H] (f32, or frozen f16 or bf16) at u32 indices [..], each below V. An
 /// embedding.
@@ -62,7 +63,8 @@ fn with_columns(shape: Shape, width: usize) -> Shape {
 #[track_caller]
 fn params(table_rows: usize, width: usize, indices: &Tensor, dtype: DType) -> Params {
     assert!(table_rows > 0 || indices.elements() == 0, "[gather] expected a table with rows, got [0, {width}]");
-    Params { rows: indices.elements() as u32, width: width as u32, table_rows: table_rows as u32, dtype: storage(dtype) }
+    let [rows, width, table_rows] = [indices.elements(), width, table_rows].map(|size| size as u32);
+    Params { rows, width, table_rows, first: 0, dtype: storage(dtype) }
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -71,18 +73,41 @@ struct Params {
     rows: u32,
     width: u32,
     table_rows: u32,
+    /// The index of the first row of the table.
+    first: u32,
     dtype: u32,
 }
 
-struct Gather;
+/// Table, indices -> y. With `UPDATE`, rows that the table does not have stay as they were: it is a part of one.
+struct Rows<const UPDATE: bool>;
 
-impl Kernel for Gather {
+type Gather = Rows<false>;
+type GatherMore = Rows<true>;
+
+impl<const UPDATE: bool> Kernel for Rows<UPDATE> {
     type Params = Params;
-    const NAME: &'static str = "gather";
-    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
+    const NAME: &'static str = if UPDATE { "gather_more" } else { "gather" };
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, if UPDATE { Access::Update } else { Access::Write }];
     const SHADERS: &'static [Shader<Params>] =
         &[Shader::new("gather", |p: &Params| grid((p.rows * p.width) as usize, 256))
-            .with(|p| vec![("DTYPE", p.dtype.into())])];
+            .with(|p| vec![("DTYPE", p.dtype.into()), ("UPDATE", UPDATE.into())])];
+    /// A table that is too large to bind is read in bands of its rows.
+    fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        let (table, width) = (buffers[0], p.width as usize);
+        let Some(at_once) = into.traits.rows_in_binding(p.table_rows, width * table.dtype.size()) else { return };
+        for first in (0..p.table_rows).step_by(at_once as usize) {
+            let table_rows = at_once.min(p.table_rows - first);
+            let band = table.part(first as usize * width, table_rows as usize * width);
+            let (params, buffers) = (Params { table_rows, first, ..*p }, [band, buffers[1], buffers[2]]);
+            match first {
+                0 => into.dispatch::<Gather>(params, &buffers),
+                _ => into.dispatch::<GatherMore>(params, &buffers),
+            }
+        }
+    }
+    fn indices(p: &Params) -> Option<Indices> {
+        Some(Indices { binding: 1, below: p.table_rows, or_none: false })
+    }
     fn cost(p: &Params) -> Cost {
         let width = if p.dtype == 0 { 4 } else { 2 };
         Cost { flops: 0, bytes: u64::from(p.rows) * (4 + u64::from(p.width) * (4 + width)) }
@@ -90,20 +115,30 @@ impl Kernel for Gather {
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (indices, y) = (io.u32(1), io.real_mut(2));
         match io.data(0) {
-            Data::Real(table) => copy_rows(p, table, indices, y, |x| x),
-            Data::F16(table) => copy_rows(p, table, indices, y, |x| R::from_f32(x.to_f32())),
-            Data::BF16(table) => copy_rows(p, table, indices, y, |x| R::from_f32(x.to_f32())),
+            Data::Real(table) => copy_rows(p, UPDATE, table, indices, y, |x| x),
+            Data::F16(table) => copy_rows(p, UPDATE, table, indices, y, |x| R::from_f32(x.to_f32())),
+            Data::BF16(table) => copy_rows(p, UPDATE, table, indices, y, |x| R::from_f32(x.to_f32())),
             Data::U32(_) => unreachable!("[gather] expected a floating-point table"),
         }
     }
 }
 
-fn copy_rows<R: Real, T: Copy + Sync>(p: &Params, table: &[T], indices: &[u32], y: &mut [R], widen: impl Fn(T) -> R + Sync) {
+fn copy_rows<R: Real, T: Copy + Sync>(
+    p: &Params,
+    update: bool,
+    table: &[T],
+    indices: &[u32],
+    y: &mut [R],
+    widen: impl Fn(T) -> R + Sync,
+) {
     let width = p.width as usize;
     parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
         for (y, &index) in chunk.chunks_exact_mut(width).zip(&indices[first..]) {
-            assert!(index < p.table_rows, "[gather] expected indices below {}, got {index}", p.table_rows);
-            y.iter_mut().zip(&table[index as usize * width..]).for_each(|(y, &x)| *y = widen(x));
+            let row = index.wrapping_sub(p.first);
+            if update && row >= p.table_rows {
+                continue;
+            }
+            y.iter_mut().zip(&table[row as usize * width..]).for_each(|(y, &x)| *y = widen(x));
         }
     });
 }
@@ -134,6 +169,9 @@ impl Kernel for ScatterAdd {
         dealt::<4>(),
         dealt::<64>().preferred(|_, traits| !traits.software),
     ];
+    fn indices(p: &ScatterParams) -> Option<Indices> {
+        Some(Indices { binding: 1, below: p.table_rows, or_none: false })
+    }
     fn cost(p: &ScatterParams) -> Cost {
         let (rows, added) = (u64::from(p.end - p.first), u64::from(p.end - p.first) * u64::from(p.width));
         Cost { flops: added, bytes: 4 * (rows + 3 * added) }
@@ -144,8 +182,6 @@ impl Kernel for ScatterAdd {
         let mut order: Vec<u32> = (p.first..p.end).collect();
         order.sort_by_key(|&row| indices[row as usize]);
         let index = |row: u32| indices[row as usize] as usize;
-        let out_of_range = order.last().is_some_and(|&row| indices[row as usize] >= p.table_rows);
-        assert!(!out_of_range, "[scatter_add] expected indices below {}, got {}", p.table_rows, index(order[order.len() - 1]));
         parallel::rows(table, width, 1, #[inline(always)] |first, count, chunk| {
             let from = order.partition_point(|&row| index(row) < first);
             for &row in order[from..].iter().take_while(|&&row| index(row) < first + count) {

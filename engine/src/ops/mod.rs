@@ -41,6 +41,7 @@ ops! {
     gather
     ladder
     linear_cross_entropy
+    log_probs
     log_softmax
     matmul
     norm

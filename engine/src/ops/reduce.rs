@@ -82,7 +82,7 @@ pub fn argmax_axis(x: &Tensor, axis: usize) -> Tensor {
     if let Some(turned) = turned(x, axis) {
         return argmax_axis(&turned, x.rank() - 1);
     }
-    let y = x.device().empty(without(x.shape(), axis), DType::U32);
+    let y = x.device().empty_indices(without(x.shape(), axis), x.size(axis));
     dispatch::<ReduceIndex>(params(ARGMAX, x, axis), &[&x.detach().whole(), &y]);
     y
 }

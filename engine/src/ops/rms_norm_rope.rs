@@ -8,7 +8,7 @@ use super::team::{self, Rows};
 use super::{Op, copy};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader};
+use crate::kernel::{Access, AnyKernel, Cost, Indices, Io, Kernel, Shader};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -85,6 +85,9 @@ impl Kernel for NormRope {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }
+    fn indices(p: &Params) -> Option<Indices> {
+        Some(Indices { binding: 4, below: p.table_rows, or_none: false })
+    }
     fn cost(p: &Params) -> Cost {
         cost(p, 2, 7)
     }
@@ -115,6 +118,9 @@ impl Kernel for NormRopeGrad {
     const SHADERS: &'static [Shader<Params>] = &team::shaders("rms_norm_rope_grad_scalars", "rms_norm_rope_grad_vectors");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
+    }
+    fn indices(p: &Params) -> Option<Indices> {
+        Some(Indices { binding: 4, below: p.table_rows, or_none: false })
     }
     fn cost(p: &Params) -> Cost {
         cost(p, 3, 10)

@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Op, add, cat, gather, mul, neg};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Indices, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -108,6 +108,9 @@ impl Kernel for Rope {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.pairs, p.heads, p.half, p.is_in_vectors().into()]
     }
+    fn indices(p: &Params) -> Option<Indices> {
+        Some(Indices { binding: 3, below: p.table_rows, or_none: false })
+    }
     fn cost(p: &Params) -> Cost {
         // Both tables' rows, and a position, are read once a token.
         let (pairs, tokens) = (u64::from(p.pairs), u64::from(p.pairs) / u64::from((p.heads * p.half).max(1)));
@@ -146,8 +149,7 @@ impl<'a, R: Real> Angles<'a, R> {
     /// What the heads of this token are turned by.
     #[inline(always)]
     pub fn at(&self, token: usize) -> Turn<'a, R> {
-        let (position, table_rows) = (self.positions[token] as usize, self.cos.len() / self.half);
-        assert!(position < table_rows, "[rope] expected positions below {table_rows}, got {position}");
+        let position = self.positions[token] as usize;
         let [cos, sin] = [self.cos, self.sin].map(|table| &table[position * self.half..][..self.half]);
         Turn { cos, sin, direction: self.direction }
     }

@@ -15,7 +15,7 @@ pub fn drop_dead(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recordin
             Command::Free { buffer } => {
                 unread.insert(buffer.id);
             }
-            Command::Download { .. } => {}
+            Command::Download { .. } | Command::Refused { .. } => {}
             Command::Upload { .. } | Command::Dispatch { .. } | Command::Fused { .. } => {
                 if command.writes().all(|buffer| unread.contains(&buffer.id)) {
                     continue;

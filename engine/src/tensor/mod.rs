@@ -1,5 +1,6 @@
 //! Tensors: a shape, a type, a buffer on a device and, where a gradient is wanted, a place on the tape.
 
+mod indices;
 mod node;
 mod parts;
 
@@ -13,6 +14,7 @@ use crate::error::Result;
 use crate::kernel::{AnyKernel, Kernel, words};
 use crate::recording::Payload;
 use crate::shape::{Layout, Shape};
+use indices::Bound;
 
 pub(crate) use node::{Node, Rule};
 pub(crate) use parts::Run;
@@ -29,6 +31,8 @@ pub struct Tensor {
 struct Buffer {
     reference: BufferRef,
     device: Device,
+    /// Of its elements, if they are u32.
+    bound: Bound,
     /// The buffer that it is a part of.
     whole: Option<Arc<Buffer>>,
     /// The part of another buffer that its elements were moved to.
@@ -36,16 +40,17 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn new(device: &Device, dtype: DType, elements: usize) -> Arc<Buffer> {
+    fn new(device: &Device, dtype: DType, elements: usize, bound: Bound) -> Arc<Buffer> {
         let reference = BufferRef::new(device.next_id(), dtype, elements);
-        Arc::new(Buffer { reference, device: device.clone(), whole: None, moved: OnceLock::new() })
+        Arc::new(Buffer { reference, device: device.clone(), bound, whole: None, moved: OnceLock::new() })
     }
 
     /// Part of this, which stays as long as the part does.
     fn part(self: &Arc<Buffer>, start: usize, elements: usize) -> Arc<Buffer> {
         let whole = self.whole.as_ref().unwrap_or(self);
         let reference = BufferRef { start, elements, ..whole.reference };
-        Arc::new(Buffer { reference, device: self.device.clone(), whole: Some(whole.clone()), moved: OnceLock::new() })
+        let (device, bound) = (self.device.clone(), self.bound);
+        Arc::new(Buffer { reference, device, bound, whole: Some(whole.clone()), moved: OnceLock::new() })
     }
 }
 
@@ -84,15 +89,26 @@ impl Device {
             "[tensor] expected {} {dtype} for {shape:?}, got {got} bytes",
             shape.elements()
         );
-        let tensor = self.empty(shape, dtype);
+        let bound = if dtype == DType::U32 { Bound::of((*bytes).as_ref()) } else { Bound::default() };
+        let tensor = self.bounded(shape, dtype, bound);
         self.record_upload(tensor.reference(), bytes);
         tensor
     }
 
-    /// A tensor that a kernel is about to write.
+    /// A tensor of numbers that a kernel is about to write.
     pub(crate) fn empty(&self, shape: impl Into<Shape>, dtype: DType) -> Tensor {
+        assert!(dtype != DType::U32, "[empty] expected a floating-point type, got u32, of which a bound is to be known");
+        self.bounded(shape, dtype, Bound::default())
+    }
+
+    /// A tensor of indices below a bound that a kernel is about to write.
+    pub(crate) fn empty_indices(&self, shape: impl Into<Shape>, below: usize) -> Tensor {
+        self.bounded(shape, DType::U32, Bound::below(below))
+    }
+
+    fn bounded(&self, shape: impl Into<Shape>, dtype: DType, bound: Bound) -> Tensor {
         let layout = Layout::contiguous(shape.into());
-        Tensor { buffer: Buffer::new(self, dtype, layout.shape.elements()), layout, node: None }
+        Tensor { buffer: Buffer::new(self, dtype, layout.shape.elements(), bound), layout, node: None }
     }
 }
 
@@ -159,6 +175,11 @@ impl Tensor {
         Tensor { layout: self.layout, ..self.device().empty([self.buffer_elements()], dtype) }
     }
 
+    /// A tensor of its shape that a kernel is about to fill with its elements.
+    pub(crate) fn empty_like(&self) -> Tensor {
+        self.device().bounded(self.shape(), self.dtype(), self.buffer.bound)
+    }
+
     /// How many elements its buffer holds: more than its own, where it is a view of a part.
     pub(crate) fn buffer_elements(&self) -> usize {
         self.reference().elements
@@ -194,9 +215,10 @@ impl Tensor {
         }
     }
 
-    /// Puts other elements (little-endian, as stored) into its buffer, in place: how a checkpoint is read.
+    /// Puts other numbers (little-endian, as stored) into its buffer, in place: how a checkpoint is read.
     #[track_caller]
     pub fn replace(&self, bytes: &[u8]) {
+        assert!(self.dtype() != DType::U32, "[replace] expected a floating-point tensor, got u32, whose bound would change");
         assert!(self.layout == Layout::contiguous(self.shape()), "[replace] expected a tensor that fills its buffer, got a view");
         self.device().record_replacement(self.reference(), Arc::new(bytes.to_vec()));
     }
@@ -277,7 +299,8 @@ impl Tensor {
 }
 
 /// Records a dispatch of kernel `K` on these tensors, in the order of its bindings. Kernels see whole buffers: where a view's
-/// strides or offset matter, they are among the parameters.
+/// strides or offset matter, they are among the parameters. Where an index may be out of range nothing runs: the next flush or read
+/// is an error, and so is whatever reads what would have been written.
 #[track_caller]
 pub fn dispatch<K: Kernel>(params: K::Params, tensors: &[&Tensor]) {
     let device = tensors[0].device();
@@ -287,8 +310,12 @@ pub fn dispatch<K: Kernel>(params: K::Params, tensors: &[&Tensor]) {
         K::NAME,
         tensors.iter().map(|tensor| tensor.device()).collect::<Vec<_>>()
     );
-    let buffers = tensors.iter().map(|tensor| tensor.reference()).collect();
-    device.record_dispatch(AnyKernel::of::<K>(), words(&params), buffers);
+    let buffers: Vec<BufferRef> = tensors.iter().map(|tensor| tensor.reference()).collect();
+    let out_of_range = K::indices(&params).and_then(|indices| tensors[indices.binding].out_of_range(K::NAME, &indices));
+    match out_of_range {
+        None => device.record_dispatch(AnyKernel::of::<K>(), words(&params), buffers),
+        Some(error) => device.record_refused(AnyKernel::of::<K>(), &buffers, error),
+    }
 }
 
 impl fmt::Debug for Tensor {

@@ -179,7 +179,15 @@ fn losses(tokens: usize, hidden: usize, vocabulary: usize) -> Vec<Workload> {
         let shape = format!("{tokens} x {hidden} x {vocabulary}");
         Workload::new("linear_cross_entropy", "linear_cross_entropy", shape, inputs, call)
     };
-    vec![logits(), logits().to(Both), projected(), projected().to(Both)]
+    let of_each = || {
+        let inputs = [Input::learnt([tokens, hidden]), Input::learnt([vocabulary, hidden]), Input::below([tokens], vocabulary)];
+        let call = |x: &[Tensor]| {
+            let ops::LogProbs { log_probs, entropy, .. } = ops::log_probs(&x[0], &x[1], &x[2], 1.0);
+            vec![log_probs, entropy]
+        };
+        Workload::new("log_probs", "log_probs", format!("{tokens} x {hidden} x {vocabulary}"), inputs, call)
+    };
+    vec![logits(), logits().to(Both), projected(), projected().to(Both), of_each(), of_each().to(Both)]
 }
 
 fn embedding(tokens: usize, hidden: usize, vocabulary: usize) -> Vec<Workload> {

@@ -80,6 +80,7 @@ impl<R: RunTwin> Cpu<R> {
                 }
                 Command::Download { from } => downloads.push(self.download(&run, from)),
                 Command::Free { buffer } => self.memory.give_back(buffer),
+                Command::Refused { .. } => {}
             }
         }
         Ok(downloads)

@@ -53,10 +53,13 @@ pub(crate) struct Gpu {
 impl Gpu {
     /// Opens an adapter; `words` gets what there is to say of its caches.
     pub fn open(adapter: wgpu::Adapter, config: &Config, words: &mut Vec<String>) -> Result<Gpu> {
-        let driver = Driver::open(&adapter, config.matmul_precision)?;
+        let mut driver = Driver::open(&adapter, config.matmul_precision)?;
+        let binding = &mut driver.limits.max_storage_buffer_binding_size;
+        *binding = config.binding_limit.map_or(*binding, |limit| limit.min(*binding));
         let traits = Traits {
             software: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
             subgroups: adapters::subgroup_sizes(&adapter),
+            binding: Some(driver.limits.max_storage_buffer_binding_size as usize),
             workgroup_memory: driver.limits.max_compute_workgroup_storage_size,
             workgroup_invocations: driver.limits.max_compute_invocations_per_workgroup,
             halves: adapters::halves(&adapter, &driver.device, config),
@@ -91,8 +94,13 @@ impl Gpu {
         &self.traits
     }
 
-    pub fn largest_tensor(&self) -> usize {
+    /// The most bytes that a kernel can be given at once.
+    pub fn largest_binding(&self) -> usize {
         self.driver.limits.max_storage_buffer_binding_size as usize
+    }
+
+    pub fn largest_buffer(&self) -> usize {
+        self.driver.limits.max_buffer_size as usize
     }
 
     pub fn name(&self) -> String {
@@ -129,7 +137,7 @@ impl Gpu {
                     let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
                     downloads.push(host_buffer(from.dtype, &bytes));
                 }
-                Command::Free { .. } => {}
+                Command::Refused { .. } | Command::Free { .. } => {}
             }
         }
         if let (Some(timing), Some(profile)) = (&mut timing, &mut run.profile) {

@@ -89,6 +89,11 @@ impl Ending {
         }
     }
 
+    /// Whether it only scales.
+    pub fn is_plain(&self) -> bool {
+        self.has_bias == 0 && self.has_residual == 0 && self.operation == IDENTITY && !self.drops.is_any()
+    }
+
     /// Adds a residual, if there is none.
     pub fn add(&mut self) -> bool {
         std::mem::replace(&mut self.has_residual, 1) == 0

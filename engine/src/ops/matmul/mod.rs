@@ -1,5 +1,6 @@
 //! Matrix products.
 
+mod bands;
 mod cases;
 mod epilogue;
 mod params;
@@ -100,10 +101,10 @@ pub fn linear_with(x: &Tensor, weight: &Tensor, epilogue: &Epilogue) -> Tensor {
     matmul_with(&rows, &weight.transpose(), &epilogue).reshape(shape.with(shape.len() - 1, outputs))
 }
 
-/// The product of a gradient a and any b, off the tape.
+/// The product of a gradient a and any b, times `scale`, off the tape.
 #[track_caller]
-pub(super) fn matmul_of_gradient(a: &Tensor, b: &Tensor) -> Tensor {
-    multiply(&a.detach(), &b.detach(), &Epilogue::default(), Gradient::Left)
+pub(super) fn matmul_of_gradient(a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
+    multiply(&a.detach(), &b.detach(), &Epilogue { scale, ..Default::default() }, Gradient::Left)
 }
 
 /// y += scale * a b, in place, for a gradient a: y [.., M, N] fills its buffer, and nothing of this is on the tape.

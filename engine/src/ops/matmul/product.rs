@@ -4,7 +4,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::params::{Gradient, Params};
-use super::{parts, peak};
+use super::{bands, parts, peak};
 use crate::device::parallel;
 use crate::buffer::BufferRef;
 use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Halves, Io, Kernel, Lowering, Shader, Target, Traits};
@@ -63,9 +63,12 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     }
     const EPILOGUE: Option<&'static Epilogue<Params>> =
         if UPDATE { None } else { Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) }) };
-    /// What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient that is rounded to f16 needs its
+    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient that is rounded to f16 needs its
     /// peak.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        if !UPDATE && bands::lowered(p, buffers, into) {
+            return;
+        }
         let mut buffers = buffers.to_vec();
         if into.traits.software && p.dtype == 0 && p.is_narrow() {
             buffers.swap(0, 1);

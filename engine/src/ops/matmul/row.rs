@@ -2,10 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::bands;
 use super::epilogue::Ending;
+use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Io, Kernel, Lowering, Shader, grid};
 use crate::real::Real;
 
 /// y [N] = W [N, K] x [K].
@@ -35,6 +37,10 @@ impl Kernel for Matvec {
     }
     const EPILOGUE: Option<&'static Epilogue<Params>> =
         Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) });
+    /// What is too large is read in bands.
+    fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        bands::row_lowered(p, buffers, into);
+    }
     fn cost(p: &Params) -> Cost {
         let (weights, width) = (u64::from(p.n) * u64::from(p.k), if p.dtype == 0 { 4 } else { 2 });
         Cost { flops: 2 * weights, bytes: width * weights + 4 * (u64::from(p.n + p.k) + p.ending.reads(1, p.n.into())) }

@@ -117,7 +117,7 @@ const FAMILIES: [(&str, &str, &[&str]); 6] = [
     ("matrix", "matrix products", &["matmul", "ladder"]),
     ("attention", "attention", &["attention"]),
     ("rows", "along rows: norms, softmax, sums", &["norm", "softmax", "log_softmax", "reduce", "clip", "rms_norm_rope"]),
-    ("loss", "losses", &["cross_entropy", "linear_cross_entropy"]),
+    ("loss", "losses", &["cross_entropy", "linear_cross_entropy", "log_probs"]),
     ("pointwise", "number by number", &["unary", "binary", "swiglu", "rope", "dropout", "scale", "where", "adamw", "sgd"]),
     ("memory", "moving numbers, and all else", &[]),
 ];
