@@ -33,6 +33,25 @@ fn parameters_lie_in_wgsl_as_in_rust() {
     assert!(compared > 500, "only {compared} numbers were compared");
 }
 
+#[test]
+fn no_kernel_binds_more_buffers_than_every_device_has() {
+    // What WebGPU and Vulkan ask of every device.
+    const MOST: usize = 8;
+    for kernel in OPS.iter().flat_map(|op| op.kernels) {
+        assert!(kernel.access.len() <= MOST, "{} binds {}", kernel.name, kernel.access.len());
+        for source in (0..kernel.shaders).map(kernel.source) {
+            let module = naga::front::wgsl::parse_str(&wgtune_shaders::source(source).unwrap()).unwrap();
+            let bound = module
+                .global_variables
+                .iter()
+                .filter(|(_, variable)| matches!(variable.space, naga::AddressSpace::Storage { .. }));
+            let places: Vec<u32> =
+                bound.map(|(_, variable)| variable.binding.as_ref().expect("storage is bound").binding).collect();
+            assert!(places.iter().all(|place| (*place as usize) < kernel.access.len()), "{source} binds {places:?}");
+        }
+    }
+}
+
 /// A field of a struct inside another may stand in WGSL without the outer one's name, a struct of four as a vector, the structs of
 /// an array by their own names, and its numbers as `name_0`, `name_1`.
 fn is_same(rust: &str, wgsl: &str) -> bool {

@@ -58,6 +58,11 @@ fn seen_by(batch: u32, position: u32) -> vec2<u32> {
     return vec2(min(max(first, part.x), part_end), part_end);
 }
 
+// The first element of the values' gradients, which are written behind those of the keys, where every device can bind them.
+fn values_start() -> u32 {
+    return (params.batch * params.keys * params.key_heads * params.head_dim + 63u) / 64u * 64u;
+}
+
 // The queries x <= position < y that may see a key, apart from segments.
 fn seeing(batch: u32, at: u32) -> vec2<u32> {
     let part = part_of(batch);

@@ -3,9 +3,7 @@
 #import attention_matrices
 #import attention_matrix_grad
 
-@group(0) @binding(7) var<storage, read> dots: array<f32>;
-@group(0) @binding(8) var<storage, read_write> key_grad: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read_write> value_grad: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> gradients: array<vec4<f32>>;
 
 // Log sums of the columns, then dots.
 var<workgroup> of_columns: array<f32, 64>;
@@ -57,9 +55,9 @@ fn load_numbers(tile: Tile) {
     if lane < 2u * COLUMNS {
         let row = query_row(tile.batch, min(tile.column + lane % COLUMNS, params.queries - 1u), tile.query_head);
         if lane < COLUMNS {
-            of_columns[lane] = log_sums[row];
+            of_columns[lane] = statistics[row].x;
         } else {
-            of_columns[lane] = dots[row];
+            of_columns[lane] = statistics[row].y;
         }
     }
 }
@@ -85,9 +83,5 @@ fn store_four(side: u32, tile: Tile, row: u32, quad: u32, four: vec4<f32>) {
         return;
     }
     let at = ((tile.batch * params.keys + row) * params.key_heads + tile.key_head) * HEAD_DIM / 4u + quad;
-    if side == 0u {
-        key_grad[at] = four;
-    } else {
-        value_grad[at] = four;
-    }
+    gradients[at + side * values_start() / 4u] = four;
 }

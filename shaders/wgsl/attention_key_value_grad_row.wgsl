@@ -2,10 +2,8 @@
 #import attention_rows
 
 @group(0) @binding(5) var<storage, read> grad: array<f32>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
-@group(0) @binding(7) var<storage, read> dots: array<f32>;
-@group(0) @binding(8) var<storage, read_write> key_grad: array<f32>;
-@group(0) @binding(9) var<storage, read_write> value_grad: array<f32>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> gradients: array<f32>;
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(
@@ -24,11 +22,12 @@ fn main(
     let value_y = row_start(params.value, mine.batch, mine.second, mine.head);
     let output_x = ((mine.batch * params.keys + mine.first) * params.key_heads + mine.head) * params.head_dim;
     let output_y = ((mine.batch * params.keys + mine.second) * params.key_heads + mine.head) * params.head_dim;
+    let values = values_start();
     for (var d = 0u; d < params.head_dim; d++) {
-        key_grad[output_x + d] = 0.0;
-        key_grad[output_y + d] = 0.0;
-        value_grad[output_x + d] = 0.0;
-        value_grad[output_y + d] = 0.0;
+        gradients[output_x + d] = 0.0;
+        gradients[output_y + d] = 0.0;
+        gradients[values + output_x + d] = 0.0;
+        gradients[values + output_y + d] = 0.0;
     }
     let range_x = seeing(mine.batch, mine.first);
     let range_y = seeing(mine.batch, mine.second);
@@ -63,11 +62,11 @@ fn main(
             for (var d = 0u; d < params.head_dim; d++) {
                 let queries = query_block(query_at, d);
                 let grads = grad_block(grad_at, d);
-                key_grad[output_x + d] += inner(z_x, queries) * params.scale;
-                value_grad[output_x + d] += inner(weights_x, grads);
+                gradients[output_x + d] += inner(z_x, queries) * params.scale;
+                gradients[values + output_x + d] += inner(weights_x, grads);
                 if two {
-                    key_grad[output_y + d] += inner(z_y, queries) * params.scale;
-                    value_grad[output_y + d] += inner(weights_y, grads);
+                    gradients[output_y + d] += inner(z_y, queries) * params.scale;
+                    gradients[values + output_y + d] += inner(weights_y, grads);
                 }
             }
         }
@@ -94,18 +93,18 @@ fn grad_block(at: Rows, d: u32) -> Block {
 
 fn log_sum_block(at: Rows) -> Block {
     return Block(
-        vec4(log_sums[at.a.x], log_sums[at.a.y], log_sums[at.a.z], log_sums[at.a.w]),
-        vec4(log_sums[at.b.x], log_sums[at.b.y], log_sums[at.b.z], log_sums[at.b.w]),
-        vec4(log_sums[at.c.x], log_sums[at.c.y], log_sums[at.c.z], log_sums[at.c.w]),
-        vec4(log_sums[at.d.x], log_sums[at.d.y], log_sums[at.d.z], log_sums[at.d.w]),
+        vec4(statistics[at.a.x].x, statistics[at.a.y].x, statistics[at.a.z].x, statistics[at.a.w].x),
+        vec4(statistics[at.b.x].x, statistics[at.b.y].x, statistics[at.b.z].x, statistics[at.b.w].x),
+        vec4(statistics[at.c.x].x, statistics[at.c.y].x, statistics[at.c.z].x, statistics[at.c.w].x),
+        vec4(statistics[at.d.x].x, statistics[at.d.y].x, statistics[at.d.z].x, statistics[at.d.w].x),
     );
 }
 
 fn dot_block(at: Rows) -> Block {
     return Block(
-        vec4(dots[at.a.x], dots[at.a.y], dots[at.a.z], dots[at.a.w]),
-        vec4(dots[at.b.x], dots[at.b.y], dots[at.b.z], dots[at.b.w]),
-        vec4(dots[at.c.x], dots[at.c.y], dots[at.c.z], dots[at.c.w]),
-        vec4(dots[at.d.x], dots[at.d.y], dots[at.d.z], dots[at.d.w]),
+        vec4(statistics[at.a.x].y, statistics[at.a.y].y, statistics[at.a.z].y, statistics[at.a.w].y),
+        vec4(statistics[at.b.x].y, statistics[at.b.y].y, statistics[at.b.z].y, statistics[at.b.w].y),
+        vec4(statistics[at.c.x].y, statistics[at.c.y].y, statistics[at.c.z].y, statistics[at.c.w].y),
+        vec4(statistics[at.d.x].y, statistics[at.d.y].y, statistics[at.d.z].y, statistics[at.d.w].y),
     );
 }

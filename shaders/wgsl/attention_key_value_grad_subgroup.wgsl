@@ -3,10 +3,8 @@
 #import attention_subgroups
 
 @group(0) @binding(5) var<storage, read> grad: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
-@group(0) @binding(7) var<storage, read> dots: array<f32>;
-@group(0) @binding(8) var<storage, read_write> key_grad: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read_write> value_grad: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> gradients: array<vec4<f32>>;
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(
@@ -34,8 +32,8 @@ fn differentiate(start: Tile) {
         let grads = products(1u, tile);
         let columns = own_columns(tile);
         let rows = vec4(index_of(tile, columns.x), index_of(tile, columns.y), index_of(tile, columns.z), index_of(tile, columns.w));
-        let log_sum = vec4(log_sums[rows.x], log_sums[rows.y], log_sums[rows.z], log_sums[rows.w]);
-        let dot = vec4(dots[rows.x], dots[rows.y], dots[rows.z], dots[rows.w]);
+        let log_sum = vec4(statistics[rows.x].x, statistics[rows.y].x, statistics[rows.z].x, statistics[rows.w].x);
+        let dot = vec4(statistics[rows.x].y, statistics[rows.y].y, statistics[rows.z].y, statistics[rows.w].y);
         let weights = Scores(
             weight(tile, 0u, scores[0], log_sum),
             weight(tile, 1u, scores[1], log_sum),
@@ -92,8 +90,8 @@ fn write(key_sums: ptr<function, Sums>, value_sums: ptr<function, Sums>, tile: T
     for (var chunk = 0u; chunk < CHUNKS; chunk++) {
         let at = (tile.chunk + chunk) * tile.lanes + tile.lane;
         if at < HEAD_DIM / 4u {
-            key_grad[index * (HEAD_DIM / 4u) + at] = (*key_sums)[r * CHUNKS + chunk] * params.scale;
-            value_grad[index * (HEAD_DIM / 4u) + at] = (*value_sums)[r * CHUNKS + chunk];
+            gradients[index * (HEAD_DIM / 4u) + at] = (*key_sums)[r * CHUNKS + chunk] * params.scale;
+            gradients[values_start() / 4u + index * (HEAD_DIM / 4u) + at] = (*value_sums)[r * CHUNKS + chunk];
         }
     }
 }

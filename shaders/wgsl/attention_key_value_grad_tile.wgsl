@@ -2,10 +2,8 @@
 #import attention_tiles
 
 @group(0) @binding(5) var<storage, read> grad: array<f32>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
-@group(0) @binding(7) var<storage, read> dots: array<f32>;
-@group(0) @binding(8) var<storage, read_write> key_grad: array<f32>;
-@group(0) @binding(9) var<storage, read_write> value_grad: array<f32>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> gradients: array<f32>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -34,8 +32,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var chunk = 0u; chunk * 16u < HEAD_DIM; chunk++) {
             let d = chunk * 16u + x;
             if d < HEAD_DIM {
-                key_grad[row * HEAD_DIM + d] = key_sums[chunk][i] * params.scale;
-                value_grad[row * HEAD_DIM + d] = value_sums[chunk][i];
+                gradients[row * HEAD_DIM + d] = key_sums[chunk][i] * params.scale;
+                gradients[values_start() + row * HEAD_DIM + d] = value_sums[chunk][i];
             }
         }
     }
@@ -59,8 +57,8 @@ fn weighted(score: vec4<f32>, grads: vec4<f32>, tile: Tile, position: u32, keys:
     }
     let row = query_row(tile.batch, position, tile.query_head);
     let shown = visible(seen_by(tile.batch, position), tile.batch, position, keys);
-    let weight = select(vec4(0.0), exp(min(score * params.scale - log_sums[row], vec4(0.0))), shown);
-    return Weighted(weight, weight * (grads - dots[row]));
+    let weight = select(vec4(0.0), exp(min(score * params.scale - statistics[row].x, vec4(0.0))), shown);
+    return Weighted(weight, weight * (grads - statistics[row].y));
 }
 
 fn row_element(side: u32, tile: Tile, row: u32, d: u32) -> f32 {

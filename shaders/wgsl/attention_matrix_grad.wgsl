@@ -1,7 +1,7 @@
 // What both gradients of attention on matrix units share.
 
 @group(0) @binding(5) var<storage, read> grad: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
 
 // The largest f16.
 const MOST_HALF = vec4(65504.0);

@@ -2,9 +2,7 @@
 #import attention_query_matrices
 #import attention_matrix_grad
 
-@group(0) @binding(7) var<storage, read> output: array<vec4<f32>>;
-@group(0) @binding(8) var<storage, read_write> query_grad: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read_write> dots: array<f32>;
+@group(0) @binding(7) var<storage, read_write> query_grad: array<vec4<f32>>;
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
@@ -15,13 +13,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     var grads: Rows;
     load_rows(1u, tile, &grads);
     let seen = seen_by(tile.batch, tile.row + my_row());
-    let row = my_query_row(tile);
-    let log_sum = log_sums[row];
-    var half_dot = 0.0;
-    for (var quad = invocation.member % 2u; quad < HEAD_DIM / 4u; quad += 2u) {
-        half_dot += dot(output[row * HEAD_DIM / 4u + quad], grad[row * HEAD_DIM / 4u + quad]);
-    }
-    let row_dot = sum_of_row(half_dot);
+    let known = statistics[my_query_row(tile)];
     var sums: RowSums;
     let reach = reach_of(tile);
     for (tile.column = reach.x; tile.column < reach.y; tile.column += COLUMNS) {
@@ -30,14 +22,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
         workgroupBarrier();
         var z = products(1u, &grads);
         for (var i = 0u; i < 4u; i++) {
-            z[i] = score_grad(weight(scores[i], vec4(log_sum), shown(seen, tile, i)), z[i], vec4(row_dot));
+            z[i] = score_grad(weight(scores[i], vec4(known.x), shown(seen, tile, i)), z[i], vec4(known.y));
         }
         accumulate(0u, z, &sums);
     }
     finish(0u, tile, &sums, params.scale);
-    if invocation.member % 2u == 0u && tile.row + my_row() < params.queries {
-        dots[row] = row_dot;
-    }
 }
 
 fn row_four(side: u32, tile: Tile, row: u32, quad: u32) -> vec4<f32> {

@@ -2,10 +2,8 @@
 #import attention_rows
 
 @group(0) @binding(5) var<storage, read> grad: array<f32>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
-@group(0) @binding(7) var<storage, read> output: array<f32>;
-@group(0) @binding(8) var<storage, read_write> query_grad: array<f32>;
-@group(0) @binding(9) var<storage, read_write> dots: array<f32>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> query_grad: array<f32>;
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(
@@ -25,18 +23,14 @@ fn main(
     let row_y = query_row(mine.batch, mine.second, mine.head);
     let output_x = row_x * params.head_dim;
     let output_y = row_y * params.head_dim;
-    var dot_x = 0.0;
-    var dot_y = 0.0;
     for (var d = 0u; d < params.head_dim; d++) {
-        dot_x += output[output_x + d] * grad[output_x + d];
-        dot_y += output[output_y + d] * grad[output_y + d];
         query_grad[output_x + d] = 0.0;
         query_grad[output_y + d] = 0.0;
     }
-    dots[row_x] = dot_x;
-    dots[row_y] = dot_y;
-    let log_sum_x = all_of(log_sums[row_x]);
-    let log_sum_y = all_of(log_sums[row_y]);
+    let log_sum_x = all_of(statistics[row_x].x);
+    let log_sum_y = all_of(statistics[row_y].x);
+    let dot_x = statistics[row_x].y;
+    let dot_y = statistics[row_y].y;
     let range_x = seen_by(mine.batch, mine.first);
     let range_y = seen_by(mine.batch, mine.second);
     for (var first = min(range_x.x, range_y.x); first < max(range_x.y, range_y.y); first += BLOCK) {

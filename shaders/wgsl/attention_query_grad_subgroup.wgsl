@@ -2,10 +2,8 @@
 #import attention_query_subgroups
 
 @group(0) @binding(5) var<storage, read> grad: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
-@group(0) @binding(7) var<storage, read> output: array<vec4<f32>>;
-@group(0) @binding(8) var<storage, read_write> query_grad: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read_write> dots: array<f32>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> query_grad: array<vec4<f32>>;
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(
@@ -52,32 +50,27 @@ fn differentiate(start: Tile) {
         );
         accumulate(0u, tile, reach.y, z, &sums);
     }
-    write(&sums, tile, 0u, dots[0]);
-    write(&sums, tile, 1u, dots[1]);
-    write(&sums, tile, 2u, dots[2]);
-    write(&sums, tile, 3u, dots[3]);
-    write(&sums, tile, 4u, dots[4]);
-    write(&sums, tile, 5u, dots[5]);
-    write(&sums, tile, 6u, dots[6]);
-    write(&sums, tile, 7u, dots[7]);
+    write(&sums, tile, 0u);
+    write(&sums, tile, 1u);
+    write(&sums, tile, 2u);
+    write(&sums, tile, 3u);
+    write(&sums, tile, 4u);
+    write(&sums, tile, 5u);
+    write(&sums, tile, 6u);
+    write(&sums, tile, 7u);
 }
 
 // The product of a row's output and its gradient.
 fn dot_of(tile: Tile, r: u32) -> f32 {
-    let first = index_of(tile, tile.row + r) * (HEAD_DIM / 4u);
-    var part = 0.0;
-    for (var at = tile.lane; at < HEAD_DIM / 4u; at += tile.lanes) {
-        part += dot(output[first + at], grad[first + at]);
-    }
-    return subgroupAdd(part);
+    return statistics[index_of(tile, tile.row + r)].y;
 }
 
 fn weight(tile: Tile, r: u32, products: vec4<f32>) -> vec4<f32> {
-    let log_sum = log_sums[index_of(tile, tile.row + r)];
+    let log_sum = statistics[index_of(tile, tile.row + r)].x;
     return select(vec4(0.0), exp(min(products * params.scale - log_sum, vec4(0.0))), shown(tile, tile.row + r));
 }
 
-fn write(sums: ptr<function, Sums>, tile: Tile, r: u32, dot: f32) {
+fn write(sums: ptr<function, Sums>, tile: Tile, r: u32) {
     if tile.row + r >= rows() {
         return;
     }
@@ -87,9 +80,6 @@ fn write(sums: ptr<function, Sums>, tile: Tile, r: u32, dot: f32) {
         if at < HEAD_DIM / 4u {
             query_grad[index * (HEAD_DIM / 4u) + at] = (*sums)[r * CHUNKS + chunk] * params.scale;
         }
-    }
-    if tile.lane == 0u && tile.chunk == 0u {
-        dots[index] = dot;
     }
 }
 

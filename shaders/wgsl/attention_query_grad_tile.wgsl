@@ -2,10 +2,8 @@
 #import attention_query_tiles
 
 @group(0) @binding(5) var<storage, read> grad: array<f32>;
-@group(0) @binding(6) var<storage, read> log_sums: array<f32>;
-@group(0) @binding(7) var<storage, read> output: array<f32>;
-@group(0) @binding(8) var<storage, read_write> query_grad: array<f32>;
-@group(0) @binding(9) var<storage, read_write> dots: array<f32>;
+@group(0) @binding(6) var<storage, read> statistics: array<vec2<f32>>;
+@group(0) @binding(7) var<storage, read_write> query_grad: array<f32>;
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -17,12 +15,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var log_sum = vec4(0.0);
     for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
         let row = query_row(tile.batch, rows[i], tile.query_head);
-        log_sum[i] = log_sums[row];
-        for (var d = x; d < HEAD_DIM; d += 16u) {
-            dot[i] += output[row * HEAD_DIM + d] * grad[row * HEAD_DIM + d];
-        }
+        log_sum[i] = statistics[row].x;
+        dot[i] = statistics[row].y;
     }
-    dot = sum_of_rows(dot, x, y);
     var sums: Sums;
     let reach = reach_of(tile);
     for (tile.column = reach.x; tile.column < reach.y; tile.column += COLUMNS) {
@@ -40,9 +35,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             if d < HEAD_DIM {
                 query_grad[row * HEAD_DIM + d] = sums[chunk][i] * params.scale;
             }
-        }
-        if x == 0u {
-            dots[row] = dot[i];
         }
     }
 }

@@ -4,22 +4,22 @@ use rayon::prelude::*;
 
 use super::block::{self, KEYS, Part, Queries};
 use super::params::{Inputs, Params, Pass, variants};
+use crate::buffer::BufferRef;
 use crate::kernel::{Access, Cost, Io, Kernel, Shader};
 use crate::real::{Real, Threads};
 
 /// Keys whose gradients one task sums.
 const KEYS_A_TASK: usize = 64;
 
-/// Eight inputs, two outputs.
+/// Seven inputs, one output: as many as every device binds.
 const ACCESS: &[Access] = &{
-    let mut access = [Access::Read; 10];
-    access[8] = Access::Write;
-    access[9] = Access::Write;
+    let mut access = [Access::Read; 8];
+    access[7] = Access::Write;
     access
 };
 
-/// Query, key, value, lengths, segments, gradient of the output, log sums, output -> gradient of the query [B, T, H, D] and the
-/// dot products of the output and its gradient [B, T, H].
+/// Query, key, value, lengths, segments, gradient of the output, [`statistics`](super::statistics) -> gradient of the query
+/// [B, T, H, D].
 pub(super) struct QueryGrad;
 
 impl Pass for QueryGrad {}
@@ -45,21 +45,16 @@ impl Kernel for QueryGrad {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let inputs = Inputs::new(p, io);
-        let (grad, log_sums, output) = (io.real(5), io.real(6), io.real(7));
-        let (query_grad, dots) = (io.real_mut(8), io.real_mut(9));
+        let (grad, statistics, query_grad) = (io.real(5), io.real(6), io.real_mut(7));
         if query_grad.is_empty() {
             return;
         }
         let (block, group, dim) = (block::positions(p), p.group(), p.head_dim as usize);
-        let query_grad = block::parts(p, query_grad, p.queries, group * dim, block);
-        let dots = block::parts(p, dots, p.queries, group, block);
-        query_grad.into_par_iter().zip(dots).for_each(|(query_grad, dots)| {
+        block::parts(p, query_grad, p.queries, group * dim, block).into_par_iter().for_each(|query_grad| {
             let Part { batch, head, positions, out } = query_grad;
             let queries = Queries::new(&inputs, batch, head, positions);
-            let [grad, output] = [grad, output].map(|x| queries.rows(x, dim));
-            let products: Vec<R> = output.chunks_exact(dim).zip(grad.chunks_exact(dim)).map(|(o, g)| dot(o, g)).collect();
-            dots.out.into_iter().zip(products.chunks_exact(group)).for_each(|(out, products)| out.copy_from_slice(products));
-            let sum = query_sum(&queries, &queries.rows(log_sums, 1), &grad, &products);
+            let [log_sums, dots] = columns(&queries.rows(statistics, 2));
+            let sum = query_sum(&queries, &log_sums, &queries.rows(grad, dim), &dots);
             let scale = R::from_f32(p.scale);
             for (out, sum) in out.into_iter().zip(sum.chunks_exact(group * dim)) {
                 out.iter_mut().zip(sum).for_each(|(out, &sum)| *out = sum * scale);
@@ -68,8 +63,9 @@ impl Kernel for QueryGrad {
     }
 }
 
-fn dot<R: Real>(a: &[R], b: &[R]) -> R {
-    a.iter().zip(b).fold(R::ZERO, |sum, (&a, &b)| sum + a * b)
+/// Log sums and dot products of rows of both.
+fn columns<R: Real>(statistics: &[R]) -> [Vec<R>; 2] {
+    [0, 1].map(|column| statistics.iter().skip(column).step_by(2).copied().collect())
 }
 
 /// sum_s z_ts k_s of a block of queries.
@@ -86,8 +82,8 @@ fn query_sum<R: Real>(queries: &Queries<'_, '_, R>, log_sums: &[R], grad: &[R], 
     sum
 }
 
-/// Query, key, value, lengths, segments, gradient of the output, log sums, dot products -> gradients of the key and of the
-/// value, [B, S, KV, D] each.
+/// Query, key, value, lengths, segments, gradient of the output, statistics -> gradients of the key and of the value,
+/// [B, S, KV, D] each, the latter from the next multiple of [`BufferRef::PART`] on.
 pub(super) struct KeyValueGrad;
 
 impl Pass for KeyValueGrad {
@@ -126,11 +122,13 @@ impl Kernel for KeyValueGrad {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let inputs = Inputs::new(p, io);
-        let (grad, log_sums, dots) = (io.real(5), io.real(6), io.real(7));
-        let (key_grad, value_grad, dim) = (io.real_mut(8), io.real_mut(9), p.head_dim as usize);
-        if key_grad.is_empty() {
+        let (grad, statistics, gradients, dim) = (io.real(5), io.real(6), io.real_mut(7), p.head_dim as usize);
+        let elements = p.batch as usize * p.keys as usize * p.key_heads as usize * dim;
+        if elements == 0 {
             return;
         }
+        let (key_grad, value_grad) = gradients.split_at_mut(elements.next_multiple_of(BufferRef::PART));
+        let key_grad = &mut key_grad[..elements];
         let [key_grad, value_grad] = [key_grad, value_grad].map(|out| block::parts(p, out, p.keys, dim, KEYS_A_TASK));
         key_grad.into_par_iter().zip(value_grad).for_each(|(key_grad, value_grad)| {
             let Part { batch, head, positions: keys, out } = key_grad;
@@ -140,7 +138,7 @@ impl Kernel for KeyValueGrad {
                 let seen = reach.start.max(keys.start)..reach.end.min(keys.end);
                 if !seen.is_empty() {
                     let queries = Queries::new(&inputs, batch, head, positions);
-                    let [log_sums, dots] = [log_sums, dots].map(|x| queries.rows(x, 1));
+                    let [log_sums, dots] = columns(&queries.rows(statistics, 2));
                     sums.add(&queries, &queries.rows(grad, dim), &log_sums, &dots, seen, keys.start);
                 }
             }

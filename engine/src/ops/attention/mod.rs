@@ -7,8 +7,10 @@ mod cases;
 mod forward;
 mod join;
 mod params;
+mod statistics;
 
 use super::{Op, div, full, matmul, maximum, mul, scale};
+use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
@@ -16,10 +18,17 @@ use backward::{KeyValueGrad, QueryGrad};
 use forward::Forward;
 use join::Join;
 use params::Params;
+use statistics::{Statistics, statistics};
 
 pub(crate) const OP: Op = Op {
     name: "attention",
-    kernels: &[AnyKernel::of::<Forward>(), AnyKernel::of::<Join>(), AnyKernel::of::<QueryGrad>(), AnyKernel::of::<KeyValueGrad>()],
+    kernels: &[
+        AnyKernel::of::<Forward>(),
+        AnyKernel::of::<Join>(),
+        AnyKernel::of::<Statistics>(),
+        AnyKernel::of::<QueryGrad>(),
+        AnyKernel::of::<KeyValueGrad>(),
+    ],
     cases: cases::cases,
 };
 
@@ -96,13 +105,25 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
             Some(unit) => mul(&x, unit),
             None => x,
         };
-        let dots = device.empty(log_sums.shape(), DType::F32);
-        let [dq, dk, dv] = [&q, &k, &v].map(|input| device.empty(input.shape(), DType::F32));
-        dispatch::<QueryGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &saved, &dq, &dots]);
-        if needs[1] || needs[2] {
-            dispatch::<KeyValueGrad>(params, &[&q, &k, &v, &lengths, &segments, &grad, &log_sums, &dots, &dk, &dv]);
-        }
-        [needs[0].then(|| in_units(dq)), needs[1].then(|| in_units(dk)), needs[2].then(|| in_units(dv))]
+        let statistics = statistics(&log_sums, &saved, &grad);
+        let inputs = [&q, &k, &v, &lengths, &segments, &grad, &statistics];
+        let dq = needs[0].then(|| {
+            let dq = device.empty(q.shape(), DType::F32);
+            dispatch::<QueryGrad>(params, &[&inputs[..], &[&dq]].concat());
+            in_units(dq)
+        });
+        let [dk, dv] = match needs[1] || needs[2] {
+            false => [None, None],
+            true => {
+                let values = k.elements().next_multiple_of(BufferRef::PART);
+                let both = device.empty([values + v.elements()], DType::F32);
+                dispatch::<KeyValueGrad>(params, &[&inputs[..], &[&both]].concat());
+                [(needs[1], 0, k.shape()), (needs[2], values, v.shape())].map(|(is_wanted, start, shape)| {
+                    is_wanted.then(|| in_units(both.cut(start, shape)))
+                })
+            }
+        };
+        [dq, dk, dv]
     })
 }
 
