@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use wgtune_engine::device::NonFinite;
 
+use crate::wording::sentence;
+
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -168,8 +170,8 @@ impl Error {
     pub fn json(path: impl AsRef<Path>) -> impl FnOnce(serde_json::Error) -> Error {
         move |error| {
             // serde's own sentence ends in the position, which stands before it here.
-            let sentence = error.to_string();
-            let message = sentence.split(" at line ").next().unwrap_or_default().to_string();
+            let words = error.to_string();
+            let message = sentence(words.split(" at line ").next().unwrap_or_default());
             Error::Json { path: path.as_ref().to_path_buf(), line: error.line(), column: error.column(), message }
         }
     }
@@ -180,7 +182,7 @@ impl Error {
             let start = text.floor_char_boundary(error.span().map_or(0, |span| span.start));
             let before = &text[..start];
             let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
-            let message = error.message().replace('\n', ", ");
+            let message = sentence(error.message().replace('\n', ", "));
             Error::Toml { path: path.as_ref().to_path_buf(), line: 1 + before.matches('\n').count(), column, message }
         }
     }

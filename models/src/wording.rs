@@ -13,6 +13,11 @@ pub fn shortened(text: &str, characters: usize) -> String {
     }
 }
 
+/// What a library says of an error, which may quote all of what it read.
+pub fn sentence(error: impl std::fmt::Display) -> String {
+    shortened(&error.to_string(), 1000)
+}
+
 /// Names in quotes, the first of them where they are many.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     const MOST: usize = 30;

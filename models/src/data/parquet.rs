@@ -9,7 +9,7 @@ use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
 use crate::formats::sandbox::{Limits, Sandbox};
-use crate::wording::shortened;
+use crate::wording::{sentence, shortened};
 
 /// Memory that the rows of any file may take.
 const LEAST: usize = 1 << 30;
@@ -46,7 +46,7 @@ pub fn rows(file: Vec<u8>, wanted: impl Fn(&str) -> bool) -> Result<Vec<Map<Stri
 
 /// The columns, in the file's order.
 fn names(file: Bytes) -> Result<Vec<String>, String> {
-    let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
+    let reader = SerializedFileReader::new(file).map_err(sentence)?;
     let fields = reader.metadata().file_metadata().schema_descr().root_schema().get_fields();
     let names: Vec<String> = fields.iter().map(|field| field.name().to_string()).collect();
     match names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
@@ -56,15 +56,15 @@ fn names(file: Bytes) -> Result<Vec<String>, String> {
 }
 
 fn read(file: Bytes, names: &[String], wanted: &[bool]) -> Result<Vec<Map<String, Value>>, String> {
-    let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
+    let reader = SerializedFileReader::new(file).map_err(sentence)?;
     let root = reader.metadata().file_metadata().schema_descr().root_schema();
     let fields: Vec<Arc<Type>> =
         root.get_fields().iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(field, _)| field.clone()).collect();
-    let projection = Type::group_type_builder(root.name()).with_fields(fields).build().map_err(|error| error.to_string())?;
-    let rows = reader.get_row_iter(Some(projection)).map_err(|error| error.to_string())?;
+    let projection = Type::group_type_builder(root.name()).with_fields(fields).build().map_err(sentence)?;
+    let rows = reader.get_row_iter(Some(projection)).map_err(sentence)?;
     rows.enumerate()
         .map(|(index, row)| {
-            let row = row.map_err(|error| format!("row {}: {error}", index + 1))?;
+            let row = row.map_err(|error| format!("row {}: {}", index + 1, sentence(error)))?;
             let Value::Object(mut found) = row.to_json_value() else { return Err("a row that is no object".into()) };
             Ok(names.iter().map(|name| (name.clone(), found.remove(name).unwrap_or(Value::Null))).collect())
         })

@@ -23,7 +23,7 @@ use super::json::Object;
 use super::sandbox::{Limits, Sandbox};
 use super::strftime::strftime_now;
 use crate::error::{Error, Result};
-use crate::wording::shortened;
+use crate::wording::sentence;
 
 /// The file that a template of its own lies in.
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -63,8 +63,6 @@ const OUTPUT_BYTES: (usize, usize) = (1 << 20, 16);
 /// What a rendering may hold and take. The bytes grow with the conversation, by this for each of its own.
 const LIMITS: Limits = Limits { bytes: 64 << 20, blocks: 300_000, time: Duration::from_secs(10) };
 const BYTES_A_BYTE: usize = 32;
-/// Characters of a template's own message that are repeated.
-const MESSAGE_LENGTH: usize = 1000;
 /// Columns of `tojson(indent=...)`.
 const LARGEST_INDENT: usize = 100;
 
@@ -242,7 +240,7 @@ fn reason(error: &minijinja::Error) -> String {
         ErrorKind::OutOfFuel => format!("takes more than {STEPS} steps"),
         kind => error.detail().map_or_else(|| kind.to_string(), String::from),
     };
-    let reason = shortened(&reason, MESSAGE_LENGTH);
+    let reason = sentence(reason);
     let line = error.line().map_or(String::new(), |line| format!("line {line}: "));
     format!("{line}{reason}")
 }

@@ -20,6 +20,7 @@ use super::files::{read_text, write_bytes};
 use super::json::Object;
 use super::sandbox::{Limits, Sandbox};
 use crate::error::{Error, Result};
+use crate::wording::sentence;
 
 /// Ends a text, in tokenizers that are trained here.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -352,12 +353,12 @@ fn within<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> tokenizers::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let outcome = sandbox.run(limits, move || work().map_err(|error| error.to_string()));
+    let outcome = sandbox.run(limits, move || work().map_err(sentence));
     outcome.and_then(|outcome| outcome).map_err(error(path))
 }
 
 fn error<E: Display>(path: &Path) -> impl FnOnce(E) -> Error {
-    move |error| Error::Tokenizer { path: path.to_path_buf(), message: error.to_string() }
+    move |error| Error::Tokenizer { path: path.to_path_buf(), message: sentence(error) }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::formats::files::read_text;
 use crate::formats::json::abbreviated;
+use crate::wording::sentence;
 
 /// The tables of a record that hold no options.
 pub const TABLES: [&str; 2] = [RUN, HASHES];
@@ -81,7 +82,8 @@ impl Record {
             expected,
         };
         let run = options.remove(RUN).map(|table| {
-            serde_json::from_value(table.clone()).map_err(|error| refused(RUN, &table, format!("a run's own table: {error}")))
+            serde_json::from_value(table.clone())
+                .map_err(|error| refused(RUN, &table, format!("a run's own table: {}", sentence(error))))
         });
         let hashes = match options.remove(HASHES) {
             None => Map::new(),

@@ -6,6 +6,8 @@ use std::ops::Range;
 use safetensors::tensor::TensorInfo;
 use serde_json::{Map, Value};
 
+use crate::wording::{sentence, shortened};
+
 /// Where the tensors of one file lie, all checked against the file's length and one another.
 #[derive(Debug)]
 pub struct Header {
@@ -30,12 +32,11 @@ impl Header {
     pub fn parse(file: &[u8]) -> Result<Header, String> {
         let (header, data_start) = split(file)?;
         let mut entries: Map<String, Value> =
-            serde_json::from_slice(header).map_err(|error| format!("the header is not a JSON object: {error}"))?;
+            serde_json::from_slice(header).map_err(|error| format!("the header is not a JSON object: {}", sentence(error)))?;
         let metadata = match entries.remove("__metadata__") {
             None => BTreeMap::new(),
-            Some(value) => {
-                serde_json::from_value(value).map_err(|error| format!("`__metadata__` is not an object of strings: {error}"))?
-            }
+            Some(value) => serde_json::from_value(value)
+                .map_err(|error| format!("`__metadata__` is not an object of strings: {}", sentence(error)))?,
         };
         let mut tensors = entries
             .into_iter()
@@ -63,8 +64,8 @@ fn split(file: &[u8]) -> Result<(&[u8], usize), String> {
 }
 
 fn locate(name: String, entry: Value, data_start: usize, file_length: usize) -> Result<Located, String> {
-    let info: TensorInfo =
-        serde_json::from_value(entry).map_err(|error| format!("tensor `{name}`: broken header entry: {error}"))?;
+    let info: TensorInfo = serde_json::from_value(entry)
+        .map_err(|error| format!("tensor `{}`: broken header entry: {}", shortened(&name, 200), sentence(error)))?;
     let (start, end) = info.data_offsets;
     let bits = info
         .shape
