@@ -17,10 +17,11 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use wgtune_models::error::Error;
 use wgtune_models::formats::sandbox::{self, Allocator};
 
+use crate::commands::Command;
 use crate::config::Given;
 
 /// Holds what runs in a sandbox to its memory.
@@ -37,21 +38,6 @@ struct Program {
     /// Say nothing but results and errors: no notes, no progress
     #[arg(long, short, global = true)]
     quiet: bool,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Bench(commands::bench::Arguments),
-    Devices(commands::devices::Arguments),
-    Pretrain(commands::pretrain::Arguments),
-    Sft(commands::sft::Arguments),
-    Generate(commands::generate::Arguments),
-    Tokenize(commands::tokenize::Arguments),
-    Eval(commands::eval::Arguments),
-    Merge(commands::merge::Arguments),
-    Logits(commands::logits::Arguments),
-    Demo(commands::demo::Arguments),
-    Completions(commands::completions::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -75,20 +61,7 @@ fn main() -> ExitCode {
     let (name, given) = matches.subcommand().expect("a command is required");
     let chosen = command.find_subcommand(name).expect("it was parsed");
     let given = Given::new(chosen, given, file);
-    let outcome = match program.command {
-        Command::Bench(arguments) => commands::bench::run(&arguments),
-        Command::Devices(arguments) => commands::devices::run(&arguments),
-        Command::Pretrain(arguments) => commands::pretrain::run(&arguments, &given),
-        Command::Sft(arguments) => commands::sft::run(&arguments, &given),
-        Command::Generate(arguments) => commands::generate::run(&arguments),
-        Command::Tokenize(arguments) => commands::tokenize::run(&arguments),
-        Command::Eval(arguments) => commands::eval::run(&arguments),
-        Command::Merge(arguments) => commands::merge::run(&arguments),
-        Command::Logits(arguments) => commands::logits::run(&arguments),
-        Command::Demo(arguments) => commands::demo::run(&arguments),
-        Command::Completions(arguments) => commands::completions::run(&arguments, Program::command()),
-    };
-    match outcome {
+    match program.command.run(&given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let advice = advice::advice(&*error, chosen).map_or(String::new(), |advice| format!(": {advice}"));

@@ -1,4 +1,4 @@
-//! What `sft` and `pretrain` share: the options of a run, and the run itself.
+//! What training commands share: the options of a run, and the run itself, whatever its recipe.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
-use wgtune_models::train::trainer::{Outcome, Plan, Trainer};
+use wgtune_models::train::trainer::{Outcome, Plan, Recipe, Trainer};
 use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::{counted, listed};
@@ -137,9 +137,9 @@ pub struct Training {
 }
 
 /// What is trained, on what, and where it goes.
-pub struct Job<'a> {
+pub struct Job<'a, R> {
     pub model: &'a Tuned,
-    pub data: Prepared,
+    pub recipe: R,
     pub out: &'a Path,
     pub seed: u64,
     /// Tokens of the longest row.
@@ -150,7 +150,7 @@ pub struct Job<'a> {
     pub chosen: Vec<(&'static str, Value)>,
     /// What the model is asked on the way.
     pub samples: Option<Samples<'a>>,
-    /// Hashes of what the options name beside the data.
+    /// Hashes of what the options name.
     pub hashes: Vec<(&'static str, String)>,
 }
 
@@ -201,14 +201,16 @@ impl Training {
         if self.resume { Begin::Resumed } else { self.overwrite.begin() }
     }
 
-    /// Runs it: validation, training, validation; then `write` writes what was trained, before another run may have the folder.
-    pub fn run(
-        &self,
-        job: Job<'_>,
-        write: impl FnOnce() -> wgtune_models::Result<()>,
-    ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, data, out, seed, max_length, default_learning_rate, given, chosen, samples, mut hashes } = job;
-        let interrupted = on_interrupt("this step")?;
+    /// The recipe that learns these rows, and hashes of them. Tells where no answer would learn to stop.
+    pub fn learning(&self, data: Prepared, seed: u64, max_length: usize) -> (Sft, [(&'static str, String); 2]) {
+        let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
+        if !ends.is_empty() && !data.training.iter().any(|example| example.learns(&ends)) {
+            let pieces: Vec<String> = data.ends.into_iter().map(|(_, piece)| piece).collect();
+            note(format!(
+                "no token that ends a text is learnt: expected {} in some row, or an answer may not stop",
+                listed(&pieces)
+            ));
+        }
         let batches = |shuffle: bool| Options {
             batch_size: self.batch_size,
             packing: self.packing.then_some(max_length),
@@ -216,14 +218,23 @@ impl Training {
             seed,
             padding: data.padding,
         };
-        hashes.extend([("data", data.rows), ("examples", fingerprint(&data.training))]);
-        let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
-        let stops = data.training.iter().any(|example| example.learns(&ends));
+        let hashes = [("data", data.rows), ("examples", fingerprint(&data.training))];
         let recipe = Sft {
             training: Loader::new(data.training, batches(!self.no_shuffle)),
             validation: (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false))),
         };
-        let plan = self.plan(&recipe.training, seed, default_learning_rate);
+        (recipe, hashes)
+    }
+
+    /// Runs it: validation, training, validation; then `write` writes what was trained, before another run may have the folder.
+    pub fn run(
+        &self,
+        job: Job<'_, impl Recipe>,
+        write: impl FnOnce() -> wgtune_models::Result<()>,
+    ) -> Result<Report, Box<dyn std::error::Error>> {
+        let Job { model, recipe, out, seed, max_length, default_learning_rate, given, chosen, samples, hashes } = job;
+        let interrupted = on_interrupt("this step")?;
+        let plan = self.plan(&recipe, seed, default_learning_rate);
         let rate = &plan.learning_rate;
         let resolved = [
             ("steps", plan.steps.into()),
@@ -255,13 +266,6 @@ impl Training {
             }
         }
 
-        if !data.ends.is_empty() && !stops {
-            let ends: Vec<String> = data.ends.into_iter().map(|(_, piece)| piece).collect();
-            note(format!(
-                "no token that ends a text is learnt: expected {} in some row, or an answer may not stop",
-                listed(&ends)
-            ));
-        }
         let (device, (trained, all)) = (model.decoder.device(), model.sizes());
         let share = 100.0 * trained as f64 / all as f64;
         note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", device.name()));
@@ -299,8 +303,8 @@ impl Training {
         })
     }
 
-    fn plan(&self, loader: &Loader, seed: u64, default_learning_rate: f64) -> Plan {
-        let updates_per_epoch = loader.batches_per_epoch() as f64 / self.accumulate as f64;
+    fn plan(&self, recipe: &impl Recipe, seed: u64, default_learning_rate: f64) -> Plan {
+        let updates_per_epoch = recipe.batches_per_epoch() as f64 / self.accumulate as f64;
         let steps = self.steps.unwrap_or_else(|| (updates_per_epoch * self.epochs).ceil().max(1.0) as usize);
         let warmup = if self.warmup < 1.0 { (self.warmup * steps as f64).ceil() } else { self.warmup };
         let schedule = match self.schedule {

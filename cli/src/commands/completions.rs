@@ -1,9 +1,11 @@
 //! `wgtune completions`.
 
-use clap::{Args, Command};
+use clap::{Args, CommandFactory};
 use clap_complete::{Shell, generate};
 
+use crate::Program;
 use crate::common::{Outcome, print_line};
+use crate::config::Given;
 
 /// Prints a script that completes commands and options in a shell
 #[derive(Args)]
@@ -14,9 +16,9 @@ pub struct Arguments {
     shell: Shell,
 }
 
-/// Prints the script for `program`.
-pub fn run(arguments: &Arguments, mut program: Command) -> Outcome {
+/// Prints the script.
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let mut script = Vec::new();
-    generate(arguments.shell, &mut program, "wgtune", &mut script);
+    generate(arguments.shell, &mut Program::command(), "wgtune", &mut script);
     print_line(String::from_utf8(script)?.trim_end())
 }

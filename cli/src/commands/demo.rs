@@ -26,6 +26,7 @@ use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Event, Plan, Trainer};
 
 use crate::common::{Compute, Outcome, Stopped, bytes, on_interrupt, print_json, print_line};
+use crate::config::Given;
 use crate::report::Summary;
 use crate::watch::unless;
 
@@ -72,7 +73,7 @@ struct Scores {
 }
 
 /// Tells it.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let begun = Instant::now();
     let say = |text: &str| if arguments.json { Ok(()) } else { print_line(text) };
     let temporary = tempfile::tempdir()?;

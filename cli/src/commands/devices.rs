@@ -5,6 +5,7 @@ use serde::Serialize;
 use wgtune_engine::device::{AdapterFeatures, AdapterInfo, adapters};
 
 use crate::common::{Outcome, bytes, print_json, print_line};
+use crate::config::Given;
 
 /// Lists the devices: adapters, drivers, limits, and the features that matter here
 #[derive(Args)]
@@ -22,7 +23,7 @@ struct Report {
 }
 
 /// Prints them.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
     let report = Report { cpu_threads: threads, adapters: adapters() };
     if arguments.json {

@@ -7,6 +7,7 @@ use wgtune_models::data::split::HeldOut;
 use wgtune_models::train::sft::{ACCURACY, evaluate};
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
+use crate::config::Given;
 use crate::data::{Conversations, Source, prepare};
 use crate::numbers::whole;
 use crate::progress::Progress;
@@ -35,7 +36,7 @@ pub struct Arguments {
 }
 
 /// Prints them.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     let max_length = arguments.length.of(base.blueprint())?;
     let device = arguments.compute.open()?;

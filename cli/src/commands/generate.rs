@@ -13,6 +13,7 @@ use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
 
 use crate::common::{Base, Compute, Outcome, Template, check_length, note, print_json};
+use crate::config::Given;
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, token_id, whole};
 
 /// Continues a prompt, or holds a conversation
@@ -126,7 +127,7 @@ struct Session<'a> {
 }
 
 /// Streams the text as it comes, or prints the report.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     let device = arguments.compute.open()?;
     let model = arguments.base.load(&base, &device)?;

@@ -13,6 +13,7 @@ use wgtune_models::generate::{check_finite, check_prompt};
 use wgtune_models::transformer::Input;
 
 use crate::common::{Base, Compute, Outcome, Overwrite, Prompt, check_length, print_json};
+use crate::config::Given;
 
 /// Computes the logits of a prompt, to compare a model with another implementation
 #[derive(Args)]
@@ -50,7 +51,7 @@ struct Candidate {
 }
 
 /// Prints the ten most likely next tokens as JSON, and writes all logits.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     arguments.out.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     let device = arguments.compute.open()?;

@@ -18,6 +18,7 @@ use wgtune_models::transformer::save_decoder;
 use wgtune_models::wording::counted;
 
 use crate::common::{Compute, Outcome, Overwrite, on_interrupt, print_json, print_line};
+use crate::config::Given;
 
 /// Adds an adapter to its base, W0 + BA, and writes a plain model
 #[derive(Args)]
@@ -49,7 +50,7 @@ struct Report {
 }
 
 /// Writes the model, reads it back, and prints how far its logits are from base and adapter's.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = Model::open(&arguments.model)?;
     arguments.overwrite.check_folder(&arguments.out, &[&arguments.model, &arguments.adapter])?;
     let device = arguments.compute.open()?;

@@ -1,13 +1,52 @@
 //! The commands, one file each: its arguments, and `run`.
 
-pub mod bench;
-pub mod completions;
-pub mod demo;
-pub mod devices;
-pub mod eval;
-pub mod generate;
-pub mod logits;
-pub mod merge;
-pub mod pretrain;
-pub mod sft;
-pub mod tokenize;
+mod bench;
+mod completions;
+mod demo;
+mod devices;
+mod eval;
+mod generate;
+mod logits;
+mod merge;
+mod pretrain;
+mod sft;
+mod tokenize;
+
+use clap::Subcommand;
+
+use crate::common::Outcome;
+use crate::config::Given;
+
+macro_rules! commands {
+    ($($name:ident $variant:ident)*) => {
+        /// What is to be done.
+        #[derive(Subcommand)]
+        pub enum Command {
+            $($variant($name::Arguments),)*
+        }
+
+        impl Command {
+            /// Does it. `given` are the same arguments by name.
+            pub fn run(&self, given: &Given) -> Outcome {
+                match self {
+                    $(Command::$variant(arguments) => $name::run(arguments, given),)*
+                }
+            }
+        }
+    };
+}
+
+// Adding a command is its file, and its names here and above, in the order of the program's help.
+commands! {
+    bench Bench
+    devices Devices
+    pretrain Pretrain
+    sft Sft
+    generate Generate
+    tokenize Tokenize
+    eval Eval
+    merge Merge
+    logits Logits
+    demo Demo
+    completions Completions
+}

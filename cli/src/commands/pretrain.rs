@@ -95,9 +95,10 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let dtype = config.dtype.unwrap_or(DType::F32);
     let model = Tuned::bare(new_decoder(config, &device, seed)?).requiring_grad();
     let samples = training.samples(Some(&tokenizer), &model.decoder)?;
+    let (recipe, hashes) = training.learning(data, seed, max_length);
     let job = Job {
         model: &model,
-        data,
+        recipe,
         out,
         seed,
         max_length,
@@ -105,7 +106,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         given,
         chosen: Vec::new(),
         samples,
-        hashes: Vec::new(),
+        hashes: hashes.into(),
     };
     let report = training.run(job, || {
         tokenizer.save(out)?;

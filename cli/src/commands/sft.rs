@@ -53,10 +53,11 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let device = compute.open()?;
     let data = prepare(&base, source, conversations, max_length, training.held_out(), compute.seed)?;
     let model = tuning.load(&base, &device, compute.seed)?;
-    let hashes = [Some(("model", base.fingerprint()?)), tuning.hash()?].into_iter().flatten().collect();
+    let (recipe, of_data) = training.learning(data, compute.seed, max_length);
+    let hashes = [Some(("model", base.fingerprint()?)), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
     let job = Job {
         model: &model,
-        data,
+        recipe,
         out,
         seed: compute.seed,
         max_length,

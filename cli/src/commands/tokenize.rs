@@ -17,6 +17,7 @@ use wgtune_models::model::Model;
 use wgtune_models::wording::counted;
 
 use crate::common::{Outcome, note, print_json, print_line};
+use crate::config::Given;
 use crate::data::{self, Coder, Conversations};
 use crate::numbers::whole;
 use crate::training::Length;
@@ -90,7 +91,7 @@ struct Labelled {
 }
 
 /// Prints them.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let model = Model::open(&arguments.model)?;
     let tokenizer = model.tokenizer()?;
     if let Some(file) = &arguments.source.data {

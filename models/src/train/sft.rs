@@ -24,8 +24,8 @@ impl Recipe for Sft {
         self.training.batch(index)
     }
 
-    fn epochs(&self, batches: usize) -> f64 {
-        batches as f64 / self.training.batches_per_epoch() as f64
+    fn batches_per_epoch(&self) -> usize {
+        self.training.batches_per_epoch()
     }
 
     fn tokens(&self, batch: &Batch) -> usize {

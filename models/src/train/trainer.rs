@@ -23,8 +23,8 @@ pub trait Recipe {
     /// The batch of this index, counted from 0 over the whole run: the same whenever it is asked for.
     fn batch(&self, index: usize) -> Self::Batch;
 
-    /// How many passes over the data so many batches are.
-    fn epochs(&self, batches: usize) -> f64;
+    /// How many batches are a pass over the data.
+    fn batches_per_epoch(&self) -> usize;
 
     /// Tokens of a batch, padding not counted.
     fn tokens(&self, batch: &Self::Batch) -> usize;

@@ -27,8 +27,8 @@ impl Recipe for Small {
         [index as u32 % 5, index as u32 % 3]
     }
 
-    fn epochs(&self, batches: usize) -> f64 {
-        batches as f64 / 15.0
+    fn batches_per_epoch(&self) -> usize {
+        15
     }
 
     fn tokens(&self, batch: &[u32; 2]) -> usize {

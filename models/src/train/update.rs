@@ -91,7 +91,7 @@ pub fn step<R: Recipe>(model: &Tuned, recipe: &R, window: &[R::Batch], plan: &Pl
         figures,
         validation_loss: None,
         num_tokens: progress.num_tokens,
-        epoch: recipe.epochs(progress.step * plan.accumulate),
+        epoch: (progress.step * plan.accumulate) as f64 / recipe.batches_per_epoch() as f64,
         tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
         peak_tensor_bytes: device.memory().peak,
         peak_process_bytes: process::memory().map(|memory| memory.peak),

@@ -24,6 +24,7 @@ use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 
 use crate::common::{Compute, Outcome, Overwrite, note, print_json, print_line};
+use crate::config::Given;
 use crate::numbers::{at_least_zero, whole};
 use crate::progress::Progress;
 use compare::Comparison;
@@ -94,7 +95,7 @@ struct Printed<'a> {
 }
 
 /// Measures, compares, writes the page and prints the figures.
-pub fn run(arguments: &Arguments) -> Outcome {
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     // A file that cannot be read or written is told before anything is measured.
     arguments.report.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     arguments.model.as_deref().map(Model::open).transpose()?;
