@@ -1,5 +1,6 @@
 //! `wgtune demo`.
 
+use std::sync::Arc;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,9 @@ use wgtune_models::formats::adapter::{AdapterConfig, Targets};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::formats::model::{Use, load_decoder};
-use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::generate::{Sampling, generate};
-use wgtune_models::peft::{Lora, Tuning};
+use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
+use wgtune_models::generate::{Listener, Request, Sampling, generate};
+use wgtune_models::peft::Lora;
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
@@ -26,7 +27,7 @@ use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Event, Plan, Trainer};
 use wgtune_models::train::tuned::Tuned;
-use wgtune_models::transformer::Decoder;
+use wgtune_models::transformer::{Decoder, Forward};
 
 use crate::common::{Compute, Outcome, Stopped, bytes, on_interrupt, print_json, print_line};
 use crate::report::Summary;
@@ -90,17 +91,19 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let device = arguments.compute.open()?;
     let decoder = load_decoder(&base, &device, Use::Frozen)?;
     let tokenizer = Tokenizer::open(&base)?;
-    let answers = |decoder: &Decoder, tuning: &dyn Tuning, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
-        rows.iter().map(|row| continued(decoder, tuning, &tokenizer, &row.prompt, 24, ".\n")).collect()
+    let answers = |decoder: &Decoder, forward: &Forward, rows: &[Row]| {
+        let prompts: Vec<&str> = rows.iter().map(|row| row.prompt.as_str()).collect();
+        continued(decoder, forward, &tokenizer, &prompts, 24, ".\n")
     };
+    let bare = Forward::default();
 
     say(&format!("1. A base model, on {}", device.name()))?;
     say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
     let opening = "Mia could not sleep, because";
-    say(&indent(&format!("{opening}{}", continued(&decoder, &(), &tokenizer, opening, 48, "\n")?)))?;
+    say(&indent(&format!("{opening}{}", continued(&decoder, &bare, &tokenizer, &[opening], 48, "\n")?[0])))?;
 
     let held_out = task::held_out(seed, HELD_OUT);
-    let answers_before = answers(&decoder, &(), &held_out)?;
+    let answers_before = answers(&decoder, &bare, &held_out)?;
     let before = scores(&held_out, &answers_before);
     say("2. A task it cannot do: name the mood of a review, and why\n")?;
     say(&indent(&format!("{}{}", held_out[0].prompt, answers_before[0])))?;
@@ -120,7 +123,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let lora = model.lora.as_ref().map(Lora::detach).ok_or("the demo trains LoRA")?;
     lora.save(&out.join("adapter"))?;
 
-    let answers_after = answers(&model.decoder, &lora, &held_out)?;
+    let answers_after = answers(&model.decoder, &Forward { tuning: Arc::new(lora), ..bare }, &held_out)?;
     let after = scores(&held_out, &answers_after);
     say("\n4. The same reviews, before and after\n")?;
     for i in 0..3 {
@@ -224,23 +227,31 @@ fn rows(rows: &[Row]) -> String {
     rows.iter().map(|row| format!("{}\n", json!({"prompt": row.prompt, "completion": row.completion}))).collect()
 }
 
-/// What the model says after a prompt, up to one of `ends` and at most so many tokens.
+/// What the model says after each of the prompts, up to one of `ends` and at most so many tokens.
 fn continued(
     decoder: &Decoder,
-    tuning: &dyn Tuning,
+    forward: &Forward,
     tokenizer: &Tokenizer,
-    prompt: &str,
-    tokens: usize,
+    prompts: &[&str],
+    max_new_tokens: usize,
     ends: &str,
-) -> wgtune_models::Result<String> {
-    let ids = tokenizer.encode(prompt, true)?;
-    let mut text = String::new();
-    let mut stream = tokenizer.stream(true);
-    generate(decoder, tuning, &ids, tokens, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
-        text.push_str(&stream.push(id)?);
-        Ok(!text.contains(|letter| ends.contains(letter)))
-    })?;
-    Ok(text)
+) -> wgtune_models::Result<Vec<String>> {
+    struct Texts<'a>(&'a str, Vec<(TextStream<'a>, String)>);
+    impl Listener for Texts<'_> {
+        fn token(&mut self, row: usize, token: u32) -> wgtune_models::Result<bool> {
+            let (stream, text) = &mut self.1[row];
+            text.push_str(&stream.push(token)?);
+            Ok(!text.contains(|letter| self.0.contains(letter)))
+        }
+    }
+    let request = |prompt: &&str| {
+        let ends = tokenizer.eos_ids().to_vec();
+        Ok(Request { prompt: tokenizer.encode(prompt, true)?, max_new_tokens, ends, sampling: Sampling::default() })
+    };
+    let requests = prompts.iter().map(request).collect::<wgtune_models::Result<Vec<_>>>()?;
+    let mut texts = Texts(ends, prompts.iter().map(|_| (tokenizer.stream(true), String::new())).collect());
+    generate(decoder, forward, 16, &mut requests.into_iter(), &mut texts)?;
+    Ok(texts.1.into_iter().map(|(_, text)| text).collect())
 }
 
 fn scores(rows: &[Row], answers: &[String]) -> Scores {

@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let (decoder, tuning) = arguments.base.load(&device)?;
     check_prompt(&decoder, &ids)?;
     check_length(decoder.config(), "the prompt", ids.len(), arguments.beyond)?;
-    let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &Forward { tuning, checkpoint_blocks: false });
+    let hidden = decoder.hidden(&Input::row(&device, &ids), &Forward { tuning, checkpoint_blocks: false });
     let logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
     let vocabulary = decoder.config().vocab_size;
     if let Some(path) = &arguments.out {

@@ -85,6 +85,6 @@ pub fn run(arguments: &Arguments) -> Outcome {
 fn logits(decoder: &Decoder, forward: &Forward, seed: u64) -> wgtune_models::Result<Vec<f32>> {
     let (random, vocabulary) = (Philox::new(seed), decoder.config().vocab_size as u32);
     let ids: Vec<u32> = (0..32).map(|place| random.word(place) % vocabulary).collect();
-    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids, 0), forward);
+    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids), forward);
     check_finite(decoder.logits(&hidden).to_vec()?)
 }

@@ -53,5 +53,5 @@ ops! {
     swiglu
     unary
     where_
-    write_rows
+    write_pages
 }

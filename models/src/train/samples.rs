@@ -5,11 +5,14 @@ use serde::Serialize;
 use super::tuned::Tuned;
 use crate::error::Result;
 use crate::formats::tokenizer::Tokenizer;
-use crate::generate::{Sampling, check_prompt, generate};
+use crate::generate::{Generated, Request, Sampling, check_prompt, generate};
 use crate::transformer::Decoder;
 
 /// Tokens of a continuation, unless it ends before, or the model has no room for them.
 const TOKENS: usize = 32;
+
+/// Prompts that are continued together.
+const TOGETHER: usize = 8;
 
 /// One line of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,14 +62,19 @@ impl<'a> Samples<'a> {
     pub(super) fn of(&self, model: &Tuned, step: usize) -> Result<Vec<Sample>> {
         let (decoder, forward) = model.evaluation();
         let ends = [decoder.config().eos_token_ids.as_slice(), self.tokenizer.eos_ids()].concat();
-        let sample = |Prompt { text, ids, new_tokens }: &Prompt| {
-            let greedy = Sampling::default();
-            let generated = generate(&decoder, &*forward.tuning, ids, *new_tokens, &ends, &greedy, &mut |_| Ok(true))?;
+        let mut requests = self.prompts.iter().map(|Prompt { ids, new_tokens, .. }| Request {
+            prompt: ids.clone(),
+            max_new_tokens: *new_tokens,
+            ends: ends.clone(),
+            sampling: Sampling::default(),
+        });
+        let generated = generate(&decoder, &forward, TOGETHER, &mut requests, &mut ())?;
+        let sample = |(Prompt { text, ids, .. }, generated): (&Prompt, &Generated)| {
             // The prompt is decoded with it, so that the text begins as it does within a text.
             let before = self.tokenizer.decode(ids, true)?;
             let mut all = self.tokenizer.decode(&[ids.as_slice(), &generated.ids].concat(), true)?;
             Ok(Sample { step, prompt: text.clone(), text: all.split_off(all.floor_char_boundary(before.len())) })
         };
-        self.prompts.iter().map(sample).collect()
+        self.prompts.iter().zip(&generated).map(sample).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use wgtune_engine::{Tensor, ops};
 
-use super::cache::Cache;
+use super::cache::Cached;
 use super::rope::Tables;
 use crate::error::Result;
 use crate::formats::config::ModelConfig;
@@ -29,12 +29,12 @@ pub(super) struct Positions {
     /// [B, T] u32.
     pub positions: Tensor,
     pub tables: Tables,
-    /// How many tokens lie before query 0.
-    pub start: usize,
     /// [B] u32: how many tokens of each row are real.
     pub lengths: Option<Tensor>,
     /// [B, T] u32: which packed text each token belongs to.
     pub segments: Option<Tensor>,
+    /// Where the tokens before these are, and these go.
+    pub cached: Option<Cached>,
 }
 
 impl Attention {
@@ -54,7 +54,7 @@ impl Attention {
     }
 
     /// [B, T, H] to [B, T, H].
-    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning, cache: Option<&Cache>) -> Tensor {
+    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning) -> Tensor {
         let heads = |projection: &Linear| {
             let y = projection.forward(x, tuning);
             y.reshape([x.size(0), x.size(1), y.last_size() / self.head_dim, self.head_dim])
@@ -68,19 +68,14 @@ impl Attention {
         let (query_norm, key_norm) = self.norms.as_ref().map(|(query, key)| (query, key)).unzip();
         let (query, key) = (rotate(&query, query_norm), rotate(&key, key_norm));
         let (key, value) = tuning.key_value(self.layer, key, value);
-        let (key, value) = match cache {
-            Some(cache) => cache.extend(self.layer, &key, &value),
-            None => (key, value),
+        let y = match &at.cached {
+            Some(cached) => cached.attention(self.layer, &query, [&key, &value], self.window),
+            None => {
+                let (lengths, segments) = (at.lengths.clone(), at.segments.clone());
+                let mask = ops::Mask { causal: true, window: self.window, lengths, segments, ..ops::Mask::default() };
+                ops::attention(&query, &key, &value, &mask)
+            }
         };
-        let mask = ops::Mask {
-            causal: true,
-            start: at.start,
-            window: self.window,
-            lengths: at.lengths.clone(),
-            segments: at.segments.clone(),
-            ..ops::Mask::default()
-        };
-        let y = ops::attention(&query, &key, &value, &mask);
         self.output.forward(&y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]), tuning)
     }
 

@@ -6,7 +6,7 @@ use wgtune_engine::{Device, Tensor, checkpoint, ops};
 
 use super::attention::Positions;
 use super::block::Block;
-use super::cache::Cache;
+use super::cache::Cached;
 use super::rope::Rope;
 use crate::error::Result;
 use crate::formats::config::ModelConfig;
@@ -26,7 +26,7 @@ pub struct Decoder {
     rope: Rope,
 }
 
-/// Tokens for one pass.
+/// Tokens for one pass, in training, through a prompt, or one a row.
 #[derive(Clone)]
 pub struct Input {
     /// [B, T] u32.
@@ -39,6 +39,8 @@ pub struct Input {
     pub lengths: Option<Tensor>,
     /// [B, T] u32: which text each token belongs to, where rows are packed.
     pub segments: Option<Tensor>,
+    /// Where rows go on behind tokens that a cache holds: see [`Cache::input`](super::Cache::input).
+    pub cached: Option<Cached>,
 }
 
 /// How a pass is made.
@@ -57,16 +59,16 @@ impl Default for Forward {
 }
 
 impl Input {
-    /// One row of tokens whose first is at position `start`.
-    pub fn row(device: &Device, ids: &[u32], start: usize) -> Input {
-        let end = start + ids.len();
-        let positions: Vec<u32> = (start as u32..end as u32).collect();
+    /// One row of tokens, a whole text.
+    pub fn row(device: &Device, ids: &[u32]) -> Input {
+        let positions: Vec<u32> = (0..ids.len() as u32).collect();
         Input {
             ids: device.tensor_u32(ids, [1, ids.len()]),
             positions: device.tensor_u32(&positions, [1, ids.len()]),
-            end,
+            end: ids.len(),
             lengths: None,
             segments: None,
+            cached: None,
         }
     }
 }
@@ -127,29 +129,18 @@ impl Decoder {
         self.head.as_ref().map_or(&self.embedding, |head| &head.weight)
     }
 
-    /// Hidden states [B, T, H] after the final norm.
+    /// Hidden states [B, T, H] after the final norm. What a cache holds then, no gradient goes through.
     pub fn hidden(&self, input: &Input, forward: &Forward) -> Tensor {
-        let at = self.positions(input, 0);
+        let at = self.positions(input);
         let mut x = forward.tuning.embeddings(ops::gather(&self.embedding, &input.ids));
         for block in &self.blocks {
             x = if forward.checkpoint_blocks {
                 let (block, at, tuning) = (block.clone(), at.clone(), forward.tuning.clone());
-                checkpoint(&x, move |x| block.forward(x, &at, &*tuning, None))
+                checkpoint(&x, move |x| block.forward(x, &at, &*tuning))
             } else {
-                block.forward(&x, &at, &*forward.tuning, None)
+                block.forward(&x, &at, &*forward.tuning)
             };
         }
-        self.norm.forward(&x)
-    }
-
-    /// Hidden states [B, T, H] of tokens that follow those in the cache, which then holds them too.
-    pub fn hidden_cached(&self, input: &Input, tuning: &dyn Tuning, cache: &mut Cache) -> Tensor {
-        let at = self.positions(input, cache.length());
-        let mut x = tuning.embeddings(ops::gather(&self.embedding, &input.ids));
-        for block in &self.blocks {
-            x = block.forward(&x, &at, tuning, Some(cache));
-        }
-        cache.advance(input.ids.size(1));
         self.norm.forward(&x)
     }
 
@@ -158,13 +149,13 @@ impl Decoder {
         ops::linear(hidden, self.output_weight())
     }
 
-    fn positions(&self, input: &Input, start: usize) -> Positions {
+    fn positions(&self, input: &Input) -> Positions {
         Positions {
             positions: input.positions.clone(),
             tables: self.rope.tables(&self.config, self.device(), input.end),
-            start,
             lengths: input.lengths.clone(),
             segments: input.segments.clone(),
+            cached: input.cached.clone(),
         }
     }
 }

@@ -8,5 +8,5 @@ mod cache;
 mod decoder;
 mod rope;
 
-pub use cache::Cache;
+pub use cache::{Cache, Cached, Row};
 pub use decoder::{Decoder, Forward, Input};

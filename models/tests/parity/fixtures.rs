@@ -101,6 +101,7 @@ impl Tokens {
             end,
             lengths: None,
             segments: None,
+            cached: None,
         }
     }
 
