@@ -40,10 +40,16 @@ pub struct Model {
 pub enum Step {
     Prefill,
     /// A token of each of so many rows.
-    Decode { rows: usize },
-    Lora { checkpointed: bool },
+    Decode {
+        rows: usize,
+    },
+    Lora {
+        checkpointed: bool,
+    },
     LoraWithDropout,
-    Full { checkpointed: bool },
+    Full {
+        checkpointed: bool,
+    },
 }
 
 /// What one step took.

@@ -11,6 +11,7 @@ use wgtune_models::data::rows::{messages, objects};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::generate::{Generated, Listener, Request, generate};
+use wgtune_models::wording::counted;
 
 use super::{Answer, SamplingArguments, Session, stop};
 use crate::common::{Outcome, Stopped, note, on_interrupt, print_line};
@@ -69,10 +70,10 @@ pub fn run(session: &mut Session, file: &Path) -> Outcome {
         write_bytes(out, text.as_bytes())?;
     }
     if interrupted.load(Ordering::SeqCst) {
-        return Err(Stopped(format!("stopped with {next} of {} rows", asked.len())).into());
+        return Err(Stopped(format!("stopped with {next} of {}", counted(asked.len(), "row"))).into());
     }
     let seconds = begun.elapsed().as_secs_f64();
-    note(format!("{next} rows, {tokens} new tokens, {:.1} a second", tokens as f64 / seconds));
+    note(format!("{}, {}, {:.1} a second", counted(next, "row"), counted(tokens, "new token"), tokens as f64 / seconds));
     Ok(())
 }
 
