@@ -43,10 +43,10 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["chat", "prompts"])]
     json: bool,
     /// Rows of --prompts that run together
-    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = whole(1..=4096), requires = "prompts")]
+    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = whole(1..=4096), conflicts_with_all = ["prompt", "ids", "chat"])]
     batch: usize,
     /// Write the lines of --prompts to this file, instead of printing them
-    #[arg(long, value_name = "FILE", requires = "prompts")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids", "chat"])]
     out: Option<PathBuf>,
     #[command(flatten)]
     overwrite: Overwrite,

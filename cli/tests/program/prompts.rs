@@ -83,7 +83,7 @@ fn what_rows_cannot_ask_is_named_with_file_and_line() {
     folder.write("text.txt", "Plain text.");
     folder.fails(&format!("{GENERATE} text.txt"), &["text.txt: plain text; expected rows of JSON, CSV, TSV or Parquet"]);
     folder.fails(&format!("{GENERATE} nowhere.jsonl"), &["nowhere.jsonl", "No such file"]);
-    folder.fails("generate --model model --prompt x --batch 4", &["--prompts"]);
+    folder.fails("generate --model model --prompt x --batch 4", &["--batch", "cannot be used with"]);
     folder.fails(&format!("{GENERATE} text.txt --batch 0"), &["expected a whole number from 1"]);
     assert!(!folder.path("answers.jsonl").exists());
 }

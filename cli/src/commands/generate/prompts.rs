@@ -112,8 +112,8 @@ fn of_row(sampling: &mut SamplingArguments, own_seed: &mut u64, key: &str, value
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
     match key {
         "prompt" | "messages" => {}
-        // A column that other rows fill.
-        _ if value.is_null() => {}
+        // A cell that only other rows fill.
+        _ if value.is_null() || value == "" => {}
         "max_new_tokens" => sampling.max_new_tokens = Some(whole(1..=MOST_TOKENS)(&text)?),
         "temperature" => sampling.temperature = at_least_zero(&text)?,
         "top_k" => sampling.top_k = whole(0..=usize::MAX)(&text)?,
