@@ -101,35 +101,21 @@ pub fn lane_sum<R: Real>(row: &[R], f: impl Fn(R) -> R) -> R {
 /// The sum of `f` over two rows, as [`lane_sum`].
 #[inline(always)]
 pub fn lane_dot<R: Real, A: Copy, B: Copy>(a: &[A], b: &[B], f: impl Fn(A, B) -> R) -> R {
-    let [sum] = lane_dots(a, [b], f);
-    sum
-}
-
-/// The sums of `f` over a row and each of some others as long, in the order of [`lane_dot`].
-#[inline(always)]
-pub fn lane_dots<R: Real, A: Copy, B: Copy, const N: usize>(a: &[A], b: [&[B]; N], f: impl Fn(A, B) -> R) -> [R; N] {
     // Four vectors of sums hide the latency of an addition.
     const BLOCK: usize = 4 * LANES;
-    let (a_blocks, a_rest) = a.as_chunks::<BLOCK>();
-    let b = b.map(|b| b[..a.len()].as_chunks::<BLOCK>());
-    let mut sums = [[[R::ZERO; LANES]; 4]; N];
-    for (at, a) in a_blocks.iter().enumerate() {
-        for (sums, (b, _)) in sums.iter_mut().zip(b) {
-            for (part, sums) in sums.iter_mut().enumerate() {
-                for lane in 0..LANES {
-                    sums[lane] += f(a[part * LANES + lane], b[at][part * LANES + lane]);
-                }
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<BLOCK>(), b.as_chunks::<BLOCK>());
+    let mut sums = [[R::ZERO; LANES]; 4];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for (part, sums) in sums.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                sums[lane] += f(a[part * LANES + lane], b[part * LANES + lane]);
             }
         }
     }
     let add = |a, b| a + b;
-    let mut row = 0;
-    sums.map(|[s0, s1, s2, s3]| {
-        let sum = halved(each(each(s0, s1, add), each(s2, s3, add), add), add);
-        let (_, b_rest) = b[row];
-        row += 1;
-        a_rest.iter().zip(b_rest).fold(sum, |sum, (&a, &b)| sum + f(a, b))
-    })
+    let [s0, s1, s2, s3] = sums;
+    let sum = halved(each(each(s0, s1, add), each(s2, s3, add), add), add);
+    a_rest.iter().zip(b_rest).fold(sum, |sum, (&a, &b)| sum + f(a, b))
 }
 
 /// Writes `f` of every element of a row, and gives their sum, as [`lane_sum`].

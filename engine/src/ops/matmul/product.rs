@@ -4,7 +4,6 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::params::{Gradient, Params};
-use super::row::{FEW, few_rows};
 use super::{parts, peak};
 use crate::device::parallel;
 use crate::buffer::BufferRef;
@@ -111,18 +110,6 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             _ => {
                 let size = [m, n, k];
                 let (a, strides, start) = ((&a[p.a.start(p, batch)..], p.a.strides()), p.b.strides(), p.b.start(p, batch));
-                if m <= FEW && threads == Threads::All && strides[0] == 1 && a.1[1] == 1 {
-                    if !begun {
-                        y.fill(R::ZERO);
-                    }
-                    let (scale, a) = (scales[1], (a.0, a.1[0]));
-                    return match b {
-                        Data::Real(b) => few_rows(y, size, scale, a, (&b[start..], strides[1]), #[inline(always)] |w| w),
-                        Data::F16(b) => few_rows(y, size, scale, a, (&b[start..], strides[1]), #[inline(always)] |w| R::from_f32(w.to_f32())),
-                        Data::BF16(b) => few_rows(y, size, scale, a, (&b[start..], strides[1]), #[inline(always)] |w| R::from_f32(w.to_f32())),
-                        Data::U32(_) => unreachable!("[matmul] expected a floating-point right side"),
-                    };
-                }
                 match b {
                     Data::Real(b) if gains_by_turning::<R>(m, strides) => {
                         gemm_in_blocks(size, scales, y, a, (&b[start..], strides), threads, |from, to| to.copy_from_slice(from));
