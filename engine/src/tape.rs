@@ -240,18 +240,19 @@ mod tests {
         let device = Device::cpu();
         let w = device.tensor(&[3.0; 4], [1, 4]).requiring_grad();
         let y = ops::sum(&of(&w));
-        ops::write_rows(&w.detach().reshape([1, 1, 1, 4]), &device.tensor(&[5.0; 4], [1, 1, 1, 4]), 0);
+        let pages = ops::Pages { table: device.tensor_u32(&[0], [1, 1]), lengths: device.tensor_u32(&[1], [1]) };
+        ops::write_pages(&w.detach().reshape([1, 1, 4]), &device.tensor(&[5.0; 4], [1, 1, 4]), &pages);
         y.backward().get(&w).unwrap().to_vec().unwrap()
     }
 
     #[test]
-    #[should_panic(expected = "[mul] expected what its gradient needs as it was, and [write_rows] has written into it since")]
+    #[should_panic(expected = "[mul] expected what its gradient needs as it was, and [write_pages] has written into it since")]
     fn what_a_gradient_needs_is_not_written_before() {
         gradient_after_an_update(|w| ops::mul(w, w));
     }
 
     #[test]
-    #[should_panic(expected = "[checkpoint] expected what its gradient needs as it was, and [write_rows]")]
+    #[should_panic(expected = "[checkpoint] expected what its gradient needs as it was, and [write_pages]")]
     fn what_a_block_computes_again_is_not_written_before() {
         gradient_after_an_update(|w| {
             let inside = w.clone();

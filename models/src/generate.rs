@@ -1,12 +1,11 @@
-//! Text out: sampling token by token with the key-value cache.
+//! Text out: rows that run together, each sampled token by token with the key-value cache.
 
 use std::time::{Duration, Instant};
 
 use wgtune_engine::random::Philox;
 
 use crate::error::{Error, Result};
-use crate::nn::Tuning;
-use crate::transformer::{Cache, Decoder, Input};
+use crate::transformer::{Cache, Decoder, Forward, Row};
 
 /// How the next token is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +47,7 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Time for the prompt and the first token.
     pub prefill: Duration,
-    /// Time for all further tokens.
+    /// Time for all further tokens, and for what ran beside them.
     pub decode: Duration,
 }
 
@@ -60,49 +59,174 @@ impl Generated {
     }
 }
 
-/// Continues `prompt` by at most `max_new_tokens` tokens, until one of `ends`. Every token goes to `on_token` as it comes;
-/// generation stops where that returns `false`, and the token counts.
+/// A text to continue, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its tokens so far.
+    pub prompt: Vec<u32>,
+    /// At most so many new ones.
+    pub max_new_tokens: usize,
+    /// Tokens that end it.
+    pub ends: Vec<u32>,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+}
+
+/// What is told of requests on the way, each by its place among them. `()` does not listen.
+pub trait Listener {
+    /// The next token of one. Where this returns `false` it ends, and the token counts.
+    ///
+    /// # Errors
+    /// What ends all of them.
+    fn token(&mut self, request: usize, token: u32) -> Result<bool> {
+        let _ = (request, token);
+        Ok(true)
+    }
+
+    /// One has ended so.
+    ///
+    /// # Errors
+    /// What ends all of them.
+    fn end(&mut self, request: usize, generated: &Generated) -> Result<()> {
+        let _ = (request, generated);
+        Ok(())
+    }
+}
+
+impl Listener for () {}
+
+/// Continues the texts of `requests`, of which `batch` run together: as one ends, the next takes its place. What comes of them, in
+/// their order. What comes of one does not depend on the others, but for the last bits of its logits where more rows are multiplied
+/// in another order.
 ///
 /// # Errors
 /// An empty prompt, a token outside the vocabulary, logits that are not finite, and whatever the device meets.
 pub fn generate(
     decoder: &Decoder,
-    tuning: &dyn Tuning,
-    prompt: &[u32],
-    max_new_tokens: usize,
-    ends: &[u32],
-    sampling: &Sampling,
-    on_token: &mut dyn FnMut(u32) -> Result<bool>,
-) -> Result<Generated> {
-    check_prompt(decoder, prompt)?;
-    let random = Philox::new(sampling.seed).stream(0x67656e);
-    let mut cache = Cache::new(decoder.blueprint(), decoder.device(), 1, prompt.len() + max_new_tokens);
-    let mut history = prompt.to_vec();
-    let mut generated =
-        Generated { ids: Vec::new(), finish_reason: FinishReason::Length, prefill: Duration::ZERO, decode: Duration::ZERO };
-    let mut begun = Instant::now();
-    for step in 0..max_new_tokens {
-        let mut logits = next_logits(decoder, tuning, &history[cache.length()..], &mut cache)?;
-        let token = sample(&mut logits, &history, sampling, random.uniform(step as u64));
-        let elapsed = begun.elapsed();
-        if step == 0 {
-            generated.prefill = elapsed
-        } else {
-            generated.decode += elapsed
+    forward: &Forward,
+    batch: usize,
+    requests: &mut dyn Iterator<Item = Request>,
+    listener: &mut dyn Listener,
+) -> Result<Vec<Generated>> {
+    // Dynamic rope turns all rows of a pass by the longest of them, so each runs alone.
+    let batch = if decoder.blueprint().longest_text().is_none() { 1 } else { batch.max(1) };
+    let cache = Cache::new(decoder.blueprint(), decoder.device());
+    let mut scheduler = Scheduler { decoder, forward, listener, cache, running: Vec::new(), ended: Vec::new() };
+    loop {
+        while scheduler.running.len() < batch
+            && let Some(request) = requests.next()
+        {
+            scheduler.admit(request)?;
         }
-        begun = Instant::now();
-        if ends.contains(&token) {
-            generated.finish_reason = FinishReason::Stop;
-            break;
+        if scheduler.running.is_empty() {
+            return Ok(scheduler.ended.into_iter().flatten().collect());
         }
-        generated.ids.push(token);
-        history.push(token);
-        if !on_token(token)? {
-            generated.finish_reason = FinishReason::Stop;
-            break;
+        scheduler.advance(0)?;
+    }
+}
+
+/// Rows that run together: one is admitted with a pass through its prompt, all that run take passes of a token each, and what has
+/// ended is retired.
+struct Scheduler<'a> {
+    decoder: &'a Decoder,
+    forward: &'a Forward,
+    listener: &'a mut dyn Listener,
+    cache: Cache,
+    running: Vec<Running>,
+    /// Of all requests so far.
+    ended: Vec<Option<Generated>>,
+}
+
+struct Running {
+    /// Its request's place.
+    place: usize,
+    request: Request,
+    random: Philox,
+    row: Row,
+    /// The prompt's tokens and the new ones.
+    history: Vec<u32>,
+    begun: Instant,
+    generated: Generated,
+    has_ended: bool,
+}
+
+impl Scheduler<'_> {
+    /// A prompt has a pass of its own: it fills the device, its shapes and so its bits are those that it has alone, and nothing is
+    /// padded.
+    fn admit(&mut self, request: Request) -> Result<()> {
+        check_prompt(self.decoder, &request.prompt)?;
+        self.running.push(Running::new(self.ended.len(), request));
+        self.ended.push(None);
+        match self.running.last().is_some_and(|row| row.has_ended) {
+            true => self.retire(),
+            false => self.advance(self.running.len() - 1),
         }
     }
-    Ok(generated)
+
+    /// Takes the rows from `first` on through what is new of their tokens, and draws the next of each.
+    fn advance(&mut self, first: usize) -> Result<()> {
+        let rows = &mut self.running[first..];
+        let mut new: Vec<(&mut Row, &[u32])> = Vec::with_capacity(rows.len());
+        for Running { row, history, .. } in rows.iter_mut() {
+            let tokens = &history[row.length()..];
+            new.push((row, tokens));
+        }
+        let input = self.cache.input(&mut new);
+        let tokens = input.ids.size(1);
+        let hidden = self.decoder.hidden(&input, self.forward).slice(1, tokens - 1..tokens);
+        let mut logits = check_finite(self.decoder.logits(&hidden).to_vec()?)?;
+        let vocabulary = logits.len() / rows.len();
+        for (row, logits) in rows.iter_mut().zip(logits.chunks_exact_mut(vocabulary)) {
+            row.draw(logits, self.listener)?;
+        }
+        self.retire()
+    }
+
+    fn retire(&mut self) -> Result<()> {
+        for row in self.running.extract_if(.., |row| row.has_ended) {
+            self.cache.retire(row.row);
+            self.listener.end(row.place, &row.generated)?;
+            self.ended[row.place] = Some(row.generated);
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    fn new(place: usize, request: Request) -> Running {
+        let zero = Duration::ZERO;
+        Running {
+            place,
+            random: Philox::new(request.sampling.seed).stream(0x67656e),
+            row: Row::default(),
+            history: request.prompt.clone(),
+            begun: Instant::now(),
+            generated: Generated { ids: Vec::new(), finish_reason: FinishReason::Length, prefill: zero, decode: zero },
+            has_ended: request.max_new_tokens == 0,
+            request,
+        }
+    }
+
+    /// The next token, by the logits behind the last.
+    fn draw(&mut self, logits: &mut [f32], listener: &mut dyn Listener) -> Result<()> {
+        let step = self.generated.ids.len();
+        let token = sample(logits, &self.history, &self.request.sampling, self.random.uniform(step as u64));
+        match step {
+            0 => self.generated.prefill = self.begun.elapsed(),
+            _ => self.generated.decode = self.begun.elapsed() - self.generated.prefill,
+        }
+        let is_end = self.request.ends.contains(&token);
+        if !is_end {
+            self.generated.ids.push(token);
+            self.history.push(token);
+        }
+        let is_stopped = is_end || !listener.token(self.place, token)?;
+        if is_stopped {
+            self.generated.finish_reason = FinishReason::Stop;
+        }
+        self.has_ended = is_stopped || step + 1 == self.request.max_new_tokens;
+        Ok(())
+    }
 }
 
 /// Checks that a prompt has tokens, all of the vocabulary.
@@ -118,13 +242,6 @@ pub fn check_prompt(decoder: &Decoder, prompt: &[u32]) -> Result<()> {
         Some(id) => Err(Error::Data { message: format!("token id {id} of the prompt: expected ids below {vocabulary}") }),
         None => Ok(()),
     }
-}
-
-/// The logits after the last of `ids`, which follow what the cache holds.
-fn next_logits(decoder: &Decoder, tuning: &dyn Tuning, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-    let input = Input::row(decoder.device(), ids, cache.length());
-    let hidden = decoder.hidden_cached(&input, tuning, cache);
-    check_finite(decoder.logits(&hidden.slice(1, ids.len() - 1..ids.len())).to_vec()?)
 }
 
 /// The same logits.
@@ -153,29 +270,40 @@ pub fn sample(logits: &mut [f32], history: &[u32], sampling: &Sampling, uniform:
         tokens.select_nth_unstable_by(sampling.top_k - 1, by_likelihood);
         tokens.truncate(sampling.top_k);
     }
-    tokens.sort_unstable_by(by_likelihood);
-    let largest = logits[tokens[0] as usize];
+    let largest = tokens.iter().fold(f32::MIN, |most, &token| most.max(logits[token as usize]));
     let weight = |token: u32| f64::from((logits[token as usize] - largest) / sampling.temperature).exp();
     let total: f64 = tokens.iter().map(|&token| weight(token)).sum();
+    // The first are put in order as far as they are looked at: to sort a vocabulary takes as long as a small model's pass.
+    let (count, mut sorted) = (tokens.len(), 0);
+    let mut likely = |place: usize| {
+        if place >= sorted {
+            let end = (2 * sorted).max(64).min(count);
+            if end < count {
+                tokens[sorted..].select_nth_unstable_by(end - sorted - 1, by_likelihood);
+            }
+            tokens[sorted..end].sort_unstable_by(by_likelihood);
+            sorted = end;
+        }
+        tokens[place]
+    };
+    let (mut kept, mut kept_weight) = (count, total);
     if sampling.top_p < 1.0 {
-        let mut reached = 0.0;
-        let kept = tokens.iter().take_while(|&&token| {
-            let short = reached < f64::from(sampling.top_p) * total;
-            reached += weight(token);
-            short
-        });
-        let kept = kept.count().max(1);
-        tokens.truncate(kept);
-    }
-    let total: f64 = tokens.iter().map(|&token| weight(token)).sum();
-    let mut left = f64::from(uniform) * total;
-    for &token in &tokens {
-        left -= weight(token);
-        if left < 0.0 {
-            return token;
+        (kept, kept_weight) = (0, 0.0);
+        while kept < count && (kept == 0 || kept_weight < f64::from(sampling.top_p) * total) {
+            kept_weight += weight(likely(kept));
+            kept += 1;
         }
     }
-    tokens[tokens.len() - 1]
+    let mut left = f64::from(uniform) * kept_weight;
+    let mut place = 0;
+    loop {
+        let token = likely(place);
+        left -= weight(token);
+        if left < 0.0 || place + 1 == kept {
+            return token;
+        }
+        place += 1;
+    }
 }
 
 fn penalise(logits: &mut [f32], history: &[u32], penalty: f32) {

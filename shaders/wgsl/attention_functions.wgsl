@@ -1,18 +1,22 @@
 // What the attention kernels share: query [B, T, H, D], key and value [B, S, KV, D], and which keys a query sees. The forward
-// kernel may take the keys in parts, each as a batch row of its own: `batch` counts B * parts rows.
+// kernel may take the keys in parts, each as a batch row of its own: `batch` counts B * parts rows. And it may find them in pages
+// [P, page_size, KV, D] that all rows share; the queries are then the last T tokens of their rows.
 
 struct Params {
     batch: u32, queries: u32, keys: u32, heads: u32, key_heads: u32, head_dim: u32,
     start: u32, window: u32, prefix: u32, causal: u32, has_lengths: u32, has_segments: u32,
-    parts: u32, scale: f32,
+    parts: u32, scale: f32, page_size: u32, pages: u32,
     // How the inputs lie: the strides of batch, position and head, then the offset.
     query: vec4<u32>, key: vec4<u32>, value: vec4<u32>,
 }
 
-// [B] and [B, T], where the parameters say that they are there.
+// [B]; and [B, T], or the pages [B, W] of each row's keys, which have no segments. Where the parameters say that they are there.
 @group(0) @binding(3) var<storage, read> lengths: array<u32>;
-@group(0) @binding(4) var<storage, read> segments: array<u32>;
+@group(0) @binding(4) var<storage, read> segments_or_pages: array<u32>;
 @group(1) @binding(0) var<uniform> params: Params;
+
+// Whether keys and values lie in pages.
+override PAGED: bool = false;
 
 const HIDDEN = -1e30;
 const UNLIMITED = 0xffffffffu;
@@ -20,6 +24,20 @@ const UNLIMITED = 0xffffffffu;
 // Where a row of D elements starts.
 fn row_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
     return lie.w + batch / params.parts * lie.x + position * lie.y + head * lie.z;
+}
+
+// Where a key lies: at its position in its batch row, or in the page that the row's table names.
+fn place_of(batch: u32, position: u32) -> u32 {
+    if !PAGED {
+        return position;
+    }
+    let page = segments_or_pages[batch / params.parts * params.pages + position / params.page_size];
+    return page * params.page_size + position % params.page_size;
+}
+
+// Where the row of D elements of a key, or of its value, starts.
+fn key_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
+    return row_start(lie, batch, place_of(batch, position), head);
 }
 
 // The index of a row in a tensor [B, T, H, ..] without gaps.
@@ -40,6 +58,14 @@ fn length(batch: u32) -> u32 {
     return params.keys;
 }
 
+// The position of query 0 among the keys; below 0 where a row in pages has fewer tokens than there are queries.
+fn start_of(batch: u32) -> i32 {
+    if PAGED {
+        return i32(length(batch)) - i32(params.queries);
+    }
+    return i32(params.start);
+}
+
 // The keys x <= key < y of a batch row's part.
 fn part_of(batch: u32) -> vec2<u32> {
     let size = (params.keys + params.parts - 1u) / params.parts;
@@ -49,7 +75,7 @@ fn part_of(batch: u32) -> vec2<u32> {
 
 // The keys x <= key < y that a query may see, apart from segments.
 fn seen_by(batch: u32, position: u32) -> vec2<u32> {
-    let next = params.start + position + 1u;
+    let next = u32(max(start_of(batch) + i32(position) + 1, 0));
     let causal_end = max(next, params.prefix);
     let end = select(length(batch), min(length(batch), causal_end), params.causal == 1u);
     let first = next - min(next, params.window);
@@ -69,11 +95,11 @@ fn seeing(batch: u32, at: u32) -> vec2<u32> {
     if at >= length(batch) || at < part.x || at >= part.y {
         return vec2(0u);
     }
-    let first = select(0u, at - min(at, params.start), params.causal == 1u && at >= params.prefix);
+    let own = i32(at) - start_of(batch);
+    let first = select(0u, u32(max(own, 0)), params.causal == 1u && at >= params.prefix);
     var end = params.queries;
     if params.window != UNLIMITED {
-        let past = at + params.window;
-        end = min(end, past - min(past, params.start));
+        end = min(end, u32(max(own + i32(params.window), 0)));
     }
     return vec2(min(first, end), end);
 }
@@ -87,6 +113,6 @@ fn visible(range: vec2<u32>, batch: u32, position: u32, others: vec4<u32>) -> ve
     }
     let row = batch * params.queries;
     let at = row + min(others, vec4(params.queries - 1u));
-    let theirs = vec4(segments[at.x], segments[at.y], segments[at.z], segments[at.w]);
-    return inside & (theirs == vec4(segments[row + min(position, params.queries - 1u)]));
+    let theirs = vec4(segments_or_pages[at.x], segments_or_pages[at.y], segments_or_pages[at.z], segments_or_pages[at.w]);
+    return inside & (theirs == vec4(segments_or_pages[row + min(position, params.queries - 1u)]));
 }

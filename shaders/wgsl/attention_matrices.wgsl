@@ -201,7 +201,7 @@ fn key_or_value_four(side: u32, tile: Tile, position: u32, quad: u32) -> vec4<f3
         return vec4(0.0);
     }
     if side == 0u {
-        return key[row_start(params.key, tile.batch, position, tile.key_head) / 4u + quad];
+        return key[key_start(params.key, tile.batch, position, tile.key_head) / 4u + quad];
     }
-    return value[row_start(params.value, tile.batch, position, tile.key_head) / 4u + quad];
+    return value[key_start(params.value, tile.batch, position, tile.key_head) / 4u + quad];
 }

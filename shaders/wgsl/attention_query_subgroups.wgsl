@@ -34,9 +34,9 @@ fn start_of_query(tile: Tile, row: u32) -> u32 {
 fn start_of_column(side: u32, tile: Tile, column: u32) -> u32 {
     let inside = min(column, params.keys - 1u);
     if side == 0u {
-        return row_start(params.key, tile.batch, inside, tile.head) / 4u;
+        return key_start(params.key, tile.batch, inside, tile.head) / 4u;
     }
-    return row_start(params.value, tile.batch, inside, tile.head) / 4u;
+    return key_start(params.value, tile.batch, inside, tile.head) / 4u;
 }
 
 fn column_vector(side: u32, at: u32) -> vec4<f32> {

@@ -23,7 +23,7 @@ fn column_element(side: u32, tile: Tile, column: u32, d: u32) -> f32 {
         return 0.0;
     }
     if side == 0u {
-        return key[row_start(params.key, tile.batch, column, tile.key_head) + d];
+        return key[key_start(params.key, tile.batch, column, tile.key_head) + d];
     }
-    return value[row_start(params.value, tile.batch, column, tile.key_head) + d];
+    return value[key_start(params.value, tile.batch, column, tile.key_head) + d];
 }

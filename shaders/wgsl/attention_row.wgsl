@@ -34,7 +34,7 @@ fn main(
     let range_x = seen_by(mine.batch, mine.first);
     let range_y = seen_by(mine.batch, mine.second);
     for (var first = min(range_x.x, range_y.x); first < max(range_x.y, range_y.y); first += BLOCK) {
-        let at = positions(first, params.keys);
+        let at = places(mine.batch, positions(first, params.keys));
         let key_at = starts(params.key, mine.batch, at, key_head);
         var scores_x = all_of(0.0);
         var scores_y = all_of(0.0);

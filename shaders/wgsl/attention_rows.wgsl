@@ -37,6 +37,15 @@ fn starts(lie: vec4<u32>, batch: u32, at: Rows, head: u32) -> Rows {
     return Rows(first + at.a * lie.y, first + at.b * lie.y, first + at.c * lie.y, first + at.d * lie.y);
 }
 
+// Where the keys at these positions lie.
+fn places(batch: u32, at: Rows) -> Rows {
+    return Rows(four_places(batch, at.a), four_places(batch, at.b), four_places(batch, at.c), four_places(batch, at.d));
+}
+
+fn four_places(batch: u32, at: vec4<u32>) -> vec4<u32> {
+    return vec4(place_of(batch, at.x), place_of(batch, at.y), place_of(batch, at.z), place_of(batch, at.w));
+}
+
 // Which of sixteen positions are visible; those past the end are in no range.
 fn shown(range: vec2<u32>, batch: u32, position: u32, first: u32) -> Shown {
     let at = vec4(first) + vec4(0u, 1u, 2u, 3u);

@@ -13,8 +13,8 @@ use wgtune_models::demo::base::write_base;
 use wgtune_models::demo::{Row, task};
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::{write_bytes, write_directory};
-use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::generate::{Sampling, generate};
+use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
+use wgtune_models::generate::{Listener, Request, Sampling, generate};
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 use wgtune_models::peft::lora::{Lora, LoraConfig, Targets};
@@ -89,14 +89,15 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = Model::open(&base)?;
     let tokenizer = base.tokenizer()?;
     let answers = |model: &Tuned, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
-        rows.iter().map(|row| continued(model, &tokenizer, &row.prompt, 24, ".\n")).collect()
+        let prompts: Vec<&str> = rows.iter().map(|row| row.prompt.as_str()).collect();
+        continued(model, &tokenizer, &prompts, 24, ".\n")
     };
     let bare = base.load(&device)?;
 
     say(&format!("1. A base model, on {}", device.name()))?;
     say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
     let opening = "Mia could not sleep, because";
-    say(&indent(&format!("{opening}{}", continued(&bare, &tokenizer, opening, 48, "\n")?)))?;
+    say(&indent(&format!("{opening}{}", continued(&bare, &tokenizer, &[opening], 48, "\n")?[0])))?;
 
     let held_out = task::held_out(seed, HELD_OUT);
     let answers_before = answers(&bare, &held_out)?;
@@ -215,16 +216,30 @@ fn rows(rows: &[Row]) -> String {
     rows.iter().map(|row| format!("{}\n", json!({"prompt": row.prompt, "completion": row.completion}))).collect()
 }
 
-/// What the model says after a prompt, up to one of `ends` and at most so many tokens.
-fn continued(model: &Tuned, tokenizer: &Tokenizer, prompt: &str, tokens: usize, ends: &str) -> wgtune_models::Result<String> {
-    let ids = tokenizer.encode(prompt, true)?;
-    let mut text = String::new();
-    let mut stream = tokenizer.stream(true);
-    generate(&model.decoder, &*model.forward().tuning, &ids, tokens, tokenizer.eos_ids(), &Sampling::default(), &mut |id| {
-        text.push_str(&stream.push(id)?);
-        Ok(!text.contains(|letter| ends.contains(letter)))
-    })?;
-    Ok(text)
+/// What the model says after each of the prompts, up to one of `ends` and at most so many tokens.
+fn continued(
+    model: &Tuned,
+    tokenizer: &Tokenizer,
+    prompts: &[&str],
+    max_new_tokens: usize,
+    ends: &str,
+) -> wgtune_models::Result<Vec<String>> {
+    struct Texts<'a>(&'a str, Vec<(TextStream<'a>, String)>);
+    impl Listener for Texts<'_> {
+        fn token(&mut self, row: usize, token: u32) -> wgtune_models::Result<bool> {
+            let (stream, text) = &mut self.1[row];
+            text.push_str(&stream.push(token)?);
+            Ok(!text.contains(|letter| self.0.contains(letter)))
+        }
+    }
+    let request = |prompt: &&str| {
+        let ends = tokenizer.eos_ids().to_vec();
+        Ok(Request { prompt: tokenizer.encode(prompt, true)?, max_new_tokens, ends, sampling: Sampling::default() })
+    };
+    let requests = prompts.iter().map(request).collect::<wgtune_models::Result<Vec<_>>>()?;
+    let mut texts = Texts(ends, prompts.iter().map(|_| (tokenizer.stream(true), String::new())).collect());
+    generate(&model.decoder, &model.forward(), 16, &mut requests.into_iter(), &mut texts)?;
+    Ok(texts.1.into_iter().map(|(_, text)| text).collect())
 }
 
 fn scores(rows: &[Row], answers: &[String]) -> Scores {

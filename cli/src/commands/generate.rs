@@ -1,26 +1,33 @@
 //! `wgtune generate`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgtune_models::data::conversation::conversation_ids;
-use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::generate::{FinishReason, Generated, Sampling, generate};
+use wgtune_models::formats::chat_template::ChatTemplate;
+use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
+use wgtune_models::generate::{FinishReason, Generated, Request, Sampling, generate};
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
 
-use crate::common::{Base, Compute, Outcome, Template, check_length, note, print_json};
+use self::answer::Answer;
+use crate::common::{Base, Compute, Outcome, Overwrite, Template, check_length, note, print_json};
 use crate::config::Given;
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, share, token_id, whole};
 
-/// Continues a prompt, or holds a conversation
+mod answer;
+mod prompts;
+
+/// Continues a prompt or a file of them, or holds a conversation
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  wgtune generate --model DIR --prompt 'Once upon a time' --max-new-tokens 100 --temperature 0\n  \
-    wgtune generate --model DIR --adapter DIR --chat"
+    wgtune generate --model DIR --adapter DIR --chat\n  \
+    wgtune generate --model DIR --prompts prompts.jsonl --out answers.jsonl"
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -28,15 +35,23 @@ pub struct Arguments {
     #[command(flatten)]
     source: Source,
     /// What the system says before a chat begins
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "ids"])]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "ids", "prompts"])]
     system: Option<String>,
     #[command(flatten)]
     template: Template,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Print one JSON document: ids, text, finish_reason, tokens per second
-    #[arg(long, conflicts_with = "chat")]
+    #[arg(long, conflicts_with_all = ["chat", "prompts"])]
     json: bool,
+    /// Rows of --prompts that run together
+    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = whole(1..=4096), conflicts_with_all = ["prompt", "ids", "chat"])]
+    batch: usize,
+    /// Write the lines of --prompts to this file, instead of printing them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids", "chat"])]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    overwrite: Overwrite,
     #[command(flatten)]
     compute: Compute,
 }
@@ -50,12 +65,15 @@ struct Source {
     /// The token ids to continue, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     ids: Option<Vec<u32>>,
+    /// A file of texts to continue, or of conversations to answer: a JSON line comes of each
+    #[arg(long, value_name = "FILE", long_help = prompts::HELP)]
+    prompts: Option<PathBuf>,
     /// Take turns: lines of standard input are answered through the model's chat template
     #[arg(long)]
     chat: bool,
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct SamplingArguments {
     /// At most this many new tokens (in a chat: an answer) [default: 128, or as many as the model has room for]
     #[arg(long, value_parser = whole(1..=MOST_TOKENS), value_name = "TOKENS")]
@@ -88,6 +106,17 @@ fn stop(text: &str) -> Result<String, String> {
 const NEW_TOKENS: usize = 128;
 
 impl SamplingArguments {
+    /// How tokens are drawn, from this seed.
+    fn sampling(&self, seed: u64) -> Sampling {
+        Sampling {
+            temperature: self.temperature as f32,
+            top_k: self.top_k,
+            top_p: self.top_p as f32,
+            repetition_penalty: self.repetition_penalty as f32,
+            seed,
+        }
+    }
+
     /// How many tokens may follow a prompt of so many.
     fn new_tokens(&self, config: &Blueprint, prompt: usize) -> Result<usize, String> {
         match self.max_new_tokens {
@@ -129,6 +158,7 @@ struct Session<'a> {
 /// Streams the text as it comes, or prints the report.
 pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
+    arguments.out.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     let device = arguments.compute.open()?;
     let model = arguments.base.load(&base, &device)?;
     // Ids in, ids out works without a tokenizer; everything else needs one.
@@ -140,6 +170,9 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let mut session = Session { arguments, base, model, tokenizer, ends };
     if arguments.source.chat {
         return session.chat();
+    }
+    if let Some(file) = &arguments.source.prompts {
+        return prompts::run(&mut session, file);
     }
     let ids = match (&arguments.source.ids, &session.tokenizer) {
         (Some(ids), _) => ids.clone(),
@@ -165,43 +198,37 @@ impl Session<'_> {
     /// Generates after `ids`; streams to standard output if `stream`. The text ends before a stop text.
     fn answer(&self, ids: &[u32], stream: bool) -> Result<(Generated, String), Box<dyn std::error::Error>> {
         let arguments = &self.arguments.sampling;
-        let new_tokens = arguments.new_tokens(self.base.blueprint(), ids.len())?;
-        let sampling = Sampling {
-            temperature: arguments.temperature as f32,
-            top_k: arguments.top_k,
-            top_p: arguments.top_p as f32,
-            repetition_penalty: arguments.repetition_penalty as f32,
-            seed: self.arguments.compute.seed,
+        let request = Request {
+            prompt: ids.to_vec(),
+            max_new_tokens: arguments.new_tokens(self.base.blueprint(), ids.len())?,
+            ends: self.ends.clone(),
+            sampling: arguments.sampling(self.arguments.compute.seed),
         };
-        let mut text = StoppedText { stops: &arguments.stop, text: String::new(), shown: 0, stream };
-        let mut decoding = self.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(true));
-        let mut on_token = |id: u32| match &mut decoding {
-            Some(decoding) => Ok(text.push(&decoding.push(id)?)),
-            None => {
-                if stream {
-                    show(&format!("{id} "));
-                }
-                Ok(true)
-            }
-        };
-        let generated =
-            generate(&self.model.decoder, &*self.model.forward().tuning, ids, new_tokens, &self.ends, &sampling, &mut on_token)?;
-        if let Some(decoding) = decoding
-            && generated.finish_reason == FinishReason::Length
-        {
-            text.push(&decoding.finish()?);
+        let mut answer = Answer::new(&arguments.stop, self.stream(), stream);
+        let generated = generate(&self.model.decoder, &self.model.forward(), 1, &mut std::iter::once(request), &mut answer)?;
+        let generated = generated.into_iter().next().expect("one of a request");
+        let text = answer.finish(generated.finish_reason)?;
+        Ok((generated, text))
+    }
+
+    /// What makes text of a row's tokens.
+    fn stream(&self) -> Option<TextStream<'_>> {
+        self.tokenizer.as_ref().map(|tokenizer| tokenizer.stream(true))
+    }
+
+    /// The model's chat template; where it is the default one, what ends its turns ends answers.
+    fn template(&mut self) -> Result<ChatTemplate, Box<dyn std::error::Error>> {
+        let template = self.arguments.template.open(&self.base)?;
+        if template.is_default() {
+            note("the model brings no chat template: ChatML is used");
+            self.ends.extend(self.tokenizer.iter().filter_map(|tokenizer| tokenizer.token_id("<|im_end|>")));
         }
-        text.finish();
-        Ok((generated, text.text))
+        Ok(template)
     }
 
     fn chat(&mut self) -> Outcome {
-        let template = self.arguments.template.open(&self.base)?;
+        let template = self.template()?;
         let Some(tokenizer) = &self.tokenizer else { unreachable!("a chat opened the tokenizer") };
-        if template.is_default() {
-            note("the model brings no chat template: ChatML is used");
-            self.ends.extend(tokenizer.token_id("<|im_end|>"));
-        }
         let terminal = io::stdin().is_terminal();
         let system = self.arguments.system.iter().map(|text| json!({"role": "system", "content": text}));
         let mut messages: Vec<Value> = system.collect();
@@ -224,69 +251,8 @@ impl Session<'_> {
     }
 }
 
-/// Text as it comes, held back where it may be the beginning of a stop text.
-struct StoppedText<'a> {
-    stops: &'a [String],
-    text: String,
-    shown: usize,
-    stream: bool,
-}
-
-impl StoppedText<'_> {
-    /// Adds text; `false` once a stop text appeared, which is cut off.
-    fn push(&mut self, more: &str) -> bool {
-        self.text.push_str(more);
-        let found = self.stops.iter().filter_map(|stop| self.text.find(stop.as_str())).min();
-        if let Some(at) = found {
-            self.text.truncate(at);
-        }
-        let sure = if found.is_some() { self.text.len() } else { self.text.len() - self.possible_stop() };
-        self.show_to(sure);
-        found.is_none()
-    }
-
-    /// Bytes at the end that a stop text may begin with.
-    fn possible_stop(&self) -> usize {
-        let begins = |stop: &str| {
-            let ends = stop.char_indices().map(|(at, _)| at).filter(|&at| at > 0 && self.text.ends_with(&stop[..at]));
-            ends.max().unwrap_or(0)
-        };
-        self.stops.iter().map(|stop| begins(stop)).max().unwrap_or(0)
-    }
-
-    fn show_to(&mut self, end: usize) {
-        if self.stream && end > self.shown {
-            show(&self.text[self.shown..end]);
-            self.shown = end;
-        }
-    }
-
-    fn finish(&mut self) {
-        self.show_to(self.text.len());
-        if self.stream {
-            show("\n");
-        }
-    }
-}
-
 /// Writes at once. A reader that has gone away is no reason to stop.
 fn show(text: &str) {
     let mut out = io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stop_text_is_found_across_pieces_and_cut_off() {
-        let stops = ["\n\n".to_string(), "END".to_string()];
-        let mut text = StoppedText { stops: &stops, text: String::new(), shown: 0, stream: false };
-        assert!(text.push("one E"));
-        assert_eq!(text.possible_stop(), 1);
-        assert!(text.push("N"));
-        assert!(!text.push("D two"));
-        assert_eq!(text.text, "one ");
-    }
 }

@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let decoder = &model.decoder;
     check_prompt(decoder, &ids)?;
     check_length(decoder.blueprint(), "the prompt", ids.len(), arguments.beyond)?;
-    let hidden = decoder.hidden(&Input::row(&device, &ids, 0), &model.forward());
+    let hidden = decoder.hidden(&Input::row(&device, &ids), &model.forward());
     let logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
     let vocabulary = decoder.blueprint().vocab_size;
     if let Some(path) = &arguments.out {

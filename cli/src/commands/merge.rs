@@ -92,6 +92,6 @@ fn logits(model: &Tuned, seed: u64) -> wgtune_models::Result<Vec<f32>> {
     let (random, vocabulary) = (Philox::new(seed), decoder.blueprint().vocab_size as u32);
     let count = decoder.blueprint().longest_text().map_or(32, |longest| longest.min(32)) as u64;
     let ids: Vec<u32> = (0..count).map(|place| random.word(place) % vocabulary).collect();
-    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids, 0), &model.forward());
+    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids), &model.forward());
     check_finite(decoder.logits(&hidden).to_vec()?)
 }

@@ -50,10 +50,14 @@ fn steps_of_a_model_are_taken() {
     let steps = "bench --device cpu --seconds 0.001 --tokens 12 --model model --filter step --json";
     let report = folder.reports(steps);
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 7, "{report}");
+    assert_eq!(results.len(), 8, "{report}");
     for one in results {
         let (rate, seconds) = (one["tokens_per_second"].as_f64().unwrap(), one["seconds"]["median"].as_f64().unwrap());
-        let tokens = if one["name"] == "decode" { 1.0 } else { 12.0 };
+        let tokens = match one["name"].as_str() {
+            Some("decode") => 1.0,
+            Some("decode, rows together") => 16.0,
+            _ => 12.0,
+        };
         assert!((rate * seconds / tokens - 1.0).abs() < 1e-9, "{one}");
         assert!(one["peak_tensor_bytes"].as_u64().unwrap() > 0 && one["dispatches"].as_u64().unwrap() > 10, "{one}");
         assert_eq!(one["model"], "model");
@@ -116,7 +120,11 @@ fn the_list_says_what_would_be_measured() {
         assert!(all.contains(name), "{name} in {all}");
     }
     let few = folder.succeeds("bench --list --device cpu --shapes 7b --filter decode --tokens 100");
-    assert_eq!(few, "7b attention decode forward [1 over 100, 32/32 heads of 128]\n");
+    let expected = [
+        "7b attention decode forward [1 over 100, 32/32 heads of 128]\n",
+        "7b attention decode in pages forward [16 x 1 over 100, 32/32 heads of 128]\n",
+    ];
+    assert_eq!(few, expected.concat());
 }
 
 #[test]

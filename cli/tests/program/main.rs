@@ -11,6 +11,7 @@ mod evaluation;
 mod folder;
 mod kills;
 mod masks;
+mod prompts;
 mod resume;
 mod run_folder;
 mod samples;

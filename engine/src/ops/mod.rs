@@ -54,5 +54,5 @@ ops! {
     swiglu
     unary
     where_
-    write_rows
+    write_pages
 }

@@ -40,7 +40,9 @@ pub fn run(device: &Device, seed: u64) -> Result<Vec<Vec<f32>>> {
                 // Written in place: nothing on the tape may need it, so it goes on without.
                 let target = ops::copy(&x.detach()).reshape([1, SHAPE[0], SHAPE[1]]);
                 let rows = y.detach().slice(0, 3..10).reshape([1, 7, SHAPE[1]]);
-                ops::write_rows(&target, &rows, pick(step, 3, SHAPE[0] - 7));
+                let length = 7 + pick(step, 3, SHAPE[0] - 7) as u32;
+                let pages = ops::Pages { table: device.tensor_u32(&[0], [1, 1]), lengths: device.tensor_u32(&[length], [1]) };
+                ops::write_pages(&target, &rows, &pages);
                 target.reshape(SHAPE)
             }
             _ => ops::gelu(&ops::sub(&x, &y)),

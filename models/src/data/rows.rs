@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::IGNORE;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::hash::xxh3;
 use crate::wording::counted;
 
 pub use self::columns::Columns;
-use self::source::Source;
+use self::source::{Kind, Source};
 
 mod columns;
 mod parse;
@@ -193,6 +193,26 @@ impl Dataset {
     pub fn place(&self, row: &Row) -> String {
         format!("{}:{}", self.files[row.file].path.display(), row.line)
     }
+}
+
+/// The rows of a file of any kind but plain text, as it has them, each with the line it begins on (of a Parquet file, the row).
+///
+/// # Errors
+/// As [`Dataset::open`] says; [`Error::Row`] for a row that is no object, [`Error::Data`] for plain text.
+pub fn objects(path: &Path) -> Result<Vec<(usize, Map<String, Value>)>> {
+    let source = Source::open(path)?;
+    if source.kind == Kind::Text {
+        let message = format!("{}: plain text; expected rows of JSON, CSV, TSV or Parquet", path.display());
+        return Err(Error::Data { message });
+    }
+    let object = |(line, value)| match value {
+        Value::Object(row) => Ok((line, row)),
+        other => {
+            let message = format!("{}; expected an object", abbreviated(&other));
+            Err(Error::Row { path: path.to_path_buf(), line, message })
+        }
+    };
+    read::values(path, source, |_| true)?.into_iter().map(object).collect()
 }
 
 /// The messages of a conversation, from a list of objects with `role` and `content`, which is text or a list of parts of it.

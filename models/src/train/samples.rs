@@ -4,13 +4,16 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::formats::tokenizer::Tokenizer;
-use crate::generate::{Sampling, check_prompt, generate};
+use crate::generate::{Generated, Request, Sampling, check_prompt, generate};
 use crate::model::ends;
 use crate::peft::Tuned;
 use crate::transformer::Decoder;
 
 /// Tokens of a continuation, unless it ends before, or the model has no room for them.
 const TOKENS: usize = 32;
+
+/// Prompts that are continued together.
+const TOGETHER: usize = 8;
 
 /// One line of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -59,16 +62,20 @@ impl<'a> Samples<'a> {
     /// What [`generate`] meets.
     pub(super) fn of(&self, model: &Tuned, step: usize) -> Result<Vec<Sample>> {
         let model = model.detach();
-        let (decoder, forward) = (&model.decoder, model.forward());
-        let ends = ends(decoder.blueprint(), Some(self.tokenizer));
-        let sample = |Prompt { text, ids, new_tokens }: &Prompt| {
-            let greedy = Sampling::default();
-            let generated = generate(decoder, &*forward.tuning, ids, *new_tokens, &ends, &greedy, &mut |_| Ok(true))?;
+        let ends = ends(model.decoder.blueprint(), Some(self.tokenizer));
+        let mut requests = self.prompts.iter().map(|Prompt { ids, new_tokens, .. }| Request {
+            prompt: ids.clone(),
+            max_new_tokens: *new_tokens,
+            ends: ends.clone(),
+            sampling: Sampling::default(),
+        });
+        let generated = generate(&model.decoder, &model.forward(), TOGETHER, &mut requests, &mut ())?;
+        let sample = |(Prompt { text, ids, .. }, generated): (&Prompt, &Generated)| {
             // The prompt is decoded with it, so that the text begins as it does within a text.
             let before = self.tokenizer.decode(ids, true)?;
             let mut all = self.tokenizer.decode(&[ids.as_slice(), &generated.ids].concat(), true)?;
             Ok(Sample { step, prompt: text.clone(), text: all.split_off(all.floor_char_boundary(before.len())) })
         };
-        self.prompts.iter().map(sample).collect()
+        self.prompts.iter().zip(&generated).map(sample).collect()
     }
 }

@@ -105,5 +105,6 @@ fn input(batch: &Batch, device: &Device) -> Input {
         end: batch.positions.iter().max().map_or(0, |&last| last as usize + 1),
         lengths: None,
         segments: packed.then(|| tensor(&batch.segments)),
+        cached: None,
     }
 }

@@ -40,7 +40,7 @@ impl Recipe for Small {
     }
 
     fn loss(&self, decoder: &Decoder, batch: &[u32; 2], forward: &Forward) -> Loss {
-        let logits = decoder.logits(&decoder.hidden(&Input::row(decoder.device(), batch, 0), forward));
+        let logits = decoder.logits(&decoder.hidden(&Input::row(decoder.device(), batch), forward));
         Loss { sum: ops::sum(&ops::mul(&logits, &logits)), figures: vec![("logit", ops::sum(&logits))] }
     }
 

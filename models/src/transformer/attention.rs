@@ -3,7 +3,7 @@
 use wgtune_engine::{Tensor, ops};
 
 use super::blueprint::Blueprint;
-use super::cache::Cache;
+use super::cache::Cached;
 use super::families::Projections;
 use super::rope::Tables;
 use crate::error::Result;
@@ -31,12 +31,12 @@ pub(super) struct Positions {
     pub positions: Tensor,
     /// Where positions are rotary.
     pub tables: Option<Tables>,
-    /// How many tokens lie before query 0.
-    pub start: usize,
     /// [B] u32: how many tokens of each row are real.
     pub lengths: Option<Tensor>,
     /// [B, T] u32: which packed text each token belongs to.
     pub segments: Option<Tensor>,
+    /// Where the tokens before these are, and these go.
+    pub cached: Option<Cached>,
 }
 
 impl Attention {
@@ -75,7 +75,7 @@ impl Attention {
     }
 
     /// [B, T, H] to [B, T, H].
-    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning, cache: Option<&Cache>) -> Tensor {
+    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning) -> Tensor {
         let [query, key, value] = self.project(x, tuning);
         let (query, key) = match (&at.tables, &self.norms) {
             (Some(Tables { cos, sin, .. }), Some((of_query, of_key))) => {
@@ -89,19 +89,14 @@ impl Attention {
             (None, Some((of_query, of_key))) => (of_query.forward(&query), of_key.forward(&key)),
             (None, None) => (query, key),
         };
-        let (key, value) = match cache {
-            Some(cache) => cache.extend(self.layer, &key, &value),
-            None => (key, value),
+        let y = match &at.cached {
+            Some(cached) => cached.attention(self.layer, &query, [&key, &value], self.window),
+            None => {
+                let (lengths, segments) = (at.lengths.clone(), at.segments.clone());
+                let mask = ops::Mask { causal: true, window: self.window, lengths, segments, ..ops::Mask::default() };
+                ops::attention(&query, &key, &value, &mask)
+            }
         };
-        let mask = ops::Mask {
-            causal: true,
-            start: at.start,
-            window: self.window,
-            lengths: at.lengths.clone(),
-            segments: at.segments.clone(),
-            ..ops::Mask::default()
-        };
-        let y = ops::attention(&query, &key, &value, &mask);
         tuning.linear(&self.output, &y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]))
     }
 

@@ -4,7 +4,6 @@ use wgtune_engine::{Tensor, ops};
 
 use super::attention::{Attention, Positions};
 use super::blueprint::{Activation, Blueprint};
-use super::cache::Cache;
 use crate::error::Result;
 use crate::nn::{Linear, Norm, Source, Tuning};
 
@@ -35,8 +34,8 @@ impl Block {
     }
 
     /// [B, T, H] to [B, T, H].
-    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning, cache: Option<&Cache>) -> Tensor {
-        let attended = self.attention.forward(&self.attention_norm.forward(x), at, tuning, cache);
+    pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning) -> Tensor {
+        let attended = self.attention.forward(&self.attention_norm.forward(x), at, tuning);
         let x = ops::add(x, &tuning.sublayer(&self.path, "self_attn", attended));
         let fed = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), tuning);
         ops::add(&x, &tuning.sublayer(&self.path, "mlp", fed))

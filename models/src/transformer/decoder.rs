@@ -7,7 +7,7 @@ use wgtune_engine::{Device, Tensor, checkpoint, ops};
 use super::attention::Positions;
 use super::block::Block;
 use super::blueprint::{self, Blueprint};
-use super::cache::Cache;
+use super::cache::Cached;
 use super::families::HEAD;
 use super::rope::Rope;
 use crate::error::Result;
@@ -28,7 +28,7 @@ pub struct Decoder {
     rope: Rope,
 }
 
-/// Tokens for one pass.
+/// Tokens for one pass, in training, through a prompt, or one a row.
 #[derive(Clone)]
 pub struct Input {
     /// [B, T] u32.
@@ -41,6 +41,8 @@ pub struct Input {
     pub lengths: Option<Tensor>,
     /// [B, T] u32: which text each token belongs to, where rows are packed.
     pub segments: Option<Tensor>,
+    /// Where rows go on behind tokens that a cache holds: see [`Cache::input`](super::Cache::input).
+    pub cached: Option<Cached>,
 }
 
 /// How a pass is made.
@@ -59,16 +61,16 @@ impl Default for Forward {
 }
 
 impl Input {
-    /// One row of tokens whose first is at position `start`.
-    pub fn row(device: &Device, ids: &[u32], start: usize) -> Input {
-        let end = start + ids.len();
-        let positions: Vec<u32> = (start as u32..end as u32).collect();
+    /// One row of tokens, a whole text.
+    pub fn row(device: &Device, ids: &[u32]) -> Input {
+        let positions: Vec<u32> = (0..ids.len() as u32).collect();
         Input {
             ids: device.tensor_u32(ids, [1, ids.len()]),
             positions: device.tensor_u32(&positions, [1, ids.len()]),
-            end,
+            end: ids.len(),
             lengths: None,
             segments: None,
+            cached: None,
         }
     }
 }
@@ -154,29 +156,18 @@ impl Decoder {
         self.head.as_ref().map_or(&self.embedding.weight, |head| &head.weight)
     }
 
-    /// Hidden states [B, T, H] after the final norm.
+    /// Hidden states [B, T, H] after the final norm. What a cache holds then, no gradient goes through.
     pub fn hidden(&self, input: &Input, forward: &Forward) -> Tensor {
-        let at = self.at(input, 0);
+        let at = self.at(input);
         let mut x = self.embedded(input, &*forward.tuning);
         for block in &self.blocks {
             x = if forward.checkpoint_blocks {
                 let (block, at, tuning) = (block.clone(), at.clone(), forward.tuning.clone());
-                checkpoint(&x, move |x| block.forward(x, &at, &*tuning, None))
+                checkpoint(&x, move |x| block.forward(x, &at, &*tuning))
             } else {
-                block.forward(&x, &at, &*forward.tuning, None)
+                block.forward(&x, &at, &*forward.tuning)
             };
         }
-        self.norm.forward(&x)
-    }
-
-    /// Hidden states [B, T, H] of tokens that follow those in the cache, which then holds them too.
-    pub fn hidden_cached(&self, input: &Input, tuning: &dyn Tuning, cache: &mut Cache) -> Tensor {
-        let at = self.at(input, cache.length());
-        let mut x = self.embedded(input, tuning);
-        for block in &self.blocks {
-            x = block.forward(&x, &at, tuning, Some(cache));
-        }
-        cache.advance(input.ids.size(1));
         self.norm.forward(&x)
     }
 
@@ -194,7 +185,7 @@ impl Decoder {
         }
     }
 
-    fn at(&self, input: &Input, start: usize) -> Positions {
+    fn at(&self, input: &Input) -> Positions {
         let tables = match &self.blueprint.positions {
             blueprint::Positions::Rotary(rope) => Some(self.rope.tables(rope, &self.blueprint, self.device(), input.end)),
             blueprint::Positions::Learned => None,
@@ -202,9 +193,9 @@ impl Decoder {
         Positions {
             positions: input.positions.clone(),
             tables,
-            start,
             lengths: input.lengths.clone(),
             segments: input.segments.clone(),
+            cached: input.cached.clone(),
         }
     }
 }

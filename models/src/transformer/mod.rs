@@ -12,7 +12,7 @@ mod rope;
 mod weights;
 
 pub use blueprint::{Activation, Blueprint, Positions};
-pub use cache::Cache;
+pub use cache::{Cache, Cached, Row};
 pub use decoder::{Decoder, Forward, Input};
 pub use families::{FAMILIES, Family, Names, Projections};
 pub use weights::{load_decoder, new_decoder, save_decoder};

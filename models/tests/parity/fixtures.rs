@@ -120,6 +120,7 @@ impl Tokens {
             end,
             lengths: None,
             segments: None,
+            cached: None,
         }
     }
 

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use wgtune_engine::{Device, ops};
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::generate::{FinishReason, Sampling, generate};
-use wgtune_models::transformer::load_decoder;
-use wgtune_models::transformer::{Cache, Forward};
+use wgtune_models::generate::{FinishReason, Listener, Request, Sampling, generate};
+use wgtune_models::transformer::{Cache, Forward, Row, load_decoder};
 
 use crate::compare::within;
 use crate::fixtures::{Expected, MODELS, Tokens, path};
@@ -19,6 +18,10 @@ const PIECES: [usize; 11] = [5, 1, 1, 1, 6, 1, 1, 1, 1, 1, 1];
 pub fn checks() -> Vec<Check> {
     let cached = |name: &'static str| Check::new(format!("{name}: logits with the cache"), move |device| cached(device, name));
     let mut checks: Vec<Check> = MODELS.into_iter().map(cached).collect();
+    let together = |name: &'static str| {
+        Check::new(format!("{name}: rows alone and together"), move |device| rows_alone_and_together(device, name))
+    };
+    checks.extend(MODELS.into_iter().map(together));
     checks.push(Check { missing: !stories().is_dir(), ..Check::new("stories260k: greedy text", greedy_text) });
     checks
 }
@@ -36,17 +39,21 @@ fn cached(device: &Device, name: &str) -> Outcome {
     }
     let full = decoder.logits(&decoder.hidden(&tokens.input(device), &Forward::default()));
 
-    let mut cache = Cache::new(decoder.blueprint(), device, tokens.rows, tokens.length + 3);
+    let mut cache = Cache::new(decoder.blueprint(), device);
+    let mut rows: Vec<Row> = (0..tokens.rows).map(|_| Row::default()).collect();
     let mut logits = Vec::new();
+    let mut start = 0;
     for piece in PIECES {
-        let start = cache.length();
         if start == tokens.length {
             break;
         }
-        let input = tokens.columns(start..start + piece).input(device);
-        logits.push(decoder.logits(&decoder.hidden_cached(&input, &(), &mut cache)));
+        let new = tokens.columns(start..start + piece);
+        let mut new: Vec<_> = rows.iter_mut().zip(new.ids.chunks(piece)).collect();
+        let input = cache.input(&mut new);
+        logits.push(decoder.logits(&decoder.hidden(&input, &Forward::default())));
+        start += piece;
     }
-    assert_eq!(cache.length(), tokens.length);
+    assert!(rows.iter().all(|row| row.length() == tokens.length));
     let logits = ops::cat(&logits.iter().collect::<Vec<_>>(), 1);
     // Both sum the same numbers, in another order where rows are few: ten units in the last place of logits of up to 10.
     within("logits", &logits.to_vec()?, &full.to_vec()?, 1e-5)
@@ -64,15 +71,51 @@ fn greedy_text(device: &Device) -> Outcome {
     let golden: Golden = serde_json::from_str(&std::fs::read_to_string(stories().join("golden_greedy.json"))?)?;
     let decoder = load_decoder(&stories(), device)?;
     let tokens = golden.greedy_ids.len() - golden.prompt_ids.len();
-    let ends = &decoder.blueprint().eos_token_ids;
-    let mut streamed = golden.prompt_ids.clone();
-    let generated = generate(&decoder, &(), &golden.prompt_ids, tokens, ends, &Sampling::default(), &mut |id| {
-        streamed.push(id);
+    let request = Request {
+        prompt: golden.prompt_ids.clone(),
+        max_new_tokens: tokens,
+        ends: decoder.blueprint().eos_token_ids.clone(),
+        sampling: Sampling::default(),
+    };
+    let mut streamed = Streamed(golden.prompt_ids.clone());
+    let generated = generate(&decoder, &Forward::default(), 1, &mut [request].into_iter(), &mut streamed)?;
+    assert_eq!(streamed.0, golden.greedy_ids);
+    assert_eq!(generated[0].ids, golden.greedy_ids[golden.prompt_ids.len()..]);
+    assert_eq!(generated[0].finish_reason, FinishReason::Length);
+    assert_eq!(Tokenizer::open(&stories())?.decode(&streamed.0, true)?, golden.text);
+    Ok(())
+}
+
+struct Streamed(Vec<u32>);
+
+impl Listener for Streamed {
+    fn token(&mut self, _: usize, token: u32) -> wgtune_models::Result<bool> {
+        self.0.push(token);
         Ok(true)
-    })?;
-    assert_eq!(streamed, golden.greedy_ids);
-    assert_eq!(generated.ids, golden.greedy_ids[golden.prompt_ids.len()..]);
-    assert_eq!(generated.finish_reason, FinishReason::Length);
-    assert_eq!(Tokenizer::open(&stories())?.decode(&streamed, true)?, golden.text);
+    }
+}
+
+/// Rows of very different lengths, which cross pages and end at different times, drawn with seeds of their own.
+fn rows_alone_and_together(device: &Device, name: &str) -> Outcome {
+    let decoder = load_decoder(&path(name), device)?;
+    let request = |(seed, (length, max_new_tokens)): (u64, (u32, usize))| Request {
+        prompt: (0..length).map(|at| (at * 13 + length) % decoder.blueprint().vocab_size as u32).collect(),
+        max_new_tokens,
+        ends: Vec::new(),
+        sampling: Sampling { temperature: 0.8, top_p: 0.9, seed, ..Sampling::default() },
+    };
+    let requests: Vec<Request> = (7..).zip([(3, 9), (90, 12), (1, 80), (62, 5), (17, 1)]).map(request).collect();
+    let of = |batch: usize, requests: &[Request]| -> wgtune_models::Result<Vec<Vec<u32>>> {
+        let generated = generate(&decoder, &Forward::default(), batch, &mut requests.iter().cloned(), &mut ())?;
+        Ok(generated.into_iter().map(|generated| generated.ids).collect())
+    };
+    let mut alone = Vec::new();
+    for request in &requests {
+        alone.extend(of(1, std::slice::from_ref(request))?);
+    }
+    assert!(alone.iter().zip(&requests).all(|(ids, request)| ids.len() == request.max_new_tokens));
+    for batch in [1, 2, 5] {
+        assert_eq!(of(batch, &requests)?, alone, "{batch} together");
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Every op of the engine's list at the sizes that training and generation call it with.
 
-use wgtune_engine::ops::{self, AdamWStep, Mask, SgdStep};
+use wgtune_engine::ops::{self, AdamWStep, Mask, Pages, SgdStep};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Tensor};
 
@@ -53,6 +53,7 @@ fn of_model(s: &Sizes) -> Vec<Workload> {
     all.extend(both_ways(|| attention("attention full", [1, tokens, tokens], grouped, full())));
     all.extend(both_ways(|| attention("attention window", [1, tokens, tokens], grouped, window())));
     all.push(attention("attention decode", [1, 1, tokens], grouped, last()));
+    all.push(paged_attention(16, tokens, grouped));
     all.extend(both_ways(|| rms_norm(model)));
     all.extend(both_ways(|| layer_norm(model)));
     all.extend(both_ways(|| row_op("softmax", "softmax", [heads * tokens, tokens], ops::softmax)));
@@ -120,6 +121,19 @@ fn attention(name: &str, [rows, queries, keys]: [usize; 3], [heads, key_heads, h
     let over = if queries == keys { format!("{rows} x {keys}") } else { format!("{queries} over {keys}") };
     let shape = format!("{over}, {heads}/{key_heads} heads of {head_dim}");
     Workload::new("attention", name, shape, inputs, move |x| vec![ops::attention(&x[0], &x[1], &x[2], &mask)])
+}
+
+/// One query a row over pages of 64 tokens, in which all rows lie one behind the other.
+fn paged_attention(rows: usize, keys: usize, [heads, key_heads, head_dim]: [usize; 3]) -> Workload {
+    let pages = keys.div_ceil(64);
+    let pool = [rows * pages, 64, key_heads, head_dim];
+    let inputs =
+        [Input::learnt([rows, 1, heads, head_dim]), Input::learnt(pool), Input::learnt(pool), Input::counting([rows, pages])];
+    let shape = format!("{rows} x 1 over {keys}, {heads}/{key_heads} heads of {head_dim}");
+    Workload::new("attention", "attention decode in pages", shape, inputs, move |x| {
+        let lengths = x[0].device().tensor_u32(&vec![keys as u32; rows], [rows]);
+        vec![ops::paged_attention(&x[0], &x[1], &x[2], &Pages { table: x[3].clone(), lengths }, None)]
+    })
 }
 
 fn row_op(op: &'static str, name: &str, shape: [usize; 2], call: impl Fn(&Tensor) -> Tensor + 'static) -> Workload {
@@ -248,13 +262,15 @@ fn movers(s: &Sizes) -> Vec<Workload> {
             vec![ops::cat(&[&x[0], &x[1]], 1)]
         }),
         Workload::new(
-            "write_rows",
-            "write_rows, one token",
+            "write_pages",
+            "write_pages, one token",
             of(&cache),
             [Input::zeros(cache), Input::learnt([1, 1, key_heads, head_dim])],
             {
                 move |x| {
-                    ops::write_rows(&x[0], &x[1], tokens);
+                    let device = x[0].device();
+                    let lengths = device.tensor_u32(&[tokens as u32 + 1], [1]);
+                    ops::write_pages(&x[0], &x[1], &Pages { table: device.tensor_u32(&[0], [1, 1]), lengths });
                     vec![x[0].clone()]
                 }
             },

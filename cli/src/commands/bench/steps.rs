@@ -9,16 +9,14 @@ use wgtune_engine::random::Philox;
 use wgtune_models::Result;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::generate::{Generated, Sampling, generate};
+use wgtune_models::generate::{Generated, Listener, Request, Sampling, generate};
 use wgtune_models::peft::Tuned;
 use wgtune_models::peft::lora::{Lora, LoraConfig};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Plan, Recipe};
 use wgtune_models::train::update::{Progress, step};
-use wgtune_models::transformer::Blueprint;
-use wgtune_models::transformer::Decoder;
-use wgtune_models::transformer::load_decoder;
+use wgtune_models::transformer::{Blueprint, Decoder, Forward, load_decoder};
 
 use super::measure::repeat;
 use super::results::{Ceilings, Direction, Measurement, title};
@@ -38,10 +36,17 @@ pub struct Subject {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     Prefill,
-    Decode,
-    Lora { checkpointed: bool },
+    /// A token of each of so many rows.
+    Decode {
+        rows: usize,
+    },
+    Lora {
+        checkpointed: bool,
+    },
     LoraWithDropout,
-    Full { checkpointed: bool },
+    Full {
+        checkpointed: bool,
+    },
 }
 
 /// What one step took.
@@ -55,9 +60,10 @@ struct Timing {
 }
 
 impl Step {
-    pub const ALL: [Step; 7] = [
+    pub const ALL: [Step; 8] = [
         Step::Prefill,
-        Step::Decode,
+        Step::Decode { rows: 1 },
+        Step::Decode { rows: 16 },
         Step::Lora { checkpointed: false },
         Step::Lora { checkpointed: true },
         Step::LoraWithDropout,
@@ -68,7 +74,8 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Prefill => "prefill",
-            Step::Decode => "decode",
+            Step::Decode { rows: 1 } => "decode",
+            Step::Decode { .. } => "decode, rows together",
             Step::Lora { checkpointed: false } => "LoRA training step",
             Step::Lora { checkpointed: true } => "LoRA training step, checkpointed",
             Step::LoraWithDropout => "LoRA training step, dropout 0.05",
@@ -89,13 +96,14 @@ impl Step {
 
     fn shape(self, tokens: usize) -> String {
         match self {
-            Step::Decode => format!("1 token after {PROMPT}"),
+            Step::Decode { rows: 1 } => format!("1 token after {PROMPT}"),
+            Step::Decode { rows } => format!("{rows} x 1 token after {PROMPT}"),
             _ => format!("1 x {tokens} tokens"),
         }
     }
 
     fn direction(self) -> Direction {
-        if matches!(self, Step::Prefill | Step::Decode) { Direction::Forward } else { Direction::Both }
+        if matches!(self, Step::Prefill | Step::Decode { .. }) { Direction::Forward } else { Direction::Both }
     }
 
     /// Times it.
@@ -113,7 +121,7 @@ impl Step {
         let decoder = &tuned.decoder;
         let timing = match self {
             Step::Prefill => prefill(decoder, tokens, budget)?,
-            Step::Decode => decode(decoder, tokens)?,
+            Step::Decode { rows } => decode(decoder, rows, tokens)?,
             Step::Lora { checkpointed } => training(&with_lora(decoder, 0.0)?, tokens, checkpointed, budget)?,
             Step::LoraWithDropout => training(&with_lora(decoder, 0.05)?, tokens, false, budget)?,
             Step::Full { checkpointed } => training(tuned, tokens, checkpointed, budget)?,
@@ -183,43 +191,63 @@ fn ids(decoder: &Decoder, count: usize) -> Vec<u32> {
     (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
 }
 
-fn continued(decoder: &Decoder, prompt: &[u32], new_tokens: usize, on_token: &mut dyn FnMut()) -> Result<Generated> {
-    generate(decoder, &(), prompt, new_tokens, &[], &Sampling::default(), &mut |_| {
-        on_token();
+/// So many rows of one prompt.
+fn continued(
+    decoder: &Decoder,
+    rows: usize,
+    prompt: &[u32],
+    max_new_tokens: usize,
+    listener: &mut dyn Listener,
+) -> Result<Vec<Generated>> {
+    let request = Request { prompt: prompt.to_vec(), max_new_tokens, ends: Vec::new(), sampling: Sampling::default() };
+    generate(decoder, &Forward::default(), rows, &mut std::iter::repeat_n(request, rows), listener)
+}
+
+/// When the last row's tokens came.
+struct Moments {
+    last_row: usize,
+    moments: Vec<Instant>,
+}
+
+impl Listener for Moments {
+    fn token(&mut self, row: usize, _: u32) -> Result<bool> {
+        if row == self.last_row {
+            self.moments.push(Instant::now());
+        }
         Ok(true)
-    })
+    }
 }
 
 /// The passage through a prompt, up to its first new token.
 fn prefill(decoder: &Decoder, tokens: usize, budget: Duration) -> Result<Timing> {
     let (device, prompt) = (decoder.device(), ids(decoder, tokens));
-    let once = || continued(decoder, &prompt, 1, &mut || {});
+    let once = || continued(decoder, 1, &prompt, 1, &mut ());
     device.reset_peak();
-    let seconds = repeat(budget, || once().map(|generated| generated.prefill.as_secs_f64()))?;
+    let seconds = repeat(budget, || once().map(|generated| generated[0].prefill.as_secs_f64()))?;
     let peak_tensor_bytes = device.memory().peak;
     let (done, spans) = device.profile(once)?;
     done?;
     Ok(Timing { seconds, spans, tokens, peak_tensor_bytes })
 }
 
-/// One token after another, behind a short prompt.
-fn decode(decoder: &Decoder, tokens: usize) -> Result<Timing> {
+/// One token of each row after another, behind a short prompt.
+fn decode(decoder: &Decoder, rows: usize, tokens: usize) -> Result<Timing> {
     /// Tokens until times are steady: the first two may compile.
     const WARM_UP: usize = 2;
     let (device, prompt) = (decoder.device(), ids(decoder, PROMPT));
     device.reset_peak();
-    let mut moments = Vec::new();
-    continued(decoder, &prompt, WARM_UP + tokens.clamp(8, 64), &mut || moments.push(Instant::now()))?;
-    let seconds = moments[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let mut last = Moments { last_row: rows - 1, moments: Vec::new() };
+    continued(decoder, rows, &prompt, WARM_UP + tokens.clamp(8, 64), &mut last)?;
+    let seconds = last.moments[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     let peak_tensor_bytes = device.memory().peak;
     // What the third token starts is what three start beyond two.
     let spans_of = |new_tokens| -> Result<Vec<Span>> {
-        let (done, spans) = device.profile(|| continued(decoder, &prompt, new_tokens, &mut || {}))?;
+        let (done, spans) = device.profile(|| continued(decoder, rows, &prompt, new_tokens, &mut ()))?;
         done.map(|_| spans)
     };
     let before = spans_of(2)?.len();
     let spans = spans_of(3)?.split_off(before);
-    Ok(Timing { seconds, spans, tokens: 1, peak_tensor_bytes })
+    Ok(Timing { seconds, spans, tokens: rows, peak_tensor_bytes })
 }
 
 /// The model with new updates where PEFT puts them by default.

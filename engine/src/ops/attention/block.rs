@@ -166,14 +166,19 @@ impl<'a, 'b, R: Real> Queries<'a, 'b, R> {
         self.add_rows(x, self.inputs.value, &self.inputs.params.value, keys, sum);
     }
 
+    /// Where a block of keys, or of their values, starts.
+    fn start_of(&self, lie: &Rows, keys: &Range<usize>) -> usize {
+        lie.at(self.row(), self.inputs.place(self.row(), keys.start), self.head)
+    }
+
     fn times_transposed(&self, x: &[R], from: &[R], lie: &Rows, keys: &Range<usize>, out: &mut [R]) {
-        let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.row(), keys.start, self.head)..]);
+        let (dim, from) = (self.inputs.params.head_dim as usize, &from[self.start_of(lie, keys)..]);
         let size = [self.count(), keys.len(), dim];
         R::gemm(size, [R::ZERO, R::ONE], (out, [keys.len(), 1]), (x, [dim, 1]), (from, [1, lie.position as usize]), Threads::One);
     }
 
     fn add_rows(&self, x: &[R], from: &[R], lie: &Rows, keys: &Range<usize>, sum: &mut [R]) {
-        let (dim, from) = (self.inputs.params.head_dim as usize, &from[lie.at(self.row(), keys.start, self.head)..]);
+        let (dim, from) = (self.inputs.params.head_dim as usize, &from[self.start_of(lie, keys)..]);
         let size = [self.count(), dim, keys.len()];
         R::gemm(size, [R::ONE; 2], (sum, [dim, 1]), (x, [keys.len(), 1]), (from, [lie.position as usize, 1]), Threads::One);
     }

@@ -1,7 +1,7 @@
 //! What the laws run attention on, and the same by primitives.
 
-use super::{Mask, attention, attention_scaled, in_parts};
-use crate::ops::{add, matmul, mul, scale, softmax};
+use super::{Mask, Pages, attention, attention_scaled, in_parts, paged_attention};
+use crate::ops::{add, cat, gather, matmul, mul, scale, softmax};
 use crate::tensor::Tensor;
 use crate::testing::{Case, EDGES, Input};
 
@@ -97,6 +97,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     cases.push(of_a_fused_projection());
     cases.push(of_transposed_inputs());
+    cases.extend(in_pages());
     cases
 }
 
@@ -173,4 +174,54 @@ fn of_transposed_inputs() -> Case {
         vec![composed(&query, &key, &value, &sizes, &Plan::default())]
     };
     Case::new("attention of transposed inputs", inputs, run).terms(39).composed(by_parts)
+}
+
+/// Rows of any lengths in pages of a pool, in no order, and the same row by row, its keys and values gathered.
+fn in_pages() -> Vec<Case> {
+    let of = |name: &str, [queries, size, dim]: [usize; 3], window: Option<usize>, lengths: &[usize]| {
+        let (rows, lengths) = (lengths.len(), lengths.to_vec());
+        let width = lengths.iter().map(|length| length.div_ceil(size)).max().unwrap_or(0);
+        let all = rows * width;
+        // 7 has no divisor in common with these numbers of pages.
+        let table: Vec<u32> = (0..all).map(|at| ((at * 7 + 3) % all) as u32).collect();
+        let inputs = [
+            Input::any([rows, queries, 6, dim]),
+            Input::any([all, size, 2, dim]),
+            Input::any([all, size, 2, dim]),
+            Input::given_indices([rows, width], &table),
+            Input::given_indices([rows], &lengths.iter().map(|&length| length as u32).collect::<Vec<_>>()),
+        ];
+        let run = move |x: &[Tensor]| {
+            let pages = Pages { table: x[3].clone(), lengths: x[4].clone() };
+            vec![paged_attention(&x[0].detach(), &x[1].detach(), &x[2].detach(), &pages, window)]
+        };
+        let terms = lengths.iter().max().map_or(1, |length| length + dim);
+        let row_by_row = move |x: &[Tensor]| {
+            let row = |row: usize| {
+                let length = lengths[row];
+                let gathered = |pool: &Tensor| {
+                    let pages = pool.detach().reshape([all, size * 2 * dim]);
+                    let own = gather(&pages, &x[3].slice(0, row..row + 1).reshape([width]));
+                    own.reshape([1, width * size, 2, dim]).slice(1, 0..length)
+                };
+                let before = queries.saturating_sub(length);
+                let query = x[0].detach().slice(0, row..row + 1);
+                let zeros = query.device().zeros([1, before, 6, dim]);
+                let mask = Mask { causal: true, start: length.saturating_sub(queries), window, ..Mask::default() };
+                let output = attention(&query.slice(1, before..queries), &gathered(&x[1]), &gathered(&x[2]), &mask);
+                cat(&[&zeros, &output], 1)
+            };
+            vec![cat(&(0..lengths.len()).map(row).collect::<Vec<_>>().iter().collect::<Vec<_>>(), 0)]
+        };
+        Case::new(format!("attention in pages, {name}"), inputs, run).terms(terms).composed(row_by_row)
+    };
+    vec![
+        of("of one token a row", [1, 16, 8], None, &[40, 1, 64, 17]),
+        of("of one token over many keys", [1, 64, 64], None, &[1500, 3]),
+        of("of whole rows", [70, 32, 8], None, &[70]),
+        of("of what follows", [9, 10, 16], None, &[150, 9]),
+        of("of rows with fewer tokens", [66, 8, 8], None, &[3, 66, 70]),
+        of("with a window", [5, 16, 64], Some(21), &[150, 40, 2]),
+        of("of odd pages and heads", [3, 7, 10], Some(300), &[257, 63, 65]),
+    ]
 }

@@ -18,7 +18,7 @@ pub(super) const HIDDEN: f64 = -1e30;
 /// Keys that one task goes through alone. A single query over a long cache is shared out in pieces of this many.
 const PIECE: usize = 1024;
 
-/// Query, key, value, lengths, segments -> output [B, T, H, D] and log sum_s e^(q_t k_s scale) [B, T, H].
+/// Query, key, value, lengths, segments or pages -> output [B, T, H, D] and log sum_s e^(q_t k_s scale) [B, T, H].
 pub(super) struct Forward;
 
 impl Pass for Forward {}
@@ -99,7 +99,7 @@ impl<R: Real> Partial<R> {
         let mut all =
             Partial { most: vec![R::from_f64(HIDDEN); rows], sums: vec![R::ZERO; rows], values: vec![R::ZERO; rows * dim] };
         let mut scores = vec![R::ZERO; rows * KEYS.min(keys.len())];
-        for keys in block::split(keys, KEYS) {
+        for keys in inputs.blocks(keys, KEYS) {
             let scores = &mut scores[..rows * keys.len()];
             queries.scores(&keys, scores);
             all.weigh(queries, &keys, scores);

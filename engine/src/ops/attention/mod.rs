@@ -9,7 +9,7 @@ mod join;
 mod params;
 mod statistics;
 
-use super::{Op, div, full, matmul, maximum, mul, scale};
+use super::{Op, Pages, div, full, matmul, maximum, mul, scale};
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
@@ -125,6 +125,34 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
         };
         [dq, dk, dv]
     })
+}
+
+/// Causal attention of `query` [B, T, H, D], the last T tokens of B rows, over the keys and values of all tokens of their rows, which
+/// lie in `pages` of two pools [P, S, KV, D]. Gives [B, T, H, D]: what [`attention`] gives for each row alone. Of a row with fewer
+/// than T tokens the first queries stand before it, and get zeros. `window` is [`Mask::window`].
+///
+/// There is no gradient, so none of the three may require one.
+#[track_caller]
+pub fn paged_attention(query: &Tensor, keys: &Tensor, values: &Tensor, pages: &Pages, window: Option<usize>) -> Tensor {
+    let [q, k, v] = [query.shape(), keys.shape(), values.shape()];
+    let fits = q.len() == 4 && k.len() == 4 && k == v && k[1] > 0 && q[3] == k[3] && (1..=256).contains(&q[3]);
+    let groups = fits && k[2] > 0 && q[2].is_multiple_of(k[2]);
+    let inputs = [query, keys, values];
+    let frozen = inputs.iter().all(|input| input.dtype() == DType::F32 && !input.requires_grad());
+    assert!(
+        groups && frozen,
+        "[paged_attention] expected f32 off the tape, query [B, T, H, D], keys and values [P, S, KV, D] with D of 1 to 256 and H in \
+         groups of KV, got {inputs:?}"
+    );
+    pages.check("paged_attention", q[0]);
+    let q = dense_rows(query);
+    let mask = Mask { causal: true, window, ..Mask::default() };
+    let params = Params::new(&q, keys, values, &mask, 1.0 / (q.size(3) as f32).sqrt()).in_pages(pages);
+    let output = q.device().empty(q.shape(), DType::F32);
+    let log_sums = q.device().empty([q.size(0), q.size(1), q.size(2)], DType::F32);
+    let [keys, values, lengths, table] = [keys, values, &pages.lengths, &pages.table].map(Tensor::whole);
+    dispatch::<Forward>(params, &[&q, &keys, &values, &lengths, &table, &output, &log_sums]);
+    output
 }
 
 /// [1]: what to divide the output's gradient by for products of f16, and to multiply those of the inputs by, which are linear in it.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Mask;
+use super::{Mask, Pages};
 use crate::kernel::{Constants, Cost, Halves, Io, Shader, Target, Traits, grid};
 use crate::real::Real;
 use crate::tensor::Tensor;
@@ -31,7 +31,10 @@ pub(super) struct Params {
     /// Parts that the keys are cut into, all but the last of one size.
     pub parts: u32,
     pub scale: f32,
-    unused: [u32; 2],
+    /// Keys of a page; 0 where they do not lie in pages.
+    pub page_size: u32,
+    /// Pages that a row's table names.
+    pub pages: u32,
     pub query: Rows,
     pub key: Rows,
     pub value: Rows,
@@ -65,11 +68,20 @@ impl Params {
             has_segments: mask.segments.is_some().into(),
             parts: 1,
             scale,
-            unused: [0; 2],
+            page_size: 0,
+            pages: 0,
             query: Rows::new(query),
             key: Rows::new(key),
             value: Rows::new(value),
         }
+    }
+
+    /// The same where key and value lie in pages [P, page_size, KV, D].
+    pub fn in_pages(self, pages: &Pages) -> Params {
+        let (page_size, pages) = (self.keys, pages.table.size(1) as u32);
+        let shared = |rows: Rows| Rows { batch: 0, ..rows };
+        let (keys, key, value) = (pages * page_size, shared(self.key), shared(self.value));
+        Params { keys, start: keys.saturating_sub(self.queries), has_lengths: 1, page_size, pages, key, value, ..self }
     }
 
     /// The same with the keys cut into so many parts, each a batch row.
@@ -82,7 +94,8 @@ impl Params {
         (self.heads / self.key_heads) as usize
     }
 
-    /// The work of `products` passes over the scores, each a product over D, and of reading and writing `elements`.
+    /// The work of `products` passes over the scores, each a product over D, and of reading and writing `elements`; where keys lie
+    /// in pages, if all of these are full.
     pub fn cost(&self, products: u64, elements: u64) -> Cost {
         let rows = u64::from(self.batch / self.parts) * u64::from(self.heads);
         let (queries, keys, start) = (u64::from(self.queries), u64::from(self.keys), u64::from(self.start));
@@ -120,7 +133,12 @@ impl Params {
 
     /// What all shaders but those of rows are specialised for.
     pub fn constants(&self) -> Constants {
-        vec![("HEAD_DIM", self.head_dim.into())]
+        vec![("HEAD_DIM", self.head_dim.into()), self.is_paged()]
+    }
+
+    /// What all shaders are specialised for.
+    fn is_paged(&self) -> (&'static str, f64) {
+        ("PAGED", (self.page_size > 0).into())
     }
 
     /// Elements of the query, and of the key.
@@ -155,7 +173,7 @@ pub(super) trait Pass {
 pub(super) const fn variants<P: Pass>(stems: [&'static str; 6]) -> [Shader<Params>; 6] {
     let [row, tile, subgroup, matrix_16, matrix_8, emulated] = stems;
     [
-        Shader::new(row, P::pairs).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
+        Shader::new(row, P::pairs).with(|p| vec![p.is_paged()]).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
         Shader::new(tile, P::tiles)
             .with(Params::constants)
             .allowed(|p, traits| traits.iterations_fit(p.iterations_of_tiles(P::columns(p))))
@@ -180,7 +198,8 @@ impl Params {
     /// Sizes and layouts by which variants differ in speed. Where the queries start, and how long rows are, changes from call to
     /// call.
     pub fn bucket(&self) -> [u32; 12] {
-        let flags = self.causal | self.has_lengths << 1 | self.has_segments << 2 | u32::from(self.is_in_vectors()) << 3;
+        let is_paged = u32::from(self.page_size > 0);
+        let flags = self.causal | self.has_lengths << 1 | self.has_segments << 2 | u32::from(self.is_in_vectors()) << 3 | is_paged << 4;
         let [query, key, value] = [self.query, self.key, self.value].map(|rows| rows.position);
         let Params { batch, queries, keys, heads, key_heads, head_dim, parts, window, .. } = *self;
         [batch, queries, keys, heads, key_heads, head_dim, parts, window, flags, query, key, value]
@@ -253,6 +272,7 @@ pub(super) struct Inputs<'a, R> {
     pub value: &'a [R],
     lengths: Option<&'a [u32]>,
     segments: Option<&'a [u32]>,
+    pages: Option<&'a [u32]>,
 }
 
 impl<'a, R: Real> Inputs<'a, R> {
@@ -264,21 +284,24 @@ impl<'a, R: Real> Inputs<'a, R> {
             value: io.real(2),
             lengths: (params.has_lengths == 1).then(|| io.u32(3)),
             segments: (params.has_segments == 1).then(|| io.u32(4)),
+            pages: (params.page_size > 0).then(|| io.u32(4)),
         }
     }
 
     /// The keys that a query may see, apart from segments.
     pub fn seen(&self, batch: usize, query: usize) -> Range<usize> {
         let p = self.params;
-        let next = p.start as usize + query + 1;
+        let length = self.lengths.map_or(p.keys, |lengths| lengths[batch / p.parts as usize].min(p.keys)) as usize;
+        // The queries of a row in pages are its last tokens, of which it may have fewer.
+        let next = match self.pages {
+            Some(_) => (length + query + 1).saturating_sub(p.queries as usize),
+            None => p.start as usize + query + 1,
+        };
         let size = p.keys.div_ceil(p.parts);
         let part = batch as u32 % p.parts * size;
-        let mut end = (part + size).min(p.keys) as usize;
+        let mut end = length.min((part + size) as usize);
         if p.causal == 1 {
             end = end.min(next.max(p.prefix as usize));
-        }
-        if let Some(lengths) = self.lengths {
-            end = end.min(lengths[batch / p.parts as usize] as usize);
         }
         next.saturating_sub(p.window as usize).max(part as usize).min(end)..end
     }
@@ -287,6 +310,24 @@ impl<'a, R: Real> Inputs<'a, R> {
     pub fn reach(&self, batch: usize, queries: Range<usize>) -> Range<usize> {
         let seen = || queries.clone().map(|query| self.seen(batch, query)).filter(|keys| !keys.is_empty());
         seen().map(|keys| keys.start).min().unwrap_or(0)..seen().map(|keys| keys.end).max().unwrap_or(0)
+    }
+
+    /// Where a key lies: at its position in its row, or in the page that the row's table names.
+    pub fn place(&self, row: usize, key: usize) -> usize {
+        let Some(pages) = self.pages else { return key };
+        let size = self.params.page_size as usize;
+        pages[row * self.params.pages as usize + key / size] as usize * size + key % size
+    }
+
+    /// Cuts keys into blocks of at most `most` that lie one behind the other.
+    pub fn blocks(&self, keys: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+        let (page_size, mut first) = (self.params.page_size as usize, keys.start);
+        std::iter::from_fn(move || {
+            let room = if page_size == 0 { most } else { most.min(page_size - first % page_size) };
+            let block = first..(first + room).min(keys.end);
+            first = block.end;
+            (!block.is_empty()).then_some(block)
+        })
     }
 
     /// The segments of a batch row, by position.

@@ -17,15 +17,22 @@ pub type Lined<T> = Vec<(usize, T)>;
 
 /// The rows of a file, and the form they share. `seen` gathers the names of their columns.
 pub fn rows(path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<(Format, Lined<Content>)> {
+    if source.kind == Kind::Text {
+        return Ok((Format::Text, some(path, documents(&source.text(path)?))?));
+    }
+    parsed(path, values(path, source, |name| columns.reads(name))?, columns, seen)
+}
+
+/// The rows of a file that is no plain text, as it has them; of Parquet, with those of the columns that are wanted.
+pub fn values(path: &Path, source: Source, wanted: impl Fn(&str) -> bool) -> Result<Lined<Value>> {
     let kind = source.kind;
     let values = if kind == Kind::Parquet {
-        let rows = parquet::rows(source.bytes, |name| columns.reads(name));
+        let rows = parquet::rows(source.bytes, wanted);
         let rows = rows.map_err(|message| Error::Data { message: format!("{}: Parquet: {message}", path.display()) })?;
         rows.into_iter().enumerate().map(|(index, row)| (index + 1, Value::Object(row))).collect()
     } else {
         let text = source.text(path)?;
         match kind {
-            Kind::Text => return some(path, (Format::Text, documents(&text))),
             Kind::Table(separator) => {
                 table::rows(&text, separator).map_err(|(line, message)| Error::Row { path: path.to_path_buf(), line, message })?
             }
@@ -33,11 +40,11 @@ pub fn rows(path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<
             _ => lines(path, &text)?,
         }
     };
-    some(path, parsed(path, values, columns, seen)?)
+    some(path, values)
 }
 
-fn some<T>(path: &Path, rows: (Format, Lined<T>)) -> Result<(Format, Lined<T>)> {
-    if rows.1.is_empty() {
+fn some<T>(path: &Path, rows: Lined<T>) -> Result<Lined<T>> {
+    if rows.is_empty() {
         let message = format!("{}: empty; expected at least one row", path.display());
         return Err(Error::Data { message });
     }
