@@ -3,8 +3,10 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+mod dots;
 mod product;
 
+use dots::{dots_f32, dots_f64};
 use product::{gemm_f32, gemm_f64};
 
 pub use product::{Matrix, Threads};
@@ -87,6 +89,8 @@ pub trait Real:
         b: Matrix<&[Self]>,
         threads: Threads,
     );
+    /// out [R, M] = w x^T, of dense rows x [M, k] and w [R, k], on the calling thread. An element has the bits that it has alone.
+    fn dots(out: &mut [Self], x: &[Self], w: &[Self], k: usize);
 }
 
 impl Real for f32 {
@@ -181,6 +185,9 @@ impl Real for f32 {
     ) {
         gemm_f32(size, scales, c, a, b, threads);
     }
+    fn dots(out: &mut [Self], x: &[Self], w: &[Self], k: usize) {
+        dots_f32(out, x, w, k);
+    }
 }
 
 /// By Horner's rule, the highest power's coefficient first.
@@ -250,6 +257,9 @@ impl Real for f64 {
         threads: Threads,
     ) {
         gemm_f64(size, scales, c, a, b, threads);
+    }
+    fn dots(out: &mut [Self], x: &[Self], w: &[Self], k: usize) {
+        dots_f64(out, x, w, k);
     }
 }
 

@@ -55,8 +55,9 @@ fn cached(device: &Device, name: &str) -> Outcome {
     }
     assert!(rows.iter().all(|row| row.length() == tokens.length));
     let logits = ops::cat(&logits.iter().collect::<Vec<_>>(), 1);
-    // Both sum the same numbers, in another order where rows are few: ten units in the last place of logits of up to 10.
-    within("logits", &logits.to_vec()?, &full.to_vec()?, 1e-5)
+    // Both sum the same numbers, where rows are few in another order, through some ten sums: twenty units in the last place of logits
+    // of up to 10; up to eleven were seen.
+    within("logits", &logits.to_vec()?, &full.to_vec()?, 2e-5)
 }
 
 #[derive(Deserialize)]

@@ -113,6 +113,18 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             _ => {
                 let size = [m, n, k];
                 let (a, strides, start) = ((&a[p.a.start(p, batch)..], p.a.strides()), p.b.strides(), p.b.start(p, batch));
+                if m <= FEW && threads == Threads::All && (a.1, strides) == ([k, 1], [1, k]) {
+                    if !begun {
+                        y.fill(R::ZERO);
+                    }
+                    let a = &a.0[..m * k];
+                    return match b {
+                        Data::Real(b) => few_rows(size, scales[1], y, a, &b[start..][..n * k], as_it_is),
+                        Data::F16(b) => few_rows(size, scales[1], y, a, &b[start..][..n * k], widened),
+                        Data::BF16(b) => few_rows(size, scales[1], y, a, &b[start..][..n * k], widened),
+                        Data::U32(_) => unreachable!("[matmul] expected a floating-point right side"),
+                    };
+                }
                 match b {
                     Data::Real(b) if gains_by_turning::<R>(m, strides) => {
                         gemm_in_blocks(size, scales, y, a, (&b[start..], strides), threads, |from, to| to.copy_from_slice(from));
@@ -132,6 +144,50 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         }
         p.ending.end(y, residual);
     }
+}
+
+/// Up to so many rows are few: [`Real::dots`] of them were 1.5 to 10 times as fast as gemm 0.19, with 16 rows on two cores.
+const FEW: usize = 32;
+
+/// y [M, N] += scale a b^T, of few dense rows a [M, K] and many b [N, K].
+fn few_rows<R: Real, H: Copy + Sync>(
+    [m, n, k]: [usize; 3],
+    scale: R,
+    y: &mut [R],
+    a: &[R],
+    b: &[H],
+    ready: impl Fn(&[H], &mut Vec<R>, &mut dyn FnMut(&[R])) + Sync,
+) {
+    /// Elements of b for a task: what a core's cache holds.
+    const TASK: usize = 1 << 15;
+    let rows = (TASK / k).next_multiple_of(ACROSS);
+    let mut dots = vec![R::ZERO; n * m];
+    dots.par_chunks_mut(rows * m).zip(b.par_chunks(rows * k)).for_each_init(Vec::new, |wide, (dots, b)| {
+        ready(b, wide, &mut |b| R::dots(dots, a, b, k));
+    });
+    // A part of all rows at a time, so that what is read across stays in a cache.
+    let rows_a_task = m.div_ceil(rayon::current_num_threads());
+    y.par_chunks_mut(rows_a_task * n).enumerate().for_each(|(task, y)| {
+        for first in (0..n).step_by(DOWN) {
+            for (row, y) in y.chunks_exact_mut(n).enumerate() {
+                let dots = dots[first * m..].chunks_exact(m).map(|dots| dots[task * rows_a_task + row]);
+                y[first..].iter_mut().take(DOWN).zip(dots).for_each(|(y, dot)| *y += scale * dot);
+            }
+        }
+    });
+}
+
+fn as_it_is<R: Real>(rows: &[R], _: &mut Vec<R>, then: &mut dyn FnMut(&[R])) {
+    then(rows);
+}
+
+fn widened<R: Real, H>(rows: &[H], wide: &mut Vec<R>, then: &mut dyn FnMut(&[R]))
+where
+    [H]: HalfFloatSliceExt,
+{
+    wide.resize(rows.len(), R::ZERO);
+    widen(rows, wide);
+    then(wide);
 }
 
 /// [`Real::gemm`] with a right side that is brought into the order of rows, and widened if it is stored in half the bits, a block of
