@@ -1,6 +1,6 @@
 //! Reverse-mode automatic differentiation.
 //!
-//! Every op hangs a [`Node`] on its output: which nodes its inputs have, and a rule that turns the gradient with respect to the
+//! Every op hangs a `Node` on its output: which nodes its inputs have, and a rule that turns the gradient with respect to the
 //! output into the gradients with respect to the inputs. [`Tensor::backward`] starts at a scalar and applies the rules in the
 //! reverse order of recording, which is an order in which every node comes after all that use it. A rule calls ordinary ops, so
 //! a gradient is more recorded commands; each rule is dropped once applied, and with it the tensors it kept.

@@ -35,10 +35,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_names_are_cut_and_long_lists_counted() {
+    fn long_names_and_sentences_are_cut_and_long_lists_counted() {
         assert_eq!(shortened("für dich", 2), "fü…");
         assert_eq!(shortened("fü", 2), "fü");
         assert_eq!(listed(&["a".to_string(), "b".to_string()]), "`a`, `b`");
+        assert_eq!(sentence("x".repeat(50_000)).chars().count(), 1001);
         let many: Vec<String> = (0..1000).map(|name| name.to_string()).collect();
         assert!(listed(&many).ends_with("`29`, and 970 more"));
     }

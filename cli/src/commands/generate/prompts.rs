@@ -11,7 +11,7 @@ use wgtune_models::data::rows::{messages, objects};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::generate::{Generated, Listener, Request, generate};
-use wgtune_models::wording::counted;
+use wgtune_models::wording::{counted, shortened};
 
 use super::{Answer, SamplingArguments, Session, stop};
 use crate::common::{Outcome, Stopped, note, on_interrupt, print_line};
@@ -84,7 +84,7 @@ fn asked(session: &Session, template: Option<&ChatTemplate>, row: &Map<String, V
     let mut own_seed = session.arguments.compute.seed.wrapping_add(place);
     for (key, value) in row {
         let set = of_row(&mut sampling, &mut own_seed, key, value);
-        set.map_err(|expected| format!("`{key}` is {}: {expected}", shortened(value)))?;
+        set.map_err(|expected| format!("`{key}` is {}: {expected}", shortened(&value.to_string(), 60)))?;
     }
     let (key, value, ids) = match (row.get("prompt"), row.get("messages"), template) {
         (Some(prompt @ Value::String(text)), None, _) => {
@@ -95,7 +95,7 @@ fn asked(session: &Session, template: Option<&ChatTemplate>, row: &Map<String, V
             ("messages", list, ids.map_err(|error| error.to_string())?)
         }
         (Some(_), Some(_), _) => return Err("both `prompt` and `messages`; expected one of them".into()),
-        (Some(prompt), ..) => return Err(format!("`prompt` is {}: expected a text", shortened(prompt))),
+        (Some(prompt), ..) => return Err(format!("`prompt` is {}: expected a text", shortened(&prompt.to_string(), 60))),
         _ => return Err(format!("neither `prompt` nor `messages`; expected one of them, and of other keys any of {KEYS}")),
     };
     if ids.is_empty() {
@@ -131,11 +131,6 @@ fn of_row(sampling: &mut SamplingArguments, own_seed: &mut u64, key: &str, value
         _ => return Err(format!("expected no such key, but any of {KEYS}")),
     }
     Ok(())
-}
-
-fn shortened(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
 }
 
 /// The rows' texts, and the lines of those that have ended.
