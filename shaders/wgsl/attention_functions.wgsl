@@ -15,9 +15,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read> segments_or_pages: array<u32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
-// Whether keys and values lie in pages.
-override PAGED: bool = false;
-
 const HIDDEN = -1e30;
 const UNLIMITED = 0xffffffffu;
 
@@ -28,7 +25,7 @@ fn row_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
 
 // Where a key lies: at its position in its batch row, or in the page that the row's table names.
 fn place_of(batch: u32, position: u32) -> u32 {
-    if !PAGED {
+    if params.page_size == 0u {
         return position;
     }
     let page = segments_or_pages[batch / params.parts * params.pages + position / params.page_size];
@@ -60,7 +57,7 @@ fn length(batch: u32) -> u32 {
 
 // The position of query 0 among the keys; below 0 where a row in pages has fewer tokens than there are queries.
 fn start_of(batch: u32) -> i32 {
-    if PAGED {
+    if params.page_size > 0u {
         return i32(length(batch)) - i32(params.queries);
     }
     return i32(params.start);

@@ -133,12 +133,7 @@ impl Params {
 
     /// What all shaders but those of rows are specialised for.
     pub fn constants(&self) -> Constants {
-        vec![("HEAD_DIM", self.head_dim.into()), self.is_paged()]
-    }
-
-    /// What all shaders are specialised for.
-    fn is_paged(&self) -> (&'static str, f64) {
-        ("PAGED", (self.page_size > 0).into())
+        vec![("HEAD_DIM", self.head_dim.into())]
     }
 
     /// Elements of the query, and of the key.
@@ -173,7 +168,7 @@ pub(super) trait Pass {
 pub(super) const fn variants<P: Pass>(stems: [&'static str; 6]) -> [Shader<Params>; 6] {
     let [row, tile, subgroup, matrix_16, matrix_8, emulated] = stems;
     [
-        Shader::new(row, P::pairs).with(|p| vec![p.is_paged()]).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
+        Shader::new(row, P::pairs).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
         Shader::new(tile, P::tiles)
             .with(Params::constants)
             .allowed(|p, traits| traits.iterations_fit(p.iterations_of_tiles(P::columns(p))))
