@@ -21,6 +21,7 @@ pub use settings::{Form, Setting, Settings};
 pub use tuned::Tuned;
 
 use crate::error::Result;
+use crate::formats::files::recover_directory;
 use crate::formats::json::Object;
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
@@ -65,10 +66,10 @@ pub fn method(name: &str) -> Option<&'static Entry> {
 /// # Errors
 /// Unreadable files, an adapter of a method that is not known, and one that was made for another base.
 pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
-    crate::formats::files::recover_directory(directory)?;
+    recover_directory(directory)?;
     let keys = Object::read(&directory.join(CONFIG_FILE))?;
     let adapters = || METHODS.iter().filter_map(|entry| entry.adapter.as_ref());
-    let expected = crate::wording::listed(&adapters().map(|adapter| format!("\"{}\"", adapter.peft_type)).collect::<Vec<_>>());
+    let expected = adapters().map(|adapter| format!("\"{}\"", adapter.peft_type)).collect::<Vec<_>>().join(" or ");
     let found = keys.required("peft_type", &expected, keys.string("peft_type")?)?;
     match adapters().find(|adapter| adapter.peft_type == found) {
         Some(adapter) => (adapter.open)(directory, decoder),

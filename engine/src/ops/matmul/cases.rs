@@ -36,6 +36,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(Case::new("matmul of an expanded right side", stretched, |x| vec![matmul(&x[0], &x[1].expand([64, 16]))]).terms(64));
     cases.push(Case::new("linear", [Input::any([2, 5, 64]), Input::any([33, 64])], |x| vec![linear(&x[0], &x[1])]).terms(64));
     cases.push(Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])]).terms(193));
+    let wide = [Input::any([2, 40_000]), Input::any([3, 40_000])];
+    cases.push(Case::new("linear of few rows over a vocabulary", wide, |x| vec![linear(&x[0], &x[1])]).terms(40_000).large());
     for dtype in [DType::BF16, DType::F16] {
         for [rows, inputs, outputs] in [[1, 66, 34], [9, 66, 34], [9, 64, 72], [70, 264, 136]] {
             let label = format!("linear with a {dtype} weight {rows}x{inputs}x{outputs}");
