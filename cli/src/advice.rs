@@ -12,6 +12,8 @@ const LESS_MEMORY: [&str; 6] =
 const ANOTHER_DEVICE: [&str; 1] = ["--device cpu"];
 const AFTER_A_LOSS: [&str; 2] = ["--resume", "--device cpu"];
 const STABLE: [&str; 2] = ["--learning-rate 1e-5", "--clip 1"];
+const FASTER: [&str; 1] = ["--learning-rate 1e-3"];
+const ANY_BASE: [&str; 1] = ["--force"];
 
 /// What to try, of the options that this command has; `None` where there is nothing to say.
 pub fn advice(error: &(dyn Error + 'static), command: &Command) -> Option<String> {
@@ -19,8 +21,12 @@ pub fn advice(error: &(dyn Error + 'static), command: &Command) -> Option<String
         Some(DeviceError::OutOfMemory { .. } | DeviceError::TooLarge { .. }) => &LESS_MEMORY,
         Some(DeviceError::Lost { .. }) => &AFTER_A_LOSS,
         Some(DeviceError::NoAdapter | DeviceError::Open { .. } | DeviceError::Rejected { .. }) => &ANOTHER_DEVICE,
-        _ if matches!(error.downcast_ref(), Some(ModelError::NotFinite { .. })) => &STABLE,
-        _ => return None,
+        _ => match error.downcast_ref() {
+            Some(ModelError::NotFinite { .. }) => &STABLE,
+            Some(ModelError::Unmoved { .. }) => &FASTER,
+            Some(ModelError::OtherBase { .. }) => &ANY_BASE,
+            _ => return None,
+        },
     };
     let has = |option: &&&str| {
         let name = option.trim_start_matches('-').split(' ').next();

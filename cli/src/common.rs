@@ -96,6 +96,23 @@ pub struct Base {
     /// A PEFT adapter directory to put on top
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub force: Force,
+}
+
+/// Whether adapters are put on models that they were not made for.
+#[derive(Args)]
+pub struct Force {
+    /// Put an adapter also on a model of other weights than it was made for
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl Force {
+    /// Checks that an adapter was made for this model, unless it is to be taken for any.
+    pub fn check(&self, model: &Model, adapter: Option<&Path>) -> wgtune_models::Result<()> {
+        adapter.filter(|_| !self.force).map_or(Ok(()), |adapter| model.check_adapter(adapter))
+    }
 }
 
 impl Base {
@@ -106,6 +123,7 @@ impl Base {
 
     /// Loads both onto a device, to be read only.
     pub fn load(&self, model: &Model, device: &Device) -> wgtune_models::Result<Tuned> {
+        self.force.check(model, self.adapter.as_deref())?;
         model.load_adapted(device, self.adapter.as_deref())
     }
 }

@@ -10,6 +10,7 @@ use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::xxh3;
 use wgtune_models::model::{self, Model};
+use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
 
 use crate::common::{Template, note};
@@ -100,14 +101,17 @@ pub struct Coder {
     config: Blueprint,
     tokenizer: Option<Tokenizer>,
     template: ChatTemplate,
+    opening: Vec<u32>,
     max_length: usize,
+    taken: usize,
     last_turn_only: bool,
 }
 
 impl Coder {
-    /// Opens what a model needs for a data set.
+    /// Opens what a model needs for a data set, and looks at how it is tuned.
     pub fn open(
         model: &Model,
+        tuned: Option<&Tuned>,
         dataset: &Dataset,
         conversations: &Conversations,
         max_length: usize,
@@ -124,7 +128,9 @@ impl Coder {
             config: model.blueprint().clone(),
             tokenizer,
             template,
+            opening: tuned.map(Tuned::opening).unwrap_or_default(),
             max_length,
+            taken: tuned.map_or(0, Tuned::taken),
             last_turn_only: conversations.last_turn_only,
         })
     }
@@ -135,7 +141,9 @@ impl Coder {
             tokenizer: self.tokenizer.as_ref(),
             template: &self.template,
             vocab_size: self.config.vocab_size,
+            opening: &self.opening,
             max_length: self.max_length,
+            taken: self.taken,
             split_text: true,
             last_turn_only: self.last_turn_only,
         }
@@ -145,6 +153,7 @@ impl Coder {
 /// Reads and encodes data files for a model, telling on standard error what was found.
 pub fn prepare(
     model: &Model,
+    tuned: &Tuned,
     source: &Source,
     conversations: &Conversations,
     max_length: usize,
@@ -152,7 +161,7 @@ pub fn prepare(
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
     let dataset = source.read()?;
-    let coder = Coder::open(model, &dataset, conversations, max_length)?;
+    let coder = Coder::open(model, Some(tuned), &dataset, conversations, max_length)?;
     encode(&dataset, &coder.encoder(), &coder.config, held_out, seed)
 }
 

@@ -20,7 +20,6 @@ use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Outcome, Plan, Recipe, Trainer};
 use wgtune_models::transformer::Blueprint;
-use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::{counted, listed};
 
 use crate::common::{Overwrite, Stopped, check_folder, check_length, note, on_interrupt};
@@ -192,9 +191,9 @@ impl Training {
     }
 
     /// What the model is asked on the way.
-    pub fn samples<'a>(&self, tokenizer: Option<&'a Tokenizer>, decoder: &Decoder) -> wgtune_models::Result<Option<Samples<'a>>> {
+    pub fn samples<'a>(&self, tokenizer: Option<&'a Tokenizer>, model: &Tuned) -> wgtune_models::Result<Option<Samples<'a>>> {
         let tokenizer = tokenizer.filter(|_| !self.sample_prompt.is_empty());
-        tokenizer.map(|tokenizer| Samples::new(tokenizer, &self.sample_prompt, decoder)).transpose()
+        tokenizer.map(|tokenizer| Samples::new(tokenizer, &self.sample_prompt, model)).transpose()
     }
 
     fn begin(&self) -> Begin {

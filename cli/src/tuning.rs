@@ -9,8 +9,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 use serde_json::Value;
 use wgtune_engine::Device;
 use wgtune_models::model::Model;
-use wgtune_models::peft::{self, Entry, Form, METHODS, Setting, Settings, Tuned, method};
+use wgtune_models::peft::{self, Entry, Form, METHODS, Setting, Settings, Start, Tuned, method};
 
+use crate::common::Force;
 use crate::numbers::{above_zero, below_one, whole};
 
 /// How a model is tuned.
@@ -19,6 +20,7 @@ pub struct Tuning {
     settings: Settings,
     /// What is gone on from, in the place of a new adapter.
     pub adapter: Option<PathBuf>,
+    force: Force,
 }
 
 /// Every setting of the methods once.
@@ -49,7 +51,7 @@ impl Args for Tuning {
             .help("Start from this PEFT adapter, with the settings that it has")
             .value_parser(value_parser!(PathBuf))
             .conflicts_with_all(settings().map(|setting| setting.name));
-        settings().map(argument).fold(command.arg(method).arg(adapter), Command::arg)
+        settings().map(argument).fold(Force::augment_args(command.arg(method).arg(adapter)), Command::arg)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -59,12 +61,7 @@ impl Args for Tuning {
 
 fn argument(setting: &'static Setting) -> Arg {
     let arg = Arg::new(setting.name).long(setting.name);
-    let default = match setting.default() {
-        Value::Null | Value::Bool(_) => String::new(),
-        Value::String(text) => format!(" [default: {text}]"),
-        number => format!(" [default: {}]", number.as_f64().unwrap_or_default()),
-    };
-    let arg = arg.help(format!("{}{default}", setting.help));
+    let arg = arg.help(format!("{}{}", setting.help, default_of(setting.name)));
     match &setting.form {
         Form::Switch => arg.action(ArgAction::SetTrue),
         Form::Whole { range, .. } => arg.value_name("NUMBER").value_parser(whole(range.clone())),
@@ -78,6 +75,25 @@ fn argument(setting: &'static Setting) -> Arg {
             arg.value_name(*value).value_parser(move |text: &str| check(text).map(|()| text.to_string()))
         }
     }
+}
+
+/// What a setting is where nobody chooses, in words; nothing where that is nothing.
+fn default_of(name: &str) -> String {
+    let own =
+        |entry: &'static Entry| entry.settings.iter().find(|setting| setting.name == name).map(|setting| (entry.name, setting));
+    let defaults: Vec<(&str, Value)> = METHODS.iter().filter_map(own).map(|(name, setting)| (name, setting.default())).collect();
+    let shown = |value: &Value| match value {
+        Value::Null | Value::Bool(_) => None,
+        Value::String(text) => Some(text.clone()),
+        number => Some(number.as_f64().unwrap_or_default().to_string()),
+    };
+    let are_alike = defaults.windows(2).all(|pair| pair[0].1 == pair[1].1);
+    let of = |(method, value): &(&str, Value)| {
+        shown(value).map(|value| if are_alike { value } else { format!("{value} with {method}") })
+    };
+    let mut words: Vec<String> = defaults.iter().filter_map(of).collect();
+    words.dedup();
+    if words.is_empty() { String::new() } else { format!(" [default: {}]", words.join(", ")) }
 }
 
 /// The methods that are so.
@@ -96,6 +112,14 @@ impl FromArgMatches for Tuning {
             let fitting = listed(|entry| entry.adapter.is_some());
             return refused(format!("--adapter goes with {fitting}: merge it first to train the whole model"));
         }
+        // What cannot be read is told where it is opened.
+        let method = match adapter.and_then(|folder| peft::method_of(folder).ok()) {
+            Some((own, _)) if matches.value_source("method") != Some(ValueSource::DefaultValue) && own.name != name => {
+                return refused(format!("the adapter is one of {}, and --method is {name}: expected no other", own.name));
+            }
+            Some((own, _)) => own,
+            None => method,
+        };
         let is_given = |name: &str| matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue);
         let has = |entry: &Entry, name: &str| entry.settings.iter().any(|setting| setting.name == name);
         if let Some(stray) = settings().find(|setting| is_given(setting.name) && !has(method, setting.name)) {
@@ -111,7 +135,7 @@ impl FromArgMatches for Tuning {
                 Form::OneOf(_) | Form::Text { .. } => matches.get_one::<String>(name).map(|text| text.clone().into()),
             }
         });
-        Ok(Tuning { method, settings, adapter: adapter.cloned() })
+        Ok(Tuning { method, settings, adapter: adapter.cloned(), force: Force::from_arg_matches(matches)? })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -123,10 +147,15 @@ impl FromArgMatches for Tuning {
 impl Tuning {
     /// The model on a device, with what is trained on the tape.
     pub fn load(&self, model: &Model, device: &Device, seed: u64) -> wgtune_models::Result<Tuned> {
+        self.force.check(model, self.adapter.as_deref())?;
         let bare = model.load(device)?.decoder;
         let tuned = match &self.adapter {
             Some(directory) => peft::open(directory, bare)?,
-            None => (self.method.begin)(&self.settings, bare, &model.name()?, seed)?,
+            None => {
+                let encode = |text: &str| model.tokenizer()?.encode(text, false);
+                let start = Start { decoder: bare, base: &model.name()?, seed, encode: &encode };
+                (self.method.begin)(&self.settings, start)?
+            }
         };
         Ok(tuned.requiring_grad())
     }

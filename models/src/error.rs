@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use wgtune_engine::device::NonFinite;
 
-use crate::wording::sentence;
+use crate::wording::{counted, sentence};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -60,6 +60,22 @@ pub enum Error {
         found: String,
         /// What would have been accepted.
         expected: String,
+    },
+
+    /// An adapter was made for another model.
+    #[error("{}: made for a model of other weights than those in {}", adapter.display(), model.display())]
+    OtherBase {
+        /// The adapter's folder.
+        adapter: PathBuf,
+        /// The model's.
+        model: PathBuf,
+    },
+
+    /// A run left every parameter that it trains as it was.
+    #[error("after {} every trained parameter is as it was: expected that some had moved", counted(*steps, "step"))]
+    Unmoved {
+        /// Updates that were made.
+        steps: usize,
     },
 
     /// A weight file breaks its own format, or a tensor in it cannot be used.

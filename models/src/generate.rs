@@ -1,11 +1,15 @@
 //! Text out: rows that run together, each sampled token by token with the key-value cache.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wgtune_engine::random::Philox;
 
 use crate::error::{Error, Result};
-use crate::transformer::{Cache, Decoder, Forward, Row};
+use crate::nn::Tuning;
+use crate::peft::{Mixed, Tuned};
+use crate::transformer::{Cache, Forward, Row};
 
 /// How the next token is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +66,9 @@ impl Generated {
 /// A text to continue, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its tokens so far.
+    /// Which of the models continues it.
+    pub model: usize,
+    /// Its tokens so far, without the virtual ones that it begins with.
     pub prompt: Vec<u32>,
     /// At most so many new ones.
     pub max_new_tokens: usize,
@@ -95,23 +101,27 @@ pub trait Listener {
 
 impl Listener for () {}
 
-/// Continues the texts of `requests`, of which `batch` run together: as one ends, the next takes its place. What comes of them, in
+/// Continues the texts of `requests` by `models`, which are one that is tuned in different ways, or not at all. Of the texts `batch` run together: as one ends, the next takes its place. What comes of them, in
 /// their order. What comes of one does not depend on the others, but for the last bits of its logits where more rows are multiplied
 /// in another order.
+///
+/// # Panics
+/// Without a model.
 ///
 /// # Errors
 /// An empty prompt, a token outside the vocabulary, logits that are not finite, and whatever the device meets.
 pub fn generate(
-    decoder: &Decoder,
-    forward: &Forward,
+    models: &[Tuned],
     batch: usize,
     requests: &mut dyn Iterator<Item = Request>,
     listener: &mut dyn Listener,
 ) -> Result<Vec<Generated>> {
     // Dynamic rope turns all rows of a pass by the longest of them, so each runs alone.
+    let decoder = &models[0].decoder;
     let batch = if decoder.blueprint().longest_text().is_none() { 1 } else { batch.max(1) };
+    let tunings = models.iter().map(|model| model.forward().tuning).collect();
     let cache = Cache::new(decoder.blueprint(), decoder.device());
-    let mut scheduler = Scheduler { decoder, forward, listener, cache, running: Vec::new(), ended: Vec::new() };
+    let mut scheduler = Scheduler { models, tunings, listener, cache, running: Vec::new(), ended: Vec::new() };
     loop {
         while scheduler.running.len() < batch
             && let Some(request) = requests.next()
@@ -121,17 +131,19 @@ pub fn generate(
         if scheduler.running.is_empty() {
             return Ok(scheduler.ended.into_iter().flatten().collect());
         }
-        scheduler.advance(0)?;
+        scheduler.advance(0..scheduler.running.len())?;
     }
 }
 
 /// Rows that run together: one is admitted with a pass through its prompt, all that run take passes of a token each, and what has
 /// ended is retired.
 struct Scheduler<'a> {
-    decoder: &'a Decoder,
-    forward: &'a Forward,
+    models: &'a [Tuned],
+    /// Of each model.
+    tunings: Vec<Arc<dyn Tuning>>,
     listener: &'a mut dyn Listener,
     cache: Cache,
+    /// Those of one model stand together.
     running: Vec<Running>,
     /// Of all requests so far.
     ended: Vec<Option<Generated>>,
@@ -143,7 +155,7 @@ struct Running {
     request: Request,
     random: Philox,
     row: Row,
-    /// The prompt's tokens and the new ones.
+    /// Virtual tokens, the prompt's, and the new ones.
     history: Vec<u32>,
     begun: Instant,
     generated: Generated,
@@ -154,27 +166,33 @@ impl Scheduler<'_> {
     /// A prompt has a pass of its own: it fills the device, its shapes and so its bits are those that it has alone, and nothing is
     /// padded.
     fn admit(&mut self, request: Request) -> Result<()> {
-        check_prompt(self.decoder, &request.prompt)?;
-        self.running.push(Running::new(self.ended.len(), request));
+        let model = &self.models[request.model];
+        check_prompt(model, &request.prompt)?;
+        let row = self.cache.row(&*self.tunings[request.model]);
+        let place = self.running.partition_point(|other| other.request.model <= request.model);
+        let running = Running::new(self.ended.len(), model.opened(&request.prompt), request, row);
+        let has_ended = running.has_ended;
+        self.running.insert(place, running);
         self.ended.push(None);
-        match self.running.last().is_some_and(|row| row.has_ended) {
-            true => self.retire(),
-            false => self.advance(self.running.len() - 1),
-        }
+        if has_ended { self.retire() } else { self.advance(place..place + 1) }
     }
 
-    /// Takes the rows from `first` on through what is new of their tokens, and draws the next of each.
-    fn advance(&mut self, first: usize) -> Result<()> {
-        let rows = &mut self.running[first..];
+    /// Takes some of the rows through what is new of their tokens, and draws the next of each.
+    fn advance(&mut self, rows: Range<usize>) -> Result<()> {
+        let rows = &mut self.running[rows];
+        let groups = rows.chunk_by(|a, b| a.request.model == b.request.model);
+        let tuning = Mixed::of(groups.map(|rows| (rows.len(), self.tunings[rows[0].request.model].clone())).collect());
+        let forward = Forward { tuning, checkpoint_blocks: false };
         let mut new: Vec<(&mut Row, &[u32])> = Vec::with_capacity(rows.len());
         for Running { row, history, .. } in rows.iter_mut() {
-            let tokens = &history[row.length()..];
+            let tokens = &history[row.tokens()..];
             new.push((row, tokens));
         }
-        let input = self.cache.input(&mut new);
-        let tokens = input.ids.size(1);
-        let hidden = self.decoder.hidden(&input, self.forward).slice(1, tokens - 1..tokens);
-        let mut logits = check_finite(self.decoder.logits(&hidden).to_vec()?)?;
+        let input = self.cache.input(&mut new, &*forward.tuning);
+        let tokens = input.length();
+        let decoder = &self.models[0].decoder;
+        let hidden = decoder.hidden(&input, &forward).slice(1, tokens - 1..tokens);
+        let mut logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
         let vocabulary = logits.len() / rows.len();
         for (row, logits) in rows.iter_mut().zip(logits.chunks_exact_mut(vocabulary)) {
             row.draw(logits, self.listener)?;
@@ -193,13 +211,13 @@ impl Scheduler<'_> {
 }
 
 impl Running {
-    fn new(place: usize, request: Request) -> Running {
+    fn new(place: usize, history: Vec<u32>, request: Request, row: Row) -> Running {
         let zero = Duration::ZERO;
         Running {
             place,
             random: Philox::new(request.sampling.seed).stream(0x67656e),
-            row: Row::default(),
-            history: request.prompt.clone(),
+            row,
+            history,
             begun: Instant::now(),
             generated: Generated { ids: Vec::new(), finish_reason: FinishReason::Length, prefill: zero, decode: zero },
             has_ended: request.max_new_tokens == 0,
@@ -233,8 +251,8 @@ impl Running {
 ///
 /// # Errors
 /// [`Error::Data`] naming the token.
-pub fn check_prompt(decoder: &Decoder, prompt: &[u32]) -> Result<()> {
-    let vocabulary = decoder.blueprint().vocab_size;
+pub fn check_prompt(model: &Tuned, prompt: &[u32]) -> Result<()> {
+    let vocabulary = model.decoder.blueprint().vocab_size;
     if prompt.is_empty() {
         return Err(Error::Data { message: "the prompt is empty: expected at least one token".into() });
     }
@@ -312,7 +330,8 @@ fn penalise(logits: &mut [f32], history: &[u32], penalty: f32) {
     }
     let seen: std::collections::BTreeSet<u32> = history.iter().copied().collect();
     for token in seen {
-        let logit = &mut logits[token as usize];
+        // There are no logits of virtual tokens.
+        let Some(logit) = logits.get_mut(token as usize) else { continue };
         *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
     }
 }

@@ -12,6 +12,7 @@ use crate::formats::json::Object;
 use crate::formats::model_card::is_hub_name;
 use crate::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use crate::formats::tokenizer::Tokenizer;
+use crate::hash::xxh3;
 use crate::peft::{self, ADAPTER_FILE, Tuned};
 use crate::transformer::Blueprint;
 use crate::transformer::load_decoder;
@@ -97,15 +98,33 @@ impl Model {
         adapter.map_or(Ok(bare.clone()), |directory| peft::open(directory, bare.decoder))
     }
 
-    /// A hash of what it is: its config, and the names, shapes and elements of its weights. The folder's place, how its weights
-    /// are cut into files, and its tokenizer have no part in it.
+    /// Checks that an adapter was made for these weights, where it says for which.
+    ///
+    /// # Errors
+    /// [`Error::OtherBase`] where it was not; files that cannot be read.
+    pub fn check_adapter(&self, adapter: &Path) -> Result<()> {
+        recover_directory(adapter)?;
+        match peft::base_of(adapter) {
+            Some(base) if base != self.hash_weights()? => {
+                Err(Error::OtherBase { adapter: adapter.to_path_buf(), model: self.directory.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A hash of what it is: its config, and its weights, of which this is the hash. The folder's place and its tokenizer have no
+    /// part in it.
+    pub fn fingerprint(&self, weights: &str) -> String {
+        xxh3([self.blueprint.to_json().to_string().as_bytes(), weights.as_bytes()])
+    }
+
+    /// A hash of its weights: their names, shapes and elements. How they are cut into files has no part in it.
     ///
     /// # Errors
     /// What [`Weights::open_model`] says.
-    pub fn fingerprint(&self) -> Result<String> {
+    pub fn hash_weights(&self) -> Result<String> {
         let weights = Weights::open_model(&self.directory)?;
         let mut hash = xxhash3_128::Hasher::new();
-        hash.write(self.blueprint.to_json().to_string().as_bytes());
         for name in weights.names() {
             let view = weights.get(name)?;
             hash.write(format!("{name} {} {:?}", view.dtype, view.shape).as_bytes());

@@ -1,5 +1,7 @@
 //! The layers that transformers are made of. Each knows the name of its parameters in a Hugging Face model.
 
+use std::ops::Range;
+
 use wgtune_engine::{Tensor, ops};
 
 use crate::error::Result;
@@ -55,6 +57,14 @@ impl Linear {
     /// [.., inputs] to [.., outputs].
     pub fn forward(&self, x: &Tensor) -> Tensor {
         ops::linear_with(x, &self.weight, &ops::Epilogue { bias: self.bias.as_ref(), ..Default::default() })
+    }
+
+    /// The same, with what a way of tuning makes of what goes in and comes out.
+    pub fn tuned(&self, x: &Tensor, tuning: &dyn Tuning) -> Tensor {
+        let entered = tuning.enter(self, x);
+        let x = entered.as_ref().unwrap_or(x);
+        let y = self.forward(x);
+        tuning.leave(self, x, &y).unwrap_or(y)
     }
 
     pub(crate) fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
@@ -119,24 +129,70 @@ impl Norm {
     }
 }
 
-/// What a way of tuning does to a pass, at its points. It calls the layer itself, so that it may change what goes in, the weight, or what
-/// comes out. `()` is the bare model.
+/// What a way of tuning does to a pass, at its points; `None` is nothing. The product with a layer's weight lies between two of them, so
+/// that rows which are tuned in different ways share it. `()` is the bare model.
+///
+/// The first axis of what it is given is that of the rows.
 pub trait Tuning: Send + Sync {
-    /// The tokens' vectors [.., H] of ids [..].
-    fn embedding(&self, layer: &Embedding, ids: &Tensor) -> Tensor {
-        layer.forward(ids)
+    /// The tokens' vectors [.., H] of ids [..], which the layer made x [.., H] of.
+    fn embedding(&self, layer: &Embedding, ids: &Tensor, x: &Tensor) -> Option<Tensor> {
+        let _ = (layer, ids, x);
+        None
     }
 
-    /// The output [.., outputs] of a linear layer for x [.., inputs].
-    fn linear(&self, layer: &Linear, x: &Tensor) -> Tensor {
-        layer.forward(x)
+    /// What a linear layer is given in the place of x [.., inputs].
+    fn enter(&self, layer: &Linear, x: &Tensor) -> Option<Tensor> {
+        let _ = (layer, x);
+        None
     }
 
-    /// The output of `sublayer` (`self_attn` or `mlp`) of the block at `path`, before it joins the residual stream.
-    fn sublayer(&self, path: &str, sublayer: &str, y: Tensor) -> Tensor {
-        let _ = (path, sublayer);
-        y
+    /// What leaves a linear layer, which made y [.., outputs] of x [.., inputs].
+    fn leave(&self, layer: &Linear, x: &Tensor, y: &Tensor) -> Option<Tensor> {
+        let _ = (layer, x, y);
+        None
+    }
+
+    /// What leaves `sublayer` (`self_attn` or `mlp`) of the block at `path`, which made y, before it joins the residual stream.
+    fn sublayer(&self, path: &str, sublayer: &str, y: &Tensor) -> Option<Tensor> {
+        let _ = (path, sublayer, y);
+        None
+    }
+
+    /// Vectors [N, H] of tokens that are in no vocabulary. Their ids follow those of the vocabulary.
+    fn virtual_tokens(&self) -> Option<Tensor> {
+        None
+    }
+
+    /// How many of them are before those of this row, whose ids follow those of the vocabulary too.
+    fn virtual_tokens_before(&self, row: usize) -> usize {
+        let _ = row;
+        0
+    }
+
+    /// How many keys stand before those of this row's text, whose positions go on behind them.
+    fn prefix_length(&self, row: usize) -> usize {
+        let _ = row;
+        0
+    }
+
+    /// These keys and values of a layer, both [N, KV, D], for so many rows, and then for so many others, up to the last of `rows`.
+    fn prefixes(&self, layer: usize, rows: usize) -> Vec<(usize, Option<[Tensor; 2]>)> {
+        let _ = layer;
+        vec![(rows, None)]
     }
 }
 
 impl Tuning for () {}
+
+/// Some of the rows of x, which lie along its first axis.
+pub(crate) fn rows_of(x: &Tensor, rows: &Range<usize>) -> Tensor {
+    if rows.len() == x.size(0) { x.clone() } else { x.slice(0, rows.clone()) }
+}
+
+/// All rows, of parts that have some each.
+pub(crate) fn joined(parts: Vec<Tensor>) -> Tensor {
+    match &parts[..] {
+        [all] => all.clone(),
+        parts => ops::cat(&parts.iter().collect::<Vec<_>>(), 0),
+    }
+}

@@ -93,6 +93,8 @@ fn encoder(max_length: usize, split_text: bool, test: impl Fn(Encoder) -> Result
         template: &template,
         vocab_size: 512,
         max_length,
+        opening: &[],
+        taken: 0,
         split_text,
         last_turn_only: false,
     })

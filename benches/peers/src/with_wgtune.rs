@@ -98,15 +98,8 @@ fn step(device: Device) -> Result<Job, Box<dyn Error>> {
     let decoder = Decoder::build(blueprint, &mut source)?;
     let [ids, targets] = gpt::tokens();
     let positions: Vec<u32> = (0..gpt::BATCH).flat_map(|_| 0..gpt::POSITIONS as u32).collect();
-    let tensor = |values: &[u32]| device.tensor_u32(values, [gpt::BATCH, gpt::POSITIONS]);
-    let input = Input {
-        ids: tensor(&ids),
-        positions: tensor(&positions),
-        end: gpt::POSITIONS,
-        lengths: None,
-        segments: None,
-        cached: None,
-    };
+    let rows = Rows { count: gpt::BATCH, ids: &ids, positions: &positions, segments: None };
+    let input = decoder.input(&rows, &Forward::default());
     let rows = gpt::BATCH * gpt::POSITIONS;
     let targets = device.tensor_u32(&targets, [rows]);
     let config = AdamWConfig { beta1: gpt::BETAS[0], beta2: gpt::BETAS[1], eps: gpt::ADAM_EPSILON };

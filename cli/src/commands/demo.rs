@@ -16,8 +16,9 @@ use wgtune_models::formats::files::{write_bytes, write_directory};
 use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
 use wgtune_models::generate::{Listener, Request, Sampling, generate};
 use wgtune_models::model::Model;
+use wgtune_models::peft::Targets;
 use wgtune_models::peft::Tuned;
-use wgtune_models::peft::lora::{Lora, LoraConfig, Targets};
+use wgtune_models::peft::lora::{Lora, LoraConfig};
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
@@ -117,7 +118,8 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
         100.0 * trained as f64 / all as f64
     ))?;
     let metrics = learn(arguments, &model, &base, &data, out)?;
-    write_directory(&out.join("adapter"), |directory| model.method.write(&model.decoder, directory))?;
+    let weights = base.hash_weights()?;
+    write_directory(&out.join("adapter"), |directory| model.method.write(&model.decoder, Some(&weights), directory))?;
 
     let answers_after = answers(&model.detach(), &held_out)?;
     let after = scores(&held_out, &answers_after);
@@ -170,6 +172,8 @@ fn learn(
         template: &template,
         vocab_size: model.decoder.blueprint().vocab_size,
         max_length: 128,
+        opening: &[],
+        taken: 0,
         split_text: false,
         last_turn_only: false,
     };
@@ -234,11 +238,11 @@ fn continued(
     }
     let request = |prompt: &&str| {
         let ends = tokenizer.eos_ids().to_vec();
-        Ok(Request { prompt: tokenizer.encode(prompt, true)?, max_new_tokens, ends, sampling: Sampling::default() })
+        Ok(Request { model: 0, prompt: tokenizer.encode(prompt, true)?, max_new_tokens, ends, sampling: Sampling::default() })
     };
     let requests = prompts.iter().map(request).collect::<wgtune_models::Result<Vec<_>>>()?;
     let mut texts = Texts(ends, prompts.iter().map(|_| (tokenizer.stream(true), String::new())).collect());
-    generate(&model.decoder, &model.forward(), 16, &mut requests.into_iter(), &mut texts)?;
+    generate(std::slice::from_ref(model), 16, &mut requests.into_iter(), &mut texts)?;
     Ok(texts.1.into_iter().map(|(_, text)| text).collect())
 }
 

@@ -40,9 +40,9 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     let max_length = arguments.length.of(base.blueprint())?;
     let device = arguments.compute.open()?;
-    let data =
-        prepare(&base, &arguments.source, &arguments.conversations, max_length, HeldOut::Count(0), arguments.compute.seed)?;
     let model = arguments.base.load(&base, &device)?;
+    let Arguments { source, conversations, compute, .. } = arguments;
+    let data = prepare(&base, &model, source, conversations, max_length, HeldOut::Count(0), compute.seed)?;
     let loader = evaluation_loader(data.training, arguments.batch_size, data.padding);
     let mut bar = Progress::new("evaluating", loader.batches_per_epoch(), 0);
     let evaluation = evaluate(&model, &loader, &mut |_, _| {

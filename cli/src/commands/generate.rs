@@ -1,17 +1,18 @@
 //! `wgtune generate`.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 use wgtune_models::data::conversation::conversation_ids;
+use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
 use wgtune_models::generate::{FinishReason, Generated, Request, Sampling, generate};
 use wgtune_models::model::Model;
-use wgtune_models::peft::Tuned;
+use wgtune_models::peft::{self, Tuned};
 use wgtune_models::transformer::Blueprint;
 
 use self::answer::Answer;
@@ -66,7 +67,7 @@ struct Source {
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     ids: Option<Vec<u32>>,
     /// A file of texts to continue, or of conversations to answer: a JSON line comes of each
-    #[arg(long, value_name = "FILE", long_help = prompts::HELP)]
+    #[arg(long, visible_alias = "requests", value_name = "FILE", long_help = prompts::HELP)]
     prompts: Option<PathBuf>,
     /// Take turns: lines of standard input are answered through the model's chat template
     #[arg(long)]
@@ -150,7 +151,8 @@ struct Report {
 struct Session<'a> {
     arguments: &'a Arguments,
     base: Model,
-    model: Tuned,
+    /// As --adapter says, and then what else rows are continued by.
+    models: Vec<Tuned>,
     tokenizer: Option<Tokenizer>,
     ends: Vec<u32>,
 }
@@ -167,7 +169,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
         opened => Some(opened?),
     };
     let ends = base.ends(tokenizer.as_ref());
-    let mut session = Session { arguments, base, model, tokenizer, ends };
+    let mut session = Session { arguments, base, models: vec![model], tokenizer, ends };
     if arguments.source.chat {
         return session.chat();
     }
@@ -199,16 +201,28 @@ impl Session<'_> {
     fn answer(&self, ids: &[u32], stream: bool) -> Result<(Generated, String), Box<dyn std::error::Error>> {
         let arguments = &self.arguments.sampling;
         let request = Request {
+            model: 0,
             prompt: ids.to_vec(),
-            max_new_tokens: arguments.new_tokens(self.base.blueprint(), ids.len())?,
+            max_new_tokens: arguments.new_tokens(self.base.blueprint(), self.models[0].taken() + ids.len())?,
             ends: self.ends.clone(),
             sampling: arguments.sampling(self.arguments.compute.seed),
         };
         let mut answer = Answer::new(&arguments.stop, self.stream(), stream);
-        let generated = generate(&self.model.decoder, &self.model.forward(), 1, &mut std::iter::once(request), &mut answer)?;
+        let generated = generate(&self.models, 1, &mut std::iter::once(request), &mut answer)?;
         let generated = generated.into_iter().next().expect("one of a request");
         let text = answer.finish(generated.finish_reason)?;
         Ok((generated, text))
+    }
+
+    /// Opens adapters beside the model that is there; the one that cannot be opened comes with its error.
+    fn put_on<'a>(&mut self, adapters: &[&'a str]) -> Result<(), (&'a str, Error)> {
+        for &adapter in adapters {
+            let folder = Path::new(adapter);
+            let checked = self.arguments.base.force.check(&self.base, Some(folder));
+            let opened = checked.and_then(|()| peft::open_beside(&self.models[0], folder));
+            self.models.push(opened.map_err(|error| (adapter, error))?);
+        }
+        Ok(())
     }
 
     /// What makes text of a row's tokens.

@@ -10,7 +10,6 @@ use wgtune_engine::DType;
 use wgtune_models::formats::safetensors::{self, TensorInfo};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{check_finite, check_prompt};
-use wgtune_models::transformer::Input;
 
 use crate::common::{Base, Compute, Outcome, Overwrite, Prompt, check_length, print_json};
 use crate::config::Given;
@@ -58,10 +57,9 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let ids = arguments.prompt.ids(&base)?;
     let model = arguments.base.load(&base, &device)?;
     let decoder = &model.decoder;
-    check_prompt(decoder, &ids)?;
-    check_length(decoder.blueprint(), "the prompt", ids.len(), arguments.beyond)?;
-    let hidden = decoder.hidden(&Input::row(&device, &ids), &model.forward());
-    let logits = check_finite(decoder.logits(&hidden).to_vec()?)?;
+    check_prompt(&model, &ids)?;
+    check_length(decoder.blueprint(), "the prompt", model.taken() + ids.len(), arguments.beyond)?;
+    let logits = check_finite(model.logits(&ids).to_vec()?)?;
     let vocabulary = decoder.blueprint().vocab_size;
     if let Some(path) = &arguments.out {
         let info = TensorInfo { name: "logits".into(), dtype: DType::F32, shape: vec![ids.len(), vocabulary] };

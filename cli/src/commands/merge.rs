@@ -12,12 +12,11 @@ use wgtune_models::error::Error;
 use wgtune_models::formats::files::write_directory;
 use wgtune_models::generate::check_finite;
 use wgtune_models::model::Model;
-use wgtune_models::peft::Tuned;
-use wgtune_models::transformer::Input;
+use wgtune_models::peft::{self, METHODS, Tuned};
 use wgtune_models::transformer::save_decoder;
-use wgtune_models::wording::counted;
+use wgtune_models::wording::{counted, listed};
 
-use crate::common::{Compute, Outcome, Overwrite, on_interrupt, print_json, print_line};
+use crate::common::{Compute, Force, Outcome, Overwrite, on_interrupt, print_json, print_line};
 use crate::config::Given;
 
 /// Adds an adapter to its base, W0 + BA, and writes a plain model
@@ -33,6 +32,8 @@ pub struct Arguments {
     /// Where to write the model: a new folder, or an empty one
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    force: Force,
     #[command(flatten)]
     overwrite: Overwrite,
     /// Print JSON
@@ -53,9 +54,18 @@ struct Report {
 pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = Model::open(&arguments.model)?;
     arguments.overwrite.check_folder(&arguments.out, &[&arguments.model, &arguments.adapter])?;
+    arguments.force.check(&base, Some(&arguments.adapter))?;
     let device = arguments.compute.open()?;
     let interrupted = on_interrupt("this tensor")?;
     let tuned = base.load_adapted(&device, Some(&arguments.adapter))?;
+    let (method, adapter) = peft::method_of(&arguments.adapter)?;
+    if !adapter.merges {
+        let name = method.name;
+        let mergeable = METHODS.iter().filter(|entry| entry.adapter.as_ref().is_some_and(|adapter| adapter.merges));
+        let mergeable: Vec<String> = mergeable.map(|entry| entry.name.to_string()).collect();
+        let expected = listed(&mergeable);
+        return Err(format!("an adapter of {name} adds what no weight of the model can hold: expected one of {expected}").into());
+    }
     let dtype = base.blueprint().dtype.unwrap_or(DType::F32);
     let merged_layers = Cell::new(0);
     let before = logits(&tuned, arguments.compute.seed)?;
@@ -92,6 +102,5 @@ fn logits(model: &Tuned, seed: u64) -> wgtune_models::Result<Vec<f32>> {
     let (random, vocabulary) = (Philox::new(seed), decoder.blueprint().vocab_size as u32);
     let count = decoder.blueprint().longest_text().map_or(32, |longest| longest.min(32)) as u64;
     let ids: Vec<u32> = (0..count).map(|place| random.word(place) % vocabulary).collect();
-    let hidden = decoder.hidden(&Input::row(decoder.device(), &ids), &model.forward());
-    check_finite(decoder.logits(&hidden).to_vec()?)
+    check_finite(model.logits(&ids).to_vec()?)
 }

@@ -88,13 +88,15 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         template: &ChatTemplate::new(out, CHATML, BTreeMap::new())?,
         vocab_size: config.vocab_size,
         max_length,
+        opening: &[],
+        taken: 0,
         split_text: true,
         last_turn_only: false,
     };
     let data = encode(&dataset, &encoder, &config, training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
     let model = Tuned::bare(new_decoder(config, &device, seed)?).requiring_grad();
-    let samples = training.samples(Some(&tokenizer), &model.decoder)?;
+    let samples = training.samples(Some(&tokenizer), &model)?;
     let (recipe, hashes) = training.learning(data, seed, max_length);
     let job = Job {
         model: &model,

@@ -51,10 +51,16 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let max_length = training.length.of(base.blueprint())?;
     let tokenizer = training.tokenizer(&base)?;
     let device = compute.open()?;
-    let data = prepare(&base, source, conversations, max_length, training.held_out(), compute.seed)?;
     let model = tuning.load(&base, &device, compute.seed)?;
+    if training.packing && model.forward().tuning.prefix_length(0) > 0 {
+        return Err(
+            "--packing puts several texts into a row, and a prefix stands before one: expected only one of the two".into()
+        );
+    }
+    let data = prepare(&base, &model, source, conversations, max_length, training.held_out(), compute.seed)?;
     let (recipe, of_data) = training.learning(data, compute.seed, max_length);
-    let hashes = [Some(("model", base.fingerprint()?)), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
+    let weights = base.hash_weights()?;
+    let hashes = [Some(("model", base.fingerprint(&weights))), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
     let job = Job {
         model: &model,
         recipe,
@@ -64,11 +70,11 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         default_learning_rate: tuning.method.learning_rate,
         given,
         chosen: tuning.resolved(),
-        samples: training.samples(tokenizer.as_ref(), &model.decoder)?,
+        samples: training.samples(tokenizer.as_ref(), &model)?,
         hashes,
     };
     let report = training.run(job, || {
-        model.method.write(&model.decoder, out)?;
+        model.method.write(&model.decoder, Some(&weights), out)?;
         base.copy_companions(out, !model.method.is_adapter())?;
         // Whoever asks the model is to ask it as it was trained.
         let template = conversations.template.template.as_deref();

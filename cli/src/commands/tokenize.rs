@@ -125,7 +125,7 @@ fn row(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, file: &Path)
         let rows = counted(dataset.rows.len(), "row");
         return Err(format!("--row is {number}, and {} has {rows}: expected one of them", file.display()).into());
     };
-    let coder = Coder::open(model, &dataset, &arguments.conversations, max_length)?;
+    let coder = Coder::open(model, None, &dataset, &arguments.conversations, max_length)?;
     let examples = coder.encoder().row(&dataset, row, &mut encode::Report::default())?;
     let labelled = examples.iter().map(|example| Labelled {
         ids: example.ids.clone(),

@@ -123,7 +123,7 @@ fn options_that_cannot_be_are_named_with_what_was_expected() {
         ("--warmup -1", "a number from 0"),
         ("--weight-decay x", "a number from 0"),
         ("--schedule exponential", "constant, linear, cosine"),
-        ("--method prompt", "lora, full"),
+        ("--method prompting", "lora, prompt, p-tuning"),
     ] {
         let (name, value) = option.split_once(' ').unwrap();
         let train = "sft --model model --data rows.jsonl --out out";

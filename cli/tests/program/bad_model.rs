@@ -229,8 +229,8 @@ fn adapters_must_fit_their_base() {
     folder.write_rows("rows.jsonl", &[json!({"prompt": "The cat", "completion": " sat."})]);
     folder.succeeds("sft --model model --data rows.jsonl --out adapter --steps 1 --targets all-linear --device cpu");
     let expected = ["adapter/adapter_model.safetensors", "has shape", "an adapter of another base"];
-    folder.fails("generate --model other --adapter adapter --ids 1 --device cpu", &expected);
-    folder.fails("merge --model other --adapter adapter --out merged --device cpu", &expected);
+    folder.fails("generate --model other --adapter adapter --force --ids 1 --device cpu", &expected);
+    folder.fails("merge --model other --adapter adapter --force --out merged --device cpu", &expected);
     assert!(folder.names("merged").is_empty());
 
     let config = "adapter/adapter_config.json";
@@ -242,8 +242,8 @@ fn adapters_must_fit_their_base() {
     folder.fails(generate, &["query_key_value", "expected some of", "q_proj"]);
     folder.set(config, json!({"target_modules": ["q_proj"], "r": 0}));
     folder.fails(generate, &[config, "`r` is 0", "expected"]);
-    folder.set(config, json!({"r": 8, "peft_type": "IA3"}));
-    folder.fails(generate, &[config, "`peft_type` is \"IA3\"", "LORA"]);
+    folder.set(config, json!({"r": 8, "peft_type": "VERA"}));
+    folder.fails(generate, &[config, "`peft_type` is \"VERA\"", "LORA"]);
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn what_a_file_may_not_hold_is_named_with_its_line_and_what_was_expected() {
     let folder = Folder::new();
     for (line, expected) in [
         ("batch_size = 2", ["`batch_size` is no option of wgtune sft; expected `batch-size`", ""]),
-        ("layers = 2", ["`layers` is no option of wgtune sft; expected one of `model`, `data`", ""]),
+        ("blocks = 2", ["`blocks` is no option of wgtune sft; expected one of `model`, `data`", ""]),
         ("config = \"other.toml\"", ["`config` is no option", ""]),
         ("help = true", ["`help` is no option", ""]),
         ("batch-size = \"2\"", ["`batch-size` is \"2\"; expected a number", ""]),
@@ -42,7 +42,7 @@ fn what_a_file_may_not_hold_is_named_with_its_line_and_what_was_expected() {
         ("alpha = nan", ["`alpha` is nan; expected a number above 0", ""]),
         ("packing = 1", ["`packing` is 1; expected true or false", ""]),
         ("method = true", ["`method` is true; expected text in quotes", ""]),
-        ("method = \"prompt\"", ["`method` is \"prompt\"; expected one of `lora`, `full`", ""]),
+        ("method = \"prompting\"", ["`method` is \"prompting\"; expected one of `lora`, `prompt`", ""]),
         ("columns = \"prompt\"", ["`columns` is \"prompt\"; `prompt`: expected OURS=THEIRS", ""]),
         ("template = \"\"", ["`template` is \"\"; a value is required", ""]),
         ("data = [3]", ["options.toml:5:1: broken TOML: duplicate key", ""]),

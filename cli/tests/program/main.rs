@@ -11,6 +11,7 @@ mod evaluation;
 mod folder;
 mod kills;
 mod masks;
+mod methods;
 mod prompts;
 mod resume;
 mod run_folder;

@@ -28,8 +28,12 @@ pub struct Encoder<'a> {
     pub template: &'a ChatTemplate,
     /// Rows of the model's embedding.
     pub vocab_size: usize,
-    /// Tokens of the longest example. Longer rows are cut at their end.
+    /// Ids of the virtual tokens that every example begins with.
+    pub opening: &'a [u32],
+    /// Positions of the longest example, those before its tokens included. Longer rows are cut at their end.
     pub max_length: usize,
+    /// Positions that are taken before the tokens of an example: by virtual tokens, or by a prefix.
+    pub taken: usize,
     /// Whether plain texts longer than that are cut into several examples instead.
     pub split_text: bool,
     /// Whether only the last of the assistant's turns in a conversation carries loss, instead of all.
@@ -67,6 +71,12 @@ impl Example {
         let mut labels = ids.clone();
         labels[..start.min(ids.len())].fill(IGNORE);
         Example { ids, labels }
+    }
+
+    /// The same behind tokens that carry no loss.
+    fn behind(self, opening: &[u32]) -> Example {
+        let silent = vec![IGNORE; opening.len()];
+        Example { ids: [opening, &self.ids].concat(), labels: [silent, self.labels].concat() }
     }
 
     /// Tokens that are learnt to be predicted: the first never is, since nothing comes before it.
@@ -129,9 +139,10 @@ impl Encoder<'_> {
     /// # Errors
     /// As [`examples`](Encoder::examples).
     pub fn row(&self, dataset: &Dataset, row: &Row, report: &mut Report) -> Result<Vec<Example>> {
-        if self.max_length < 2 {
-            let message = format!("a length of at most {}; expected at least 2", self.max_length);
-            return Err(Error::Data { message });
+        if self.room() < 2 {
+            let (length, least) = (self.max_length, self.taken + 2);
+            let why = if self.taken > 0 { format!(", since {} are taken before a text", self.taken) } else { String::new() };
+            return Err(Error::Data { message: format!("a length of at most {length}; expected at least {least}{why}") });
         }
         let encoded = self.content(&row.content, report).map_err(|error| match error {
             // Where the data is matters more than where the template or the tokenizer is.
@@ -140,7 +151,13 @@ impl Encoder<'_> {
             }
             other => other,
         })?;
-        Ok(encoded.into_iter().flat_map(|example| self.fit(example, &row.content, report)).collect())
+        let fitted = encoded.into_iter().flat_map(|example| self.fit(example, &row.content, report));
+        Ok(fitted.map(|example| example.behind(self.opening)).collect())
+    }
+
+    /// How many tokens of its own the longest example has.
+    fn room(&self) -> usize {
+        self.max_length.saturating_sub(self.taken)
     }
 
     fn content(&self, content: &Content, report: &mut Report) -> Result<Vec<Example>> {
@@ -186,19 +203,19 @@ impl Encoder<'_> {
 
     /// Cuts an example to the length, or into several.
     fn fit(&self, mut example: Example, content: &Content, report: &mut Report) -> Vec<Example> {
-        if example.ids.len() > self.max_length && self.split_text && matches!(content, Content::Text(_)) {
+        if example.ids.len() > self.room() && self.split_text && matches!(content, Content::Text(_)) {
             // Windows share a token: the last of one is the first of the next, whose label is never used.
-            let starts = (0..example.ids.len() - 1).step_by(self.max_length - 1);
+            let starts = (0..example.ids.len() - 1).step_by(self.room() - 1);
             let window = |start: usize| {
-                let end = (start + self.max_length).min(example.ids.len());
+                let end = (start + self.room()).min(example.ids.len());
                 Example { ids: example.ids[start..end].to_vec(), labels: example.labels[start..end].to_vec() }
             };
             return starts.map(window).collect();
         }
-        if example.ids.len() > self.max_length {
+        if example.ids.len() > self.room() {
             report.truncated += 1;
-            example.ids.truncate(self.max_length);
-            example.labels.truncate(self.max_length);
+            example.ids.truncate(self.room());
+            example.labels.truncate(self.room());
         }
         vec![example]
     }

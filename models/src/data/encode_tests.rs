@@ -28,6 +28,8 @@ impl Setting {
             template: &self.template,
             vocab_size: 300,
             max_length,
+            opening: &[],
+            taken: 0,
             split_text: false,
             last_turn_only: false,
         }

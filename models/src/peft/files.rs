@@ -1,7 +1,7 @@
 //! The folder of an adapter in PEFT's layout: `adapter_config.json` beside `adapter_model.safetensors`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
@@ -9,6 +9,7 @@ use wgtune_engine::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::formats::files::{read_bytes, write_bytes};
+use crate::formats::json::Object;
 use crate::formats::model_card::CARD_FILE;
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 use crate::hash::xxh3;
@@ -31,12 +32,34 @@ pub fn fingerprint(directory: &Path) -> Result<String> {
     Ok(xxh3([read_bytes(&directory.join(CONFIG_FILE))?, read_bytes(&directory.join(ADAPTER_FILE))?]))
 }
 
-/// Writes an adapter's config (keys sorted), its tensors as f32, and a model card where there is none.
-pub(super) fn write(directory: &Path, config: &Value, tensors: &BTreeMap<String, Tensor>, card: &str) -> Result<()> {
+/// The hash of the weights that the adapter in a folder was made for, where there is one that says so.
+pub fn base_of(directory: &Path) -> Option<String> {
+    Weights::open_file(&directory.join(ADAPTER_FILE)).ok()?.metadata().get(BASE).cloned()
+}
+
+/// The key of that hash in the weight file's metadata, since PEFT warns of keys of a config that it does not know.
+const BASE: &str = "base_weights";
+
+/// What an adapter's folder is written of.
+pub(super) struct Files<'a> {
+    /// Keys sorted.
+    pub config: Value,
+    /// Written as f32.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Written where there is none.
+    pub card: String,
+    /// A hash of the weights that it was made for.
+    pub base: Option<&'a str>,
+}
+
+/// Writes an adapter's folder.
+pub(super) fn write(directory: &Path, files: Files) -> Result<()> {
+    let Files { config, tensors, card, base } = files;
     let info =
         |(name, tensor): (&String, &Tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() };
     let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    let base = base.map(|base| (BASE.to_string(), base.to_string()));
+    let metadata = [("format".to_string(), "pt".to_string())].into_iter().chain(base).collect();
     safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| Ok(Cow::Owned(tensors[&info.name].to_bytes()?)))?;
     let path = directory.join(CARD_FILE);
     // Somebody may have written more on it.
@@ -46,17 +69,84 @@ pub(super) fn write(directory: &Path, config: &Value, tensors: &BTreeMap<String,
     write_bytes(&directory.join(CONFIG_FILE), format!("{config:#}\n").as_bytes())
 }
 
-/// A tensor of an adapter's weights as f32, which must be of this shape and finite.
-pub(super) fn read(weights: &Weights, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
-    let error = |message: String| Err(Error::Weights { path: weights.path().to_path_buf(), message });
-    let view = weights.get(name)?;
-    if view.shape != shape {
-        let found = view.shape;
-        return error(format!("tensor `{name}` has shape {found:?}, and this model needs {shape:?}: an adapter of another base"));
+/// The tensors of an adapter's folder, of which none may be left over.
+pub(super) struct Tensors {
+    weights: Weights,
+    taken: BTreeSet<String>,
+}
+
+impl Tensors {
+    /// Those of the adapter in a folder.
+    pub fn open(directory: &Path) -> Result<Tensors> {
+        Ok(Tensors { weights: Weights::open_file(&directory.join(ADAPTER_FILE))?, taken: BTreeSet::new() })
     }
-    let values = view.to_f32();
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(at) => error(format!("tensor `{name}` is {} at element {at}: expected finite numbers", values[at])),
-        None => Ok(device.tensor(&values, shape)),
+
+    /// What is wrong with them.
+    pub fn error(&self, message: String) -> Error {
+        Error::Weights { path: self.weights.path().to_path_buf(), message }
+    }
+
+    /// A tensor as f32, which must be of this shape and finite.
+    pub fn read(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+        let view = self.weights.get(name)?;
+        if view.shape != shape {
+            let found = view.shape;
+            let needs = format!("this model needs {shape:?}: an adapter of another base");
+            return Err(self.error(format!("tensor `{name}` has shape {found:?}, and {needs}")));
+        }
+        let values = view.to_f32();
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.error(format!("tensor `{name}` is {} at element {at}: expected finite numbers", values[at]))),
+            None => {
+                self.taken.insert(name.into());
+                Ok(device.tensor(&values, shape))
+            }
+        }
+    }
+
+    /// The elements of a tensor, where there is one of this name.
+    pub fn read_optional(&mut self, name: &str) -> Result<Option<Vec<f32>>> {
+        if !self.weights.names().any(|own| own == name) {
+            return Ok(None);
+        }
+        self.taken.insert(name.into());
+        Ok(Some(self.weights.get(name)?.to_f32()))
+    }
+
+    /// Checks that all were read.
+    pub fn finish(self) -> Result<()> {
+        match self.weights.names().find(|name| !self.taken.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                let message = format!("tensor `{name}` belongs to no adapted layer of this model: an adapter of another base");
+                Err(self.error(message))
+            }
+        }
     }
 }
+
+/// Checks that a config is of this type, and that what it says is understood, since it may change what the model computes.
+pub(super) fn check_keys(keys: &Object, peft_type: &str, is_understood: impl Fn(&str, &Value) -> bool) -> Result<()> {
+    let expected = format!("\"{peft_type}\"");
+    if keys.required("peft_type", &expected, keys.string("peft_type")?)? != peft_type {
+        return Err(keys.error("peft_type", expected));
+    }
+    let is_off = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
+    };
+    let is_known = |key: &str, value: &Value| OF_ALL.contains(&key) || is_understood(key, value);
+    match keys.map.iter().find(|(key, value)| !is_known(key, value) && !is_off(value)) {
+        None => Ok(()),
+        Some((key, _)) => {
+            Err(keys.error(key, "nothing: what it says is not understood here, and may change what the model computes"))
+        }
+    }
+}
+
+/// Keys that every config may have, and that change nothing of what is computed.
+const OF_ALL: [&str; 7] =
+    ["auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type"];

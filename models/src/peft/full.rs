@@ -7,7 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Tensor};
 
 use super::settings::{Form, Setting, names};
-use super::{Entry, Method, Tuned};
+use super::{Entry, Method, Start, Tuned};
 use crate::error::{Error, Result};
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
@@ -24,7 +24,7 @@ pub(super) const ENTRY: Entry = Entry {
                for anything: the head is lm_head.weight, the last of 30 blocks model.layers.29.*",
         form: Form::Text { value: "PATTERNS", default: "", check: |text| names(text).map(drop) },
     }],
-    begin: |settings, decoder, _, _| {
+    begin: |settings, Start { decoder, .. }| {
         let patterns = Some(settings.text("train-only")).filter(|text| !text.is_empty());
         let only = patterns.map(names).transpose().map_err(|message| Error::Data { message })?;
         Ok(Tuned { method: Arc::new(Full::new(only, &decoder)?), decoder })
@@ -111,7 +111,7 @@ impl Method for Full {
         false
     }
 
-    fn write(&self, decoder: &Decoder, directory: &Path) -> Result<()> {
+    fn write(&self, decoder: &Decoder, _: Option<&str>, directory: &Path) -> Result<()> {
         save_decoder(directory, decoder, decoder.blueprint().dtype.unwrap_or(DType::F32), |_, _| Ok(None))
     }
 }

@@ -2,11 +2,20 @@
 //!
 //! A method is a file of this folder and its line in [`METHODS`]. It knows no other.
 
+mod adapters;
+mod encoder;
 mod files;
 mod full;
+mod ia3;
 pub mod lora;
+mod mixed;
+mod p_tuning;
+mod prefix;
+mod prompt;
 mod settings;
+mod targets;
 mod tuned;
+mod virtual_tokens;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,20 +23,23 @@ use std::sync::Arc;
 use wgtune_engine::Tensor;
 use wgtune_engine::random::Philox;
 
-pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, fingerprint};
+pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, base_of, fingerprint};
 pub use full::Full;
 pub use lora::Lora;
+pub use mixed::{Group, Mixed};
 pub use settings::{Form, Setting, Settings};
+pub use targets::Targets;
 pub use tuned::Tuned;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::formats::files::recover_directory;
 use crate::formats::json::Object;
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
 
 /// Every way of tuning.
-pub static METHODS: [Entry; 2] = [lora::ENTRY, full::ENTRY];
+pub static METHODS: [Entry; 7] =
+    [lora::ENTRY, prompt::ENTRY, p_tuning::ENTRY, prefix::ENTRY, adapters::ENTRY, ia3::ENTRY, full::ENTRY];
 
 /// A way of tuning as it is chosen.
 pub struct Entry {
@@ -39,19 +51,33 @@ pub struct Entry {
     pub learning_rate: f64,
     /// What can be chosen of it.
     pub settings: &'static [Setting],
-    /// Begins to tune a decoder, whose folder an adapter names so.
+    /// Begins to tune a decoder.
     ///
     /// # Errors
     /// A setting that does not fit the decoder.
-    pub begin: fn(&Settings, Decoder, base: &str, seed: u64) -> Result<Tuned>,
+    pub begin: fn(&Settings, Start) -> Result<Tuned>,
     /// How what it trained is read again, where that is an adapter.
     pub adapter: Option<Adapter>,
+}
+
+/// What a method begins with.
+pub struct Start<'a> {
+    /// The bare model.
+    pub decoder: Decoder,
+    /// What an adapter calls it.
+    pub base: &'a str,
+    /// What is random depends on it alone.
+    pub seed: u64,
+    /// Makes tokens of a text, as the model's tokenizer does.
+    pub encode: &'a dyn Fn(&str) -> Result<Vec<u32>>,
 }
 
 /// An adapter's files in the layout of PEFT.
 pub struct Adapter {
     /// What the config calls it.
     pub peft_type: &'static str,
+    /// Whether it can be made a part of the model's own weights.
+    pub merges: bool,
     /// Puts the adapter in a folder onto a decoder.
     pub open: fn(&Path, Decoder) -> Result<Tuned>,
 }
@@ -64,16 +90,40 @@ pub fn method(name: &str) -> Option<&'static Entry> {
 /// Puts the adapter in a folder onto a decoder, whichever method made it.
 ///
 /// # Errors
-/// Unreadable files, an adapter of a method that is not known, and one that was made for another base.
+/// What [`method_of`] says; unreadable files, and an adapter that was made for another base.
 pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
+    let (_, adapter) = method_of(directory)?;
+    (adapter.open)(directory, decoder)
+}
+
+/// The way of tuning that made the adapter in a folder.
+///
+/// # Errors
+/// A config that cannot be read, or that is of a method that is not known.
+pub fn method_of(directory: &Path) -> Result<(&'static Entry, &'static Adapter)> {
     recover_directory(directory)?;
     let keys = Object::read(&directory.join(CONFIG_FILE))?;
-    let adapters = || METHODS.iter().filter_map(|entry| entry.adapter.as_ref());
-    let expected = adapters().map(|adapter| format!("\"{}\"", adapter.peft_type)).collect::<Vec<_>>().join(" or ");
+    let adapters = || METHODS.iter().filter_map(|entry| Some((entry, entry.adapter.as_ref()?)));
+    let expected = adapters().map(|(_, adapter)| format!("\"{}\"", adapter.peft_type)).collect::<Vec<_>>().join(" or ");
     let found = keys.required("peft_type", &expected, keys.string("peft_type")?)?;
-    match adapters().find(|adapter| adapter.peft_type == found) {
-        Some(adapter) => (adapter.open)(directory, decoder),
-        None => Err(keys.error("peft_type", expected)),
+    adapters().find(|(_, adapter)| adapter.peft_type == found).ok_or_else(|| keys.error("peft_type", expected))
+}
+
+/// Puts the adapter in a folder onto the model that another one is on, so that rows of both may share a pass.
+///
+/// # Errors
+/// What [`open`] says; of either, an adapter that keeps modules of the model trained whole, which the other's rows would meet.
+pub fn open_beside(other: &Tuned, directory: &Path) -> Result<Tuned> {
+    let opened = open(directory, other.decoder.clone())?;
+    let whole =
+        |tuned: &Tuned| tuned.decoder.parameters().into_iter().map(|(name, _)| name).find(|name| tuned.method.trains(name));
+    match whole(other).filter(|_| other.method.is_adapter()).or(whole(&opened)) {
+        None => Ok(Tuned { decoder: other.decoder.clone(), ..opened }),
+        Some(name) => {
+            let message =
+                format!("an adapter that keeps {name} trained whole runs alone: expected one that leaves the model as it is");
+            Err(Error::Data { message })
+        }
     }
 }
 
@@ -91,6 +141,11 @@ pub trait Method: Send + Sync {
     /// The same method with what `map` makes of each tensor that it adds.
     fn mapped(&self, map: &dyn Fn(&Tensor) -> Tensor) -> Arc<dyn Method>;
 
+    /// How many virtual tokens a text begins with.
+    fn opening(&self) -> usize {
+        0
+    }
+
     /// What it does to a pass; dropout is drawn from `random`, and there is none without it.
     fn tuning(&self, random: Option<Philox>) -> Arc<dyn Tuning>;
 
@@ -100,9 +155,10 @@ pub trait Method: Send + Sync {
     /// Whether [`write`](Self::write) writes an adapter, which needs its base, and not a whole model.
     fn is_adapter(&self) -> bool;
 
-    /// Writes what was trained into a folder that may hold other files too: each is replaced on its own.
+    /// Writes what was trained into a folder that may hold other files too: each is replaced on its own. An adapter keeps `base`, a
+    /// hash of the weights that it was made for.
     ///
     /// # Errors
     /// A full disk or a device that failed; what was there before is then still there.
-    fn write(&self, decoder: &Decoder, directory: &Path) -> Result<()>;
+    fn write(&self, decoder: &Decoder, base: Option<&str>, directory: &Path) -> Result<()>;
 }

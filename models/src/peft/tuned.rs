@@ -54,6 +54,30 @@ impl Tuned {
         Forward { tuning: self.method.tuning(None), checkpoint_blocks: false }
     }
 
+    /// The ids of the virtual tokens that a text begins with: they follow those of the vocabulary.
+    pub fn opening(&self) -> Vec<u32> {
+        let vocabulary = self.decoder.blueprint().vocab_size as u32;
+        (vocabulary..vocabulary + self.method.opening() as u32).collect()
+    }
+
+    /// A text's tokens behind the virtual ones.
+    pub fn opened(&self, ids: &[u32]) -> Vec<u32> {
+        [&self.opening(), ids].concat()
+    }
+
+    /// How many positions are taken before a text's own tokens: by virtual tokens, and by a prefix of keys.
+    pub fn taken(&self) -> usize {
+        self.method.opening() + self.forward().tuning.prefix_length(0)
+    }
+
+    /// The logits [T, V] of a text, of whose tokens T there are no virtual ones.
+    pub fn logits(&self, ids: &[u32]) -> Tensor {
+        let (opened, forward) = (self.opened(ids), self.forward());
+        let hidden = self.decoder.hidden(&self.decoder.text(&opened, &forward), &forward);
+        let [first, end, width] = [opened.len() - ids.len(), opened.len(), hidden.last_size()];
+        self.decoder.logits(&hidden.reshape([end, width]).slice(0, first..end))
+    }
+
     /// (trained, all): how many numbers are trained, and how many there are.
     pub fn sizes(&self) -> (usize, usize) {
         let count = |parameters: &[(String, &Tensor)]| parameters.iter().map(|(_, tensor)| tensor.elements()).sum::<usize>();

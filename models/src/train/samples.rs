@@ -7,7 +7,6 @@ use crate::formats::tokenizer::Tokenizer;
 use crate::generate::{Generated, Request, Sampling, check_prompt, generate};
 use crate::model::ends;
 use crate::peft::Tuned;
-use crate::transformer::Decoder;
 
 /// Tokens of a continuation, unless it ends before, or the model has no room for them.
 const TOKENS: usize = 32;
@@ -43,14 +42,15 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// A tokenizer of another vocabulary; a prompt that it cannot spell, that is empty, or that leaves the model no room.
-    pub fn new(tokenizer: &'a Tokenizer, prompts: &[String], decoder: &Decoder) -> Result<Samples<'a>> {
-        let config = decoder.blueprint();
+    pub fn new(tokenizer: &'a Tokenizer, prompts: &[String], model: &Tuned) -> Result<Samples<'a>> {
+        let config = model.decoder.blueprint();
         tokenizer.check_vocabulary(config.vocab_size)?;
         let prompt = |text: &String| {
             let ids = tokenizer.encode(text, true)?;
-            check_prompt(decoder, &ids)?;
-            config.check_length("a sample's prompt with a new token", ids.len() + 1)?;
-            let new_tokens = config.longest_text().map_or(TOKENS, |longest| TOKENS.min(longest - ids.len()));
+            check_prompt(model, &ids)?;
+            let length = model.taken() + ids.len();
+            config.check_length("a sample's prompt with a new token", length + 1)?;
+            let new_tokens = config.longest_text().map_or(TOKENS, |longest| TOKENS.min(longest - length));
             Ok(Prompt { text: text.clone(), ids, new_tokens })
         };
         Ok(Samples { tokenizer, prompts: prompts.iter().map(prompt).collect::<Result<_>>()? })
@@ -64,12 +64,13 @@ impl<'a> Samples<'a> {
         let model = model.detach();
         let ends = ends(model.decoder.blueprint(), Some(self.tokenizer));
         let mut requests = self.prompts.iter().map(|Prompt { ids, new_tokens, .. }| Request {
+            model: 0,
             prompt: ids.clone(),
             max_new_tokens: *new_tokens,
             ends: ends.clone(),
             sampling: Sampling::default(),
         });
-        let generated = generate(&model.decoder, &model.forward(), TOGETHER, &mut requests, &mut ())?;
+        let generated = generate(&[model], TOGETHER, &mut requests, &mut ())?;
         let sample = |(Prompt { text, ids, .. }, generated): (&Prompt, &Generated)| {
             // The prompt is decoded with it, so that the text begins as it does within a text.
             let before = self.tokenizer.decode(ids, true)?;

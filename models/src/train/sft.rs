@@ -1,13 +1,13 @@
 //! Supervised fine-tuning: next-token cross-entropy on the tokens that carry a loss. Pretraining is the same on whole texts.
 
-use wgtune_engine::{Device, ops};
+use wgtune_engine::ops;
 
 use super::metrics::{Evaluation, Figures};
 use super::trainer::{Loss, OnBatch, Recipe};
 use crate::data::batch::{Batch, Loader};
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
-use crate::transformer::{Decoder, Forward, Input};
+use crate::transformer::{Decoder, Forward, Rows};
 
 /// The recipe.
 pub struct Sft {
@@ -88,23 +88,14 @@ pub fn evaluate(model: &Tuned, loader: &Loader, on_batch: &mut OnBatch) -> Resul
 
 fn cross_entropy(decoder: &Decoder, batch: &Batch, forward: &Forward) -> ops::CrossEntropy {
     let device = decoder.device();
-    let hidden = decoder.hidden(&input(batch, device), forward);
+    let hidden = decoder.hidden(&decoder.input(&rows_of(batch), forward), forward);
     let rows = batch.rows * batch.length;
     let targets = device.tensor_u32(&batch.targets, [rows]);
     ops::linear_cross_entropy(&hidden.reshape([rows, hidden.last_size()]), decoder.output_weight(), &targets)
 }
 
-/// A batch on the device. Padding stands at the end, where no real token looks, so attention needs no lengths.
-fn input(batch: &Batch, device: &Device) -> Input {
-    let tensor = |values: &[u32]| device.tensor_u32(values, [batch.rows, batch.length]);
-    let packed = batch.is_packed();
-    Input {
-        ids: tensor(&batch.ids),
-        positions: tensor(&batch.positions),
-        // Packed texts begin again at 0: what dynamic rope goes by is the longest of them.
-        end: batch.positions.iter().max().map_or(0, |&last| last as usize + 1),
-        lengths: None,
-        segments: packed.then(|| tensor(&batch.segments)),
-        cached: None,
-    }
+/// Padding stands at the end, where no real token looks, so attention needs no lengths.
+fn rows_of(batch: &Batch) -> Rows<'_> {
+    let segments = batch.is_packed().then_some(&batch.segments[..]);
+    Rows { count: batch.rows, ids: &batch.ids, positions: &batch.positions, segments }
 }

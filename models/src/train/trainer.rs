@@ -200,13 +200,17 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] where `listen` broke before the end: whatever was done is in the checkpoint. A parameter that no
-    /// gradient reaches, a loss that is not finite (naming the first op whose output was not), a full disk, a device that
+    /// gradient reaches, parameters that all stayed as they were, a loss that is not finite (naming the first op whose output was not), a full disk, a device that
     /// failed: the last checkpoint stays.
     pub fn train(&mut self, listen: &mut Listener) -> Result<Outcome> {
         let before = if self.progress.step == 0 { self.evaluate(Moment::Before, listen)? } else { None };
         let mut latest = None;
+        let (begun, begins) = (self.progress.step, self.progress.fingerprint()?);
         while !self.is_done() {
             latest = self.advance(listen)?;
+        }
+        if self.progress.step > begun && self.progress.fingerprint()? == begins {
+            return Err(Error::Unmoved { steps: self.progress.step - begun });
         }
         let last = match latest {
             None => self.evaluate(Moment::After, listen)?,

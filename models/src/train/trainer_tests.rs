@@ -14,7 +14,6 @@ use crate::train::record::{May, Record};
 use crate::train::run::Begin;
 use crate::train::schedule::Schedule;
 use crate::transformer::Blueprint;
-use crate::transformer::Input;
 use crate::transformer::new_decoder;
 
 /// Two tokens a batch; the loss is the sum of their logits' squares.
@@ -40,7 +39,7 @@ impl Recipe for Small {
     }
 
     fn loss(&self, decoder: &Decoder, batch: &[u32; 2], forward: &Forward) -> Loss {
-        let logits = decoder.logits(&decoder.hidden(&Input::row(decoder.device(), batch), forward));
+        let logits = decoder.logits(&decoder.hidden(&decoder.text(batch, forward), forward));
         Loss { sum: ops::sum(&ops::mul(&logits, &logits)), figures: vec![("logit", ops::sum(&logits))] }
     }
 
@@ -146,4 +145,15 @@ fn an_interrupt_before_the_first_update_leaves_no_checkpoint() {
     let stopped = trainer.train(&mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(Error::Interrupted)));
     assert_eq!((trainer.step(), trainer.resume().unwrap()), (0, false));
+}
+
+#[test]
+fn a_run_that_moves_nothing_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = Record::new("small", Map::new(), Map::new());
+    let run = RunDirectory::open(folder.path(), Begin::New, record, &May::default()).unwrap();
+    let plan = plan();
+    let still = Plan { learning_rate: LearningRate { peak: 0.0, ..plan.learning_rate }, ..plan };
+    let outcome = Trainer::new(&model(), &Small, &still, &run).train(&mut |_| ControlFlow::Continue(()));
+    assert!(matches!(outcome, Err(Error::Unmoved { steps: 9 })));
 }

@@ -9,6 +9,7 @@ use wgtune_engine::{Gradients, Tensor, ops, process};
 use super::metrics::{Best, Figures, Metrics};
 use super::trainer::{Plan, Recipe};
 use crate::error::{Error, Result};
+use crate::hash::xxh3;
 use crate::peft::Tuned;
 
 /// Where a run stands: what a checkpoint holds.
@@ -41,6 +42,14 @@ impl Progress {
 }
 
 impl Progress {
+    /// A hash of what is trained.
+    pub(super) fn fingerprint(&self) -> Result<String> {
+        let mut failed = None;
+        let mut bytes = |parameter: &Parameter| parameter.tensor.detach().to_bytes().map_err(|error| failed = Some(error)).ok();
+        let hash = xxh3(self.parameters.all().iter().map_while(&mut bytes));
+        failed.map_or(Ok(hash), |error| Err(error.into()))
+    }
+
     /// Takes the loss of an evaluation on the way; whether it is the best so far.
     pub(super) fn judge(&mut self, loss: f64) -> bool {
         let better = self.best.is_none_or(|best| loss < best.loss);

@@ -7,7 +7,7 @@ use super::cache::Cached;
 use super::families::Projections;
 use super::rope::Tables;
 use crate::error::Result;
-use crate::nn::{Linear, Norm, NormKind, Source, Tuning};
+use crate::nn::{Linear, Norm, NormKind, Source, Tuning, joined, rows_of};
 
 /// The attention of one block.
 #[derive(Clone)]
@@ -31,8 +31,6 @@ pub(super) struct Positions {
     pub positions: Tensor,
     /// Where positions are rotary.
     pub tables: Option<Tables>,
-    /// [B] u32: how many tokens of each row are real.
-    pub lengths: Option<Tensor>,
     /// [B, T] u32: which packed text each token belongs to.
     pub segments: Option<Tensor>,
     /// Where the tokens before these are, and these go.
@@ -62,7 +60,7 @@ impl Attention {
 
     /// Queries [B, T, Q, D], keys and values [B, T, KV, D].
     fn project(&self, x: &Tensor, tuning: &dyn Tuning) -> [Tensor; 3] {
-        let outputs: Vec<Tensor> = self.projections.iter().map(|layer| tuning.linear(layer, x)).collect();
+        let outputs: Vec<Tensor> = self.projections.iter().map(|layer| layer.tuned(x, tuning)).collect();
         let heads = [self.heads, self.key_heads, self.key_heads];
         let begins = [0, self.heads, self.heads + self.key_heads].map(|heads| heads * self.head_dim);
         std::array::from_fn(|part| {
@@ -92,12 +90,28 @@ impl Attention {
         let y = match &at.cached {
             Some(cached) => cached.attention(self.layer, &query, [&key, &value], self.window),
             None => {
-                let (lengths, segments) = (at.lengths.clone(), at.segments.clone());
-                let mask = ops::Mask { causal: true, window: self.window, lengths, segments, ..ops::Mask::default() };
-                ops::attention(&query, &key, &value, &mask)
+                let mut first = 0;
+                let attended = tuning.prefixes(self.layer, x.size(0)).into_iter().map(|(count, prefix)| {
+                    let rows = first..first + count;
+                    first += count;
+                    let own = [&query, &key, &value].map(|x| rows_of(x, &rows));
+                    self.attend(own, prefix, at.segments.as_ref().map(|segments| rows_of(segments, &rows)))
+                });
+                joined(attended.collect())
             }
         };
-        tuning.linear(&self.output, &y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]))
+        self.output.tuned(&y.reshape([x.size(0), x.size(1), y.size(2) * self.head_dim]), tuning)
+    }
+
+    /// Attention of rows behind what may stand before all of them.
+    fn attend(&self, [query, key, value]: [Tensor; 3], prefix: Option<[Tensor; 2]>, segments: Option<Tensor>) -> Tensor {
+        let start = prefix.as_ref().map_or(0, |[keys, _]| keys.size(0));
+        let [key, value] = match prefix {
+            Some([keys, values]) => [behind(&keys, &key), behind(&values, &value)],
+            None => [key, value],
+        };
+        let mask = ops::Mask { causal: true, window: self.window, start, segments, ..ops::Mask::default() };
+        ops::attention(&query, &key, &value, &mask)
     }
 
     pub fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
@@ -111,4 +125,10 @@ impl Attention {
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.projections.iter().chain([&self.output])
     }
+}
+
+/// Every row's keys, or values, [B, T, KV, D] behind those of a prefix [N, KV, D] that all rows share.
+fn behind(prefix: &Tensor, own: &Tensor) -> Tensor {
+    let [length, heads, width] = [0, 1, 2].map(|axis| prefix.size(axis));
+    ops::cat(&[&prefix.reshape([1, length, heads, width]).expand([own.size(0), length, heads, width]), own], 1)
 }

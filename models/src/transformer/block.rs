@@ -36,9 +36,9 @@ impl Block {
     /// [B, T, H] to [B, T, H].
     pub fn forward(&self, x: &Tensor, at: &Positions, tuning: &dyn Tuning) -> Tensor {
         let attended = self.attention.forward(&self.attention_norm.forward(x), at, tuning);
-        let x = ops::add(x, &tuning.sublayer(&self.path, "self_attn", attended));
+        let x = ops::add(x, &tuning.sublayer(&self.path, "self_attn", &attended).unwrap_or(attended));
         let fed = self.feed_forward.forward(&self.feed_forward_norm.forward(&x), tuning);
-        ops::add(&x, &tuning.sublayer(&self.path, "mlp", fed))
+        ops::add(&x, &tuning.sublayer(&self.path, "mlp", &fed).unwrap_or(fed))
     }
 
     pub fn parameters<'a>(&'a self, visit: &mut dyn FnMut(String, &'a Tensor)) {
@@ -85,13 +85,11 @@ impl FeedForward {
             Activation::Relu => ops::relu,
         };
         let inside = match &self.gate {
-            None => activate(&tuning.linear(&self.up, x)),
-            Some(gate) if self.activation == Activation::Silu => {
-                ops::swiglu(&tuning.linear(gate, x), &tuning.linear(&self.up, x))
-            }
-            Some(gate) => ops::mul(&activate(&tuning.linear(gate, x)), &tuning.linear(&self.up, x)),
+            None => activate(&self.up.tuned(x, tuning)),
+            Some(gate) if self.activation == Activation::Silu => ops::swiglu(&gate.tuned(x, tuning), &self.up.tuned(x, tuning)),
+            Some(gate) => ops::mul(&activate(&gate.tuned(x, tuning)), &self.up.tuned(x, tuning)),
         };
-        tuning.linear(&self.down, &inside)
+        self.down.tuned(&inside, tuning)
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use wgtune_engine::{Device, Tensor, ops};
 
-use super::Input;
 use super::blueprint::Blueprint;
+use super::decoder::{Input, Tokens};
+use crate::nn::Tuning;
 
 /// Tokens of a page.
 const PAGE: usize = 64;
@@ -14,20 +15,23 @@ const PAGE: usize = 64;
 /// The key-value cache of one decoder: a pool of pages a layer, which grows by need.
 pub struct Cache {
     device: Device,
+    /// Tokens that are not virtual.
+    vocabulary: usize,
     /// KV and D.
     heads: [usize; 2],
     /// Of each layer keys and values, two tensors [P, PAGE, KV, D].
     pools: Arc<Vec<(Tensor, Tensor)>>,
     /// P.
-    pages: usize,
+    size: usize,
     free: Vec<u32>,
 }
 
-/// A row of a cache: the pages that hold its tokens, and how many tokens these are.
-#[derive(Default)]
+/// A row of a cache: the pages that hold its keys and values, and how many these are.
 pub struct Row {
     pages: Vec<u32>,
     length: usize,
+    /// Those of a prefix.
+    prefix: usize,
 }
 
 /// What one pass reads and writes of a cache: its pools, and where the rows of the pass lie in them.
@@ -38,9 +42,9 @@ pub struct Cached {
 }
 
 impl Row {
-    /// How many tokens it holds.
-    pub fn length(&self) -> usize {
-        self.length
+    /// How many tokens it holds, a prefix not counted.
+    pub fn tokens(&self) -> usize {
+        self.length - self.prefix
     }
 }
 
@@ -50,41 +54,80 @@ impl Cache {
         let heads = [blueprint.num_key_value_heads, blueprint.head_dim];
         let empty = || device.zeros([0, PAGE, heads[0], heads[1]]);
         let pools = (0..blueprint.num_hidden_layers).map(|_| (empty(), empty())).collect();
-        Cache { device: device.clone(), heads, pools: Arc::new(pools), pages: 0, free: Vec::new() }
+        let vocabulary = blueprint.vocab_size;
+        Cache { device: device.clone(), vocabulary, heads, pools: Arc::new(pools), size: 0, free: Vec::new() }
     }
 
-    /// The pass of `tokens`, at least one a row, behind those that rows of this cache hold, and which these then count: it has to be
-    /// made before the next. Rows with fewer tokens than others are filled up at their beginnings, so that the last of all rows stand
-    /// side by side.
-    pub fn input(&mut self, rows: &mut [(&mut Row, &[u32])]) -> Input {
-        for (row, tokens) in rows.iter_mut() {
-            row.length += tokens.len();
-            while row.pages.len() * PAGE < row.length {
-                row.pages.push(self.page());
+    /// A row without tokens, which begins with the prefix of a way of tuning.
+    pub fn row(&mut self, tuning: &dyn Tuning) -> Row {
+        let prefix = tuning.prefix_length(0);
+        let mut row = Row { pages: Vec::new(), length: 0, prefix };
+        if prefix > 0 {
+            self.extend(&mut row, prefix);
+            let pages = self.pages(&[&row]);
+            for (layer, (keys, values)) in self.pools.iter().enumerate() {
+                let written = tuning.prefixes(layer, 1).into_iter().flat_map(|(_, prefix)| prefix.into_iter().flatten());
+                for (pool, part) in [keys, values].into_iter().zip(written) {
+                    ops::write_pages(pool, &part.reshape([1, prefix, self.heads[0], self.heads[1]]), &pages);
+                }
             }
         }
-        let count = rows.len();
+        row
+    }
+
+    /// The pass of `tokens` of a model that is tuned so, at least one a row, behind those that rows of this cache hold, and which these then count: it has to be
+    /// made before the next. Rows with fewer tokens than others are filled up at their beginnings, so that the last of all rows stand
+    /// side by side.
+    pub fn input(&mut self, rows: &mut [(&mut Row, &[u32])], tuning: &dyn Tuning) -> Input {
+        for (row, tokens) in rows.iter_mut() {
+            self.extend(row, tokens.len());
+        }
         let longest = rows.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
-        // A power of two, so that a device that measures what is fastest meets few sizes.
-        let width = rows.iter().map(|(row, _)| row.pages.len()).max().unwrap_or(0).next_power_of_two();
-        let (mut ids, mut positions, mut table) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
         for (row, tokens) in rows.iter() {
             let before = vec![0; longest - tokens.len()];
             ids.extend(before.iter().chain(*tokens));
             positions.extend(before.iter().copied().chain((row.length - tokens.len()) as u32..row.length as u32));
-            table.extend(row.pages.iter().copied().chain([0].into_iter().cycle()).take(width));
         }
-        let lengths: Vec<u32> = rows.iter().map(|(row, _)| row.length as u32).collect();
-        let tensor = |values: &[u32], columns| self.device.tensor_u32(values, [count, columns]);
-        let pages = ops::Pages { table: tensor(&table, width), lengths: self.device.tensor_u32(&lengths, [count]) };
+        let shape = [rows.len(), longest];
+        let rows: Vec<&Row> = rows.iter().map(|(row, _)| &**row).collect();
         Input {
-            ids: tensor(&ids, longest),
-            positions: tensor(&positions, longest),
-            end: lengths.iter().max().map_or(0, |&length| length as usize),
-            lengths: None,
+            tokens: Tokens::new(&self.device, &ids, shape, self.vocabulary, tuning),
+            positions: self.device.tensor_u32(&positions, shape),
+            end: rows.iter().map(|row| row.length).max().unwrap_or(0),
             segments: None,
-            cached: Some(Cached { pools: self.pools.clone(), pages }),
+            cached: Some(Cached { pages: self.pages(&rows), pools: self.pools.clone() }),
         }
+    }
+
+    /// Makes room for more tokens at a row's end.
+    fn extend(&mut self, row: &mut Row, tokens: usize) {
+        row.length += tokens;
+        while row.pages.len() * PAGE < row.length {
+            row.pages.push(self.page());
+        }
+    }
+
+    /// Where rows lie.
+    fn pages(&self, rows: &[&Row]) -> ops::Pages {
+        // A power of two, so that a device that measures what is fastest meets few sizes.
+        let width = rows.iter().map(|row| row.pages.len()).max().unwrap_or(0).next_power_of_two();
+        let of_row = |row: &&Row| row.pages.clone().into_iter().chain([0].into_iter().cycle()).take(width);
+        let table: Vec<u32> = rows.iter().flat_map(of_row).collect();
+        let lengths: Vec<u32> = rows.iter().map(|row| row.length as u32).collect();
+        let table = self.device.tensor_u32(&table, [rows.len(), width]);
+        ops::Pages { table, lengths: self.device.tensor_u32(&lengths, [rows.len()]) }
+    }
+
+    /// A layer's keys and values of a row, each [T, KV, D].
+    pub fn content(&self, row: &Row, layer: usize) -> [Tensor; 2] {
+        let (keys, values) = &self.pools[layer];
+        let pages = self.device.tensor_u32(&row.pages, [row.pages.len()]);
+        let [heads, width] = self.heads;
+        [keys, values].map(|pool| {
+            let rows = ops::gather(&pool.reshape([self.size, PAGE * heads * width]), &pages);
+            rows.reshape([row.pages.len() * PAGE, heads, width]).slice(0, 0..row.length)
+        })
     }
 
     /// Takes back the pages of a row that has ended.
@@ -95,12 +138,12 @@ impl Cache {
     /// A page that is free; where there is none, the pool doubles.
     fn page(&mut self) -> u32 {
         if self.free.is_empty() {
-            let more = self.pages.max(1);
+            let more = self.size.max(1);
             let [heads, width] = self.heads;
             let grown = |pool: &Tensor| ops::cat(&[pool, &self.device.zeros([more, PAGE, heads, width])], 0);
             self.pools = Arc::new(self.pools.iter().map(|(keys, values)| (grown(keys), grown(values))).collect());
-            self.free.extend((self.pages as u32..(self.pages + more) as u32).rev());
-            self.pages += more;
+            self.free.extend((self.size as u32..(self.size + more) as u32).rev());
+            self.size += more;
         }
         self.free.pop().expect("the pool has just grown")
     }

@@ -31,18 +31,37 @@ pub struct Decoder {
 /// Tokens for one pass, in training, through a prompt, or one a row.
 #[derive(Clone)]
 pub struct Input {
-    /// [B, T] u32.
-    pub ids: Tensor,
-    /// [B, T] u32: each token's place in its text.
-    pub positions: Tensor,
+    pub(super) tokens: Tokens,
+    /// [B, T] u32: each token's place in its text, behind a prefix.
+    pub(super) positions: Tensor,
     /// One more than the largest position.
-    pub end: usize,
-    /// [B] u32: how many tokens of each row are real, where rows are padded.
-    pub lengths: Option<Tensor>,
+    pub(super) end: usize,
     /// [B, T] u32: which text each token belongs to, where rows are packed.
-    pub segments: Option<Tensor>,
+    pub(super) segments: Option<Tensor>,
     /// Where rows go on behind tokens that a cache holds: see [`Cache::input`](super::Cache::input).
-    pub cached: Option<Cached>,
+    pub(super) cached: Option<Cached>,
+}
+
+/// Ids of tokens; those past the vocabulary are of virtual ones.
+#[derive(Clone)]
+pub(super) struct Tokens {
+    /// [B, T] u32: 0 in the place of a virtual token.
+    pub ids: Tensor,
+    /// [B, T] u32: one more than the number of a virtual token, and 0 for any other, where there are virtual ones.
+    pub virtual_ids: Option<Tensor>,
+}
+
+/// Rows of tokens on the host, row-major.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// B: how many rows.
+    pub count: usize,
+    /// Their tokens [B, T]; the number of a virtual token is what it is above the vocabulary.
+    pub ids: &'a [u32],
+    /// Each token's place in its text [B, T].
+    pub positions: &'a [u32],
+    /// Which of its row's texts a token belongs to [B, T], where there are several.
+    pub segments: Option<&'a [u32]>,
 }
 
 /// How a pass is made.
@@ -61,17 +80,26 @@ impl Default for Forward {
 }
 
 impl Input {
-    /// One row of tokens, a whole text.
-    pub fn row(device: &Device, ids: &[u32]) -> Input {
-        let positions: Vec<u32> = (0..ids.len() as u32).collect();
-        Input {
-            ids: device.tensor_u32(ids, [1, ids.len()]),
-            positions: device.tensor_u32(&positions, [1, ids.len()]),
-            end: ids.len(),
-            lengths: None,
-            segments: None,
-            cached: None,
+    /// How many tokens of each row the pass takes: T.
+    pub fn length(&self) -> usize {
+        self.positions.size(1)
+    }
+}
+
+impl Tokens {
+    /// Those of rows of one length, for a model of so many tokens that is tuned so.
+    pub fn new(device: &Device, ids: &[u32], shape: [usize; 2], vocabulary: usize, tuning: &dyn Tuning) -> Tokens {
+        let is_virtual = |id: u32| id as usize >= vocabulary;
+        if !ids.iter().any(|&id| is_virtual(id)) {
+            return Tokens { ids: device.tensor_u32(ids, shape), virtual_ids: None };
         }
+        let own: Vec<u32> = ids.iter().map(|&id| if is_virtual(id) { 0 } else { id }).collect();
+        let number = |(at, &id): (usize, &u32)| match is_virtual(id) {
+            true => (id as usize - vocabulary + tuning.virtual_tokens_before(at / shape[1]) + 1) as u32,
+            false => 0,
+        };
+        let virtual_ids: Vec<u32> = ids.iter().enumerate().map(number).collect();
+        Tokens { ids: device.tensor_u32(&own, shape), virtual_ids: Some(device.tensor_u32(&virtual_ids, shape)) }
     }
 }
 
@@ -156,6 +184,42 @@ impl Decoder {
         self.head.as_ref().map_or(&self.embedding.weight, |head| &head.weight)
     }
 
+    /// Rows of whole texts for a pass that is made so.
+    ///
+    /// # Panics
+    /// If tokens and their positions are not as many, and a whole number a row; if texts that share a row are to stand behind a
+    /// prefix, which would be seen by the first of them alone.
+    #[track_caller]
+    pub fn input(&self, rows: &Rows, forward: &Forward) -> Input {
+        let Rows { count, ids, positions, segments } = *rows;
+        let (length, tuning) = (ids.len() / count.max(1), &*forward.tuning);
+        assert!(
+            count * length == ids.len() && positions.len() == ids.len(),
+            "[Decoder] expected {count} rows of one length, and as many positions, got {} and {}",
+            ids.len(),
+            positions.len()
+        );
+        let has_prefix = (0..count).any(|row| tuning.prefix_length(row) > 0);
+        assert!(segments.is_none() || !has_prefix, "[Decoder] expected no packed texts behind a prefix");
+        let (device, shape) = (self.device(), [count, length]);
+        let behind = |(at, position): (usize, &u32)| position + tuning.prefix_length(at / length) as u32;
+        let positions: Vec<u32> = positions.iter().enumerate().map(behind).collect();
+        Input {
+            tokens: Tokens::new(device, ids, shape, self.blueprint.vocab_size, tuning),
+            // Packed texts begin again at 0: what dynamic rope goes by is the longest of them.
+            end: positions.iter().max().map_or(0, |&last| last as usize + 1),
+            positions: device.tensor_u32(&positions, shape),
+            segments: segments.map(|segments| device.tensor_u32(segments, shape)),
+            cached: None,
+        }
+    }
+
+    /// A whole text for a pass that is made so.
+    pub fn text(&self, ids: &[u32], forward: &Forward) -> Input {
+        let positions: Vec<u32> = (0..ids.len() as u32).collect();
+        self.input(&Rows { count: 1, ids, positions: &positions, segments: None }, forward)
+    }
+
     /// Hidden states [B, T, H] after the final norm. What a cache holds then, no gradient goes through.
     pub fn hidden(&self, input: &Input, forward: &Forward) -> Tensor {
         let at = self.at(input);
@@ -178,7 +242,19 @@ impl Decoder {
 
     /// Vectors of tokens, and of their positions where these are learned.
     fn embedded(&self, input: &Input, tuning: &dyn Tuning) -> Tensor {
-        let x = tuning.embedding(&self.embedding, &input.ids);
+        let Tokens { ids, virtual_ids } = &input.tokens;
+        let x = self.embedding.forward(ids);
+        let x = tuning.embedding(&self.embedding, ids, &x).unwrap_or(x);
+        let x = match virtual_ids {
+            None => x,
+            Some(virtual_ids) => {
+                let vectors = tuning.virtual_tokens().expect("a way of tuning that has virtual tokens");
+                // Row 0 stands where x is taken.
+                let table = ops::cat(&[&self.device().zeros([1, vectors.size(1)]), &vectors], 0);
+                let is_virtual = virtual_ids.reshape([ids.size(0), ids.size(1), 1]);
+                ops::where_(&is_virtual, &ops::gather(&table, virtual_ids), &x)
+            }
+        };
         match &self.positions {
             Some(positions) => ops::add(&x, &positions.forward(&input.positions)),
             None => x,
@@ -190,12 +266,6 @@ impl Decoder {
             blueprint::Positions::Rotary(rope) => Some(self.rope.tables(rope, &self.blueprint, self.device(), input.end)),
             blueprint::Positions::Learned => None,
         };
-        Positions {
-            positions: input.positions.clone(),
-            tables,
-            lengths: input.lengths.clone(),
-            segments: input.segments.clone(),
-            cached: input.cached.clone(),
-        }
+        Positions { positions: input.positions.clone(), tables, segments: input.segments.clone(), cached: input.cached.clone() }
     }
 }

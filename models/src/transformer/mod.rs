@@ -13,6 +13,6 @@ mod weights;
 
 pub use blueprint::{Activation, Blueprint, Positions};
 pub use cache::{Cache, Cached, Row};
-pub use decoder::{Decoder, Forward, Input};
+pub use decoder::{Decoder, Forward, Input, Rows};
 pub use families::{FAMILIES, Family, Names, Projections};
 pub use weights::{load_decoder, new_decoder, save_decoder};

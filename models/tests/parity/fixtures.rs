@@ -4,9 +4,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
 use wgtune_engine::Device;
 use wgtune_models::data::IGNORE;
-use wgtune_models::transformer::Input;
+use wgtune_models::peft::{self, Settings, Start, Tuned};
+use wgtune_models::transformer::load_decoder;
+use wgtune_models::transformer::{Decoder, Forward, Input, Rows};
 
 /// Every model of the fixtures.
 pub const MODELS: [&str; 13] = [
@@ -28,13 +31,55 @@ pub const MODELS: [&str; 13] = [
 /// Every adapter that trained as it is.
 pub const ADAPTERS: [&str; 4] = ["lora", "lora_rslora", "lora_saved", "lora_gpt2"];
 
+/// Every other way of tuning, on models of these families.
+pub fn tuned() -> impl Iterator<Item = &'static str> {
+    TUNED.iter().flat_map(|methods| methods.iter().copied())
+}
+
+const TUNED: [[&str; 3]; 9] = [
+    ["tuned/prompt_llama", "tuned/prompt_qwen2", "tuned/prompt_gpt2"],
+    ["tuned/p_tuning_mlp_llama", "tuned/p_tuning_mlp_qwen2", "tuned/p_tuning_mlp_gpt2"],
+    ["tuned/p_tuning_lstm_llama", "tuned/p_tuning_lstm_qwen2", "tuned/p_tuning_lstm_gpt2"],
+    ["tuned/prefix_llama", "tuned/prefix_qwen2", "tuned/prefix_gpt2"],
+    ["tuned/prefix_projection_llama", "tuned/prefix_projection_qwen2", "tuned/prefix_projection_gpt2"],
+    ["tuned/dora_llama", "tuned/dora_qwen2", "tuned/dora_gpt2"],
+    ["tuned/ia3_llama", "tuned/ia3_qwen2", "tuned/ia3_gpt2"],
+    ["tuned/adapters_pfeiffer_llama", "tuned/adapters_pfeiffer_qwen2", "tuned/adapters_pfeiffer_gpt2"],
+    ["tuned/adapters_houlsby_llama", "tuned/adapters_houlsby_qwen2", "tuned/adapters_houlsby_gpt2"],
+];
+
 /// The model that an adapter is on.
-pub fn base(adapter: &str) -> &'static str {
+pub fn base(adapter: &str) -> &str {
     match adapter {
         "lora_saved" => "llama_tied",
         "lora_gpt2" => "gpt2",
+        _ if adapter.starts_with("tuned/") => adapter.rsplit('_').next().unwrap_or_default(),
         _ => "llama",
     }
+}
+
+/// What trained an adapter of the fixtures, as it began: where a network wrote what was kept, with that network.
+pub fn begun(adapter: &str, device: &Device) -> wgtune_models::Result<Tuned> {
+    let decoder = load_decoder(&path(base(adapter)), device)?;
+    let chosen = [
+        ("p_tuning_mlp", "p-tuning", json!({"encoder": "mlp"})),
+        ("p_tuning_lstm", "p-tuning", json!({"encoder": "lstm"})),
+        ("prefix_projection", "prefix", json!({"prefix-projection": true})),
+    ];
+    let Some((_, method, chosen)) = chosen.into_iter().find(|(name, ..)| adapter.contains(name)) else {
+        return peft::open(&path(adapter), decoder);
+    };
+    let sizes = json!({"virtual-tokens": 4, "encoder-hidden-size": 6});
+    let method = peft::method(method).expect("it is in the list");
+    let settings = Settings::new(method, |name| chosen.get(name).or(sizes.get(name)).cloned());
+    let start = Start { decoder, base: base(adapter), seed: 0, encode: &|_| unreachable!("no text is tokenised") };
+    let tuned = (method.begin)(&settings, start)?;
+    let expected = Expected::of(adapter);
+    for (name, parameter) in tuned.parameters() {
+        let bytes: Vec<u8> = expected.floats(&expected.name("initial", &name)).iter().flat_map(|x| x.to_le_bytes()).collect();
+        parameter.replace(&bytes);
+    }
+    Ok(tuned)
 }
 
 /// Where a fixture is.
@@ -111,22 +156,22 @@ impl Tokens {
         Tokens { rows: self.rows, length: range.len(), start: self.start + range.start, ids }
     }
 
-    pub fn input(&self, device: &Device) -> Input {
-        let (end, shape) = (self.start + self.length, [self.rows, self.length]);
-        let positions: Vec<u32> = (0..self.rows).flat_map(|_| self.start as u32..end as u32).collect();
-        Input {
-            ids: device.tensor_u32(&self.ids, shape),
-            positions: device.tensor_u32(&positions, shape),
-            end,
-            lengths: None,
-            segments: None,
-            cached: None,
-        }
+    /// The rows behind virtual tokens.
+    pub fn behind(&self, opening: &[u32]) -> Tokens {
+        let ids = self.ids.chunks(self.length).flat_map(|row| [opening, row].concat()).collect();
+        Tokens { rows: self.rows, length: opening.len() + self.length, start: self.start, ids }
     }
 
-    /// The token after each, and nothing after a row's last, [B, T].
-    pub fn targets(&self) -> Vec<u32> {
-        let after = |row: &[u32]| [&row[1..], &[IGNORE]].concat();
+    pub fn input(&self, decoder: &Decoder, forward: &Forward) -> Input {
+        let end = self.start + self.length;
+        let positions: Vec<u32> = (0..self.rows).flat_map(|_| self.start as u32..end as u32).collect();
+        decoder.input(&Rows { count: self.rows, ids: &self.ids, positions: &positions, segments: None }, forward)
+    }
+
+    /// The token after each, where that is of the vocabulary, and nothing after a row's last, [B, T].
+    pub fn targets(&self, vocabulary: usize) -> Vec<u32> {
+        let target = |id: &u32| if (*id as usize) < vocabulary { *id } else { IGNORE };
+        let after = |row: &[u32]| row[1..].iter().map(target).chain([IGNORE]).collect::<Vec<_>>();
         self.ids.chunks(self.length).flat_map(after).collect()
     }
 }

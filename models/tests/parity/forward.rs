@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use wgtune_engine::{Device, Tensor, ops};
+use wgtune_models::data::IGNORE;
 use wgtune_models::peft::{self, Full, Tuned};
+use wgtune_models::transformer::Forward;
 use wgtune_models::transformer::load_decoder;
-use wgtune_models::transformer::{Decoder, Forward};
 
 use crate::compare::{relative, within};
-use crate::fixtures::{Expected, MODELS, Tokens, base, path};
+use crate::fixtures::{Expected, MODELS, Tokens, base, begun, path, tuned};
 use crate::{Check, Outcome};
 
 /// For logits of up to 10 and losses of up to 7. Both sides add in orders of their own through some ten sums of 8 to 64 terms;
@@ -27,12 +28,12 @@ pub fn checks() -> Vec<Check> {
         ]
     };
     let mut checks: Vec<Check> = MODELS.into_iter().flat_map(of_model).collect();
-    for name in ["lora", "lora_rslora", "lora_saved", "lora_gpt2", "lora_pissa", "lora_olora"] {
+    for name in ["lora", "lora_rslora", "lora_saved", "lora_gpt2", "lora_pissa", "lora_olora"].into_iter().chain(tuned()) {
         checks.push(Check::new(format!("{name}: logits and loss"), move |device| adapted_logits(device, name)));
     }
     for checkpoint_blocks in [false, true] {
         let how = if checkpoint_blocks { ", blocks recomputed" } else { "" };
-        for name in ["lora", "lora_saved", "lora_gpt2"] {
+        for name in ["lora", "lora_saved", "lora_gpt2"].into_iter().chain(tuned()) {
             let check = move |device: &Device| adapted_gradients(device, name, checkpoint_blocks);
             checks.push(Check::new(format!("{name}: gradients{how}"), check));
         }
@@ -43,7 +44,7 @@ pub fn checks() -> Vec<Check> {
 
 fn logits(device: &Device, name: &str) -> Outcome {
     let decoder = load_decoder(&path(name), device)?;
-    compare_logits(&decoder, &Forward::default(), &Expected::of(name))
+    compare_logits(&Tuned::bare(decoder), &Expected::of(name))
 }
 
 fn gradients(device: &Device, name: &str, checkpoint_blocks: bool) -> Outcome {
@@ -54,13 +55,13 @@ fn gradients(device: &Device, name: &str, checkpoint_blocks: bool) -> Outcome {
 fn adapted_logits(device: &Device, name: &str) -> Outcome {
     let model = peft::open(&path(name), load_decoder(&path(base(name)), device)?)?;
     let expected = Expected::of(name);
-    compare_logits(&model.decoder, &model.forward(), &expected)?;
-    let loss = mean_loss(&model.decoder, &model.forward(), &expected);
+    compare_logits(&model, &expected)?;
+    let loss = mean_loss(&model, &model.forward(), &expected);
     within("loss", &loss.to_vec()?, &expected.floats("loss"), ABSOLUTE)
 }
 
 fn adapted_gradients(device: &Device, name: &str, checkpoint_blocks: bool) -> Outcome {
-    let model = peft::open(&path(name), load_decoder(&path(base(name)), device)?)?.requiring_grad();
+    let model = begun(name, device)?.requiring_grad();
     compare_gradients(&model, checkpoint_blocks, &Expected::of(name))
 }
 
@@ -74,7 +75,7 @@ fn partial_gradients(device: &Device) -> Outcome {
     // A head; nine parameters of the last block; two norms of the first, and the last norm.
     assert_eq!(trained.len(), 1 + 9 + 3, "{trained:?}");
     let expected = Expected::of("llama");
-    let gradients = mean_loss(&model.decoder, &model.forward(), &expected).backward();
+    let gradients = mean_loss(&model, &model.forward(), &expected).backward();
     for (name, parameter) in model.decoder.parameters() {
         match gradients.get(parameter) {
             Some(gradient) => relative(&name, &gradient.to_vec()?, &expected.floats(&format!("grad.{name}")), RELATIVE)?,
@@ -91,16 +92,18 @@ pub fn as_stored(model: &Tuned, name: &str, tensor: &Tensor) -> Tensor {
     if is_transposed { tensor.transpose() } else { tensor.clone() }
 }
 
-fn compare_logits(decoder: &Decoder, forward: &Forward, expected: &Expected) -> Outcome {
-    let input = Tokens::of(expected).input(decoder.device());
-    let logits = decoder.logits(&decoder.hidden(&input, forward));
+/// Those of virtual tokens too.
+fn compare_logits(model: &Tuned, expected: &Expected) -> Outcome {
+    let (decoder, forward) = (&model.decoder, model.forward());
+    let input = Tokens::of(expected).behind(&model.opening()).input(decoder, &forward);
+    let logits = decoder.logits(&decoder.hidden(&input, &forward));
     within("logits", &logits.to_vec()?, &expected.floats("logits"), ABSOLUTE)
 }
 
 /// The loss, and the gradient of each trained parameter; they must be those that the reference trained.
 fn compare_gradients(model: &Tuned, checkpoint_blocks: bool, expected: &Expected) -> Outcome {
     let forward = Forward { checkpoint_blocks, ..model.forward() };
-    let loss = mean_loss(&model.decoder, &forward, expected);
+    let loss = mean_loss(model, &forward, expected);
     within("loss", &loss.to_vec()?, &expected.floats("loss"), ABSOLUTE)?;
     let gradients = loss.backward();
     let mut names: Vec<String> = model.parameters().iter().map(|(name, _)| expected.name("grad", name)).collect();
@@ -116,11 +119,14 @@ fn compare_gradients(model: &Tuned, checkpoint_blocks: bool, expected: &Expected
     Ok(())
 }
 
-/// The mean cross-entropy of the fixture's `input_ids`, each token predicted by those before it.
-pub fn mean_loss(decoder: &Decoder, forward: &Forward, expected: &Expected) -> Tensor {
-    let (tokens, device) = (Tokens::of(expected), decoder.device());
-    let hidden = decoder.hidden(&tokens.input(device), forward);
-    let targets = device.tensor_u32(&tokens.targets(), [tokens.rows, tokens.length]);
+/// The mean cross-entropy of the fixture's `input_ids`, each token predicted by those before it, virtual ones included.
+pub fn mean_loss(model: &Tuned, forward: &Forward, expected: &Expected) -> Tensor {
+    let decoder = &model.decoder;
+    let tokens = Tokens::of(expected).behind(&model.opening());
+    let hidden = decoder.hidden(&tokens.input(decoder, forward), forward);
+    let targets = tokens.targets(decoder.blueprint().vocab_size);
+    let count = targets.iter().filter(|&&target| target != IGNORE).count();
+    let targets = decoder.device().tensor_u32(&targets, [tokens.rows, tokens.length]);
     let sum = ops::linear_cross_entropy(&hidden, decoder.output_weight(), &targets).loss;
-    ops::scale(&sum, 1.0 / (tokens.rows * (tokens.length - 1)) as f32)
+    ops::scale(&sum, 1.0 / count as f32)
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use wgtune_engine::{Device, ops};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::generate::{FinishReason, Listener, Request, Sampling, generate};
+use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::{Cache, Forward, Row, load_decoder};
 
 use crate::compare::within;
@@ -37,10 +38,10 @@ fn cached(device: &Device, name: &str) -> Outcome {
         // Past this the frequencies depend on the length, and keys in the cache keep those of when they came.
         tokens = tokens.columns(0..decoder.blueprint().max_position_embeddings);
     }
-    let full = decoder.logits(&decoder.hidden(&tokens.input(device), &Forward::default()));
+    let full = decoder.logits(&decoder.hidden(&tokens.input(&decoder, &Forward::default()), &Forward::default()));
 
     let mut cache = Cache::new(decoder.blueprint(), device);
-    let mut rows: Vec<Row> = (0..tokens.rows).map(|_| Row::default()).collect();
+    let mut rows: Vec<Row> = (0..tokens.rows).map(|_| cache.row(&())).collect();
     let mut logits = Vec::new();
     let mut start = 0;
     for piece in PIECES {
@@ -49,11 +50,11 @@ fn cached(device: &Device, name: &str) -> Outcome {
         }
         let new = tokens.columns(start..start + piece);
         let mut new: Vec<_> = rows.iter_mut().zip(new.ids.chunks(piece)).collect();
-        let input = cache.input(&mut new);
+        let input = cache.input(&mut new, &());
         logits.push(decoder.logits(&decoder.hidden(&input, &Forward::default())));
         start += piece;
     }
-    assert!(rows.iter().all(|row| row.length() == tokens.length));
+    assert!(rows.iter().all(|row| row.tokens() == tokens.length));
     let logits = ops::cat(&logits.iter().collect::<Vec<_>>(), 1);
     // Both sum the same numbers, where rows are few in another order, through some ten sums: twenty units in the last place of logits
     // of up to 10; up to eleven were seen.
@@ -73,13 +74,14 @@ fn greedy_text(device: &Device) -> Outcome {
     let decoder = load_decoder(&stories(), device)?;
     let tokens = golden.greedy_ids.len() - golden.prompt_ids.len();
     let request = Request {
+        model: 0,
         prompt: golden.prompt_ids.clone(),
         max_new_tokens: tokens,
         ends: decoder.blueprint().eos_token_ids.clone(),
         sampling: Sampling::default(),
     };
     let mut streamed = Streamed(golden.prompt_ids.clone());
-    let generated = generate(&decoder, &Forward::default(), 1, &mut [request].into_iter(), &mut streamed)?;
+    let generated = generate(&[Tuned::bare(decoder)], 1, &mut [request].into_iter(), &mut streamed)?;
     assert_eq!(streamed.0, golden.greedy_ids);
     assert_eq!(generated[0].ids, golden.greedy_ids[golden.prompt_ids.len()..]);
     assert_eq!(generated[0].finish_reason, FinishReason::Length);
@@ -103,14 +105,16 @@ fn rows_alone_and_together(device: &Device, name: &str) -> Outcome {
     let blueprint = decoder.blueprint();
     let most = if blueprint.may_go_beyond() { usize::MAX } else { blueprint.max_position_embeddings / 2 };
     let request = |(seed, (length, max_new_tokens)): (u64, (u32, usize))| Request {
+        model: 0,
         prompt: (0..length.min(most as u32)).map(|at| (at * 13 + length) % decoder.blueprint().vocab_size as u32).collect(),
         max_new_tokens: max_new_tokens.min(most),
         ends: Vec::new(),
         sampling: Sampling { temperature: 0.8, top_p: 0.9, seed, ..Sampling::default() },
     };
     let requests: Vec<Request> = (7..).zip([(3, 9), (90, 12), (1, 80), (62, 5), (17, 1)]).map(request).collect();
+    let models = [Tuned::bare(decoder.clone())];
     let of = |batch: usize, requests: &[Request]| -> wgtune_models::Result<Vec<Vec<u32>>> {
-        let generated = generate(&decoder, &Forward::default(), batch, &mut requests.iter().cloned(), &mut ())?;
+        let generated = generate(&models, batch, &mut requests.iter().cloned(), &mut ())?;
         Ok(generated.into_iter().map(|generated| generated.ids).collect())
     };
     let mut alone = Vec::new();

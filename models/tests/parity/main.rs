@@ -6,6 +6,7 @@ mod compare;
 mod fixtures;
 mod forward;
 mod generation;
+mod mixed;
 mod recording;
 mod round_trips;
 mod sft;
@@ -52,6 +53,7 @@ fn on_device(name: &str, label: &str) -> Vec<Trial> {
         training::checks(),
         sft::checks(),
         generation::checks(),
+        mixed::checks(),
         round_trips::checks(),
         recording::checks(name),
     ];

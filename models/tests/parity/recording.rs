@@ -30,7 +30,7 @@ fn recorded(device: &str) -> Result<String, libtest_mimic::Failed> {
     let parameter = |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: 0.0 };
     let parameters = Parameters::gather(model.parameters().into_iter().map(parameter));
     let mut optimizer = AdamW::new(AdamWConfig::default(), &parameters);
-    let gradients = mean_loss(&model.decoder, &forward, &Expected::of("lora")).backward();
+    let gradients = mean_loss(&model, &forward, &Expected::of("lora")).backward();
     optimizer.step(&parameters, &parameters.gradients(&gradients)?, 1e-3, None);
     Ok(format!("{:?}", device.recorded()))
 }

@@ -106,6 +106,8 @@ fn loader(trainer: &Trainer, model: &Tuned) -> wgtune_models::Result<Loader> {
         template: &template,
         vocab_size: model.decoder.blueprint().vocab_size,
         max_length: trainer.max_length,
+        opening: &[],
+        taken: 0,
         split_text: false,
         last_turn_only: false,
     };
@@ -143,7 +145,7 @@ fn predictions(model: &Tuned, batch: &Batch) -> Predictions {
     let (decoder, forward) = (&model.decoder, model.forward());
     let (device, shape) = (decoder.device(), [batch.rows, batch.length]);
     let tokens = Tokens { rows: batch.rows, length: batch.length, start: 0, ids: batch.ids.clone() };
-    let hidden = decoder.hidden(&tokens.input(device), &forward);
+    let hidden = decoder.hidden(&tokens.input(decoder, &forward), &forward);
     let output = ops::linear_cross_entropy(&hidden, decoder.output_weight(), &device.tensor_u32(&batch.targets, shape));
     let item = |tensor: &wgtune_engine::Tensor| f64::from(tensor.item().expect("the device works"));
     Predictions { entropy: item(&output.entropy), correct: item(&output.correct), tokens: batch.trained_tokens() as f64 }

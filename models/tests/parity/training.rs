@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 
 use serde_json::Map;
+use wgtune_models::data::IGNORE;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
-use wgtune_models::peft::{self, Tuned};
+use wgtune_models::peft::Tuned;
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
@@ -15,7 +16,7 @@ use wgtune_models::train::trainer::{Event, Plan, Trainer};
 use wgtune_models::transformer::load_decoder;
 
 use crate::compare::within;
-use crate::fixtures::{Expected, base, path};
+use crate::fixtures::{Expected, begun, path, tuned};
 use crate::forward::{ABSOLUTE, as_stored};
 use crate::{Check, Outcome};
 
@@ -28,11 +29,11 @@ pub fn checks() -> Vec<Check> {
     };
     let adapter = |name: &'static str| {
         Check::new(format!("{name}: ten steps"), move |device| {
-            let model = peft::open(&path(name), load_decoder(&path(base(name)), device)?)?.requiring_grad();
-            compare(&model, &plan(1e-2, 0.01), &Expected::of(name))
+            compare(&begun(name, device)?.requiring_grad(), &plan(1e-2, 0.01), &Expected::of(name))
         })
     };
-    vec![full("llama"), full("llama_tied"), adapter("lora"), adapter("lora_saved"), adapter("lora_gpt2")]
+    let adapters = ["lora", "lora_saved", "lora_gpt2"].into_iter().chain(tuned()).map(adapter);
+    [full("llama"), full("llama_tied")].into_iter().chain(adapters).collect()
 }
 
 fn plan(learning_rate: f64, weight_decay: f64) -> Plan {
@@ -55,7 +56,7 @@ fn plan(learning_rate: f64, weight_decay: f64) -> Plan {
 }
 
 fn compare(model: &Tuned, plan: &Plan, expected: &Expected) -> Outcome {
-    let metrics = run(model, loader(expected), plan, &mut |_| ())?;
+    let metrics = run(model, loader(model, expected), plan, &mut |_| ())?;
     let column = |of: fn(&Metrics) -> f64| metrics.iter().map(|step| of(step) as f32).collect::<Vec<f32>>();
     within("losses", &column(|step| step.loss), &expected.floats("losses"), ABSOLUTE)?;
     within("grad_norms", &column(|step| step.grad_norm), &expected.floats("grad_norms"), ABSOLUTE)?;
@@ -86,10 +87,13 @@ pub fn run(model: &Tuned, training: Loader, plan: &Plan, on_step: &mut dyn FnMut
 }
 
 /// The fixture's batches [steps, B, T], every token of which carries a loss.
-fn loader(expected: &Expected) -> Loader {
+fn loader(model: &Tuned, expected: &Expected) -> Loader {
     let shape = expected.shape("batches");
     let ids = expected.ids("batches");
-    let examples = ids.chunks(shape[2]).map(|row| Example { ids: row.to_vec(), labels: row.to_vec() });
+    let opening = model.opening();
+    let silent = vec![IGNORE; opening.len()];
+    let example = |row: &[u32]| Example { ids: [&opening, row].concat(), labels: [&silent, row].concat() };
+    let examples = ids.chunks(shape[2]).map(example);
     let options = Options { batch_size: shape[1], packing: None, shuffle: false, seed: 0, padding: 0 };
     Loader::new(examples.collect(), options)
 }

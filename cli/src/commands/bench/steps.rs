@@ -16,7 +16,7 @@ use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Plan, Recipe};
 use wgtune_models::train::update::{Progress, step};
-use wgtune_models::transformer::{Blueprint, Decoder, Forward, load_decoder};
+use wgtune_models::transformer::{Blueprint, Decoder, load_decoder};
 
 use super::measure::repeat;
 use super::results::{Ceilings, Direction, Measurement, title};
@@ -199,8 +199,9 @@ fn continued(
     max_new_tokens: usize,
     listener: &mut dyn Listener,
 ) -> Result<Vec<Generated>> {
-    let request = Request { prompt: prompt.to_vec(), max_new_tokens, ends: Vec::new(), sampling: Sampling::default() };
-    generate(decoder, &Forward::default(), rows, &mut std::iter::repeat_n(request, rows), listener)
+    let (ends, sampling) = (Vec::new(), Sampling::default());
+    let request = Request { model: 0, prompt: prompt.to_vec(), max_new_tokens, ends, sampling };
+    generate(&[Tuned::bare(decoder.clone())], rows, &mut std::iter::repeat_n(request, rows), listener)
 }
 
 /// When the last row's tokens came.

@@ -23,12 +23,16 @@ CSV, TSV or Parquet, and .gz or .zst of them. A JSON line comes of each row, in 
 
   {"prompt": "Once upon a time"}
   {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+  {"prompt": "Once upon a time", "adapter": "adapters/tales"}
+
+A row's adapter, a folder, stands in the place of --adapter. Rows of different adapters, whatever
+their methods, run together.
 
 A row's max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed and stop (a text, or a
 list of them) stand in the place of the options. Without a seed of its own, row i of 0, 1, 2 …
 draws from --seed plus i."#;
 
-const KEYS: &str = "prompt or messages, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop";
+const KEYS: &str = "prompt or messages, adapter, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop";
 
 /// A row of the file, as it will run.
 struct Asked {
@@ -44,10 +48,19 @@ pub fn run(session: &mut Session, file: &Path) -> Outcome {
     let rows = objects(file)?;
     let converses = rows.iter().any(|(_, row)| row.contains_key("messages"));
     let template = if converses { Some(session.template()?) } else { None };
+    let mut adapters: Vec<&str> = rows.iter().filter_map(|(_, row)| adapter(row)).collect();
+    adapters.sort_unstable();
+    adapters.dedup();
+    session.put_on(&adapters).map_err(|(adapter, error)| {
+        match rows.iter().find(|(_, row)| self::adapter(row) == Some(adapter)) {
+            Some((line, _)) => Error::Row { path: file.to_path_buf(), line: *line, message: error.to_string() },
+            None => error,
+        }
+    })?;
     let session = &*session;
     let ask = |(place, (line, row)): (usize, &(usize, Map<String, Value>))| {
         let error = |message| Error::Row { path: file.to_path_buf(), line: *line, message };
-        asked(session, template.as_ref(), row, place as u64).map_err(error)
+        asked(session, &adapters, template.as_ref(), row, place as u64).map_err(error)
     };
     let asked = rows.iter().enumerate().map(ask).collect::<Result<Vec<_>, _>>()?;
     let interrupted = on_interrupt("this token")?;
@@ -63,7 +76,7 @@ pub fn run(session: &mut Session, file: &Path) -> Outcome {
     };
     let mut requests = asked.iter().map(|row| row.request.clone()).take_while(|_| !interrupted.load(Ordering::SeqCst));
     let begun = std::time::Instant::now();
-    generate(&session.model.decoder, &session.model.forward(), session.arguments.batch, &mut requests, &mut answers)?;
+    generate(&session.models, session.arguments.batch, &mut requests, &mut answers)?;
     let Answers { text, next, tokens, progress, .. } = answers;
     drop(progress);
     if let (Some(out), Some(text)) = (&session.arguments.out, text) {
@@ -78,7 +91,13 @@ pub fn run(session: &mut Session, file: &Path) -> Outcome {
 }
 
 /// What a row asks for. Errors are sentences; who calls adds file and line.
-fn asked(session: &Session, template: Option<&ChatTemplate>, row: &Map<String, Value>, place: u64) -> Result<Asked, String> {
+fn asked(
+    session: &Session,
+    adapters: &[&str],
+    template: Option<&ChatTemplate>,
+    row: &Map<String, Value>,
+    place: u64,
+) -> Result<Asked, String> {
     let Some(tokenizer) = &session.tokenizer else { unreachable!("a file of prompts opened the tokenizer") };
     let mut sampling = session.arguments.sampling.clone();
     let mut own_seed = session.arguments.compute.seed.wrapping_add(place);
@@ -101,9 +120,16 @@ fn asked(session: &Session, template: Option<&ChatTemplate>, row: &Map<String, V
     if ids.is_empty() {
         return Err(format!("`{key}` is empty: expected at least one token"));
     }
-    let max_new_tokens = sampling.new_tokens(session.base.blueprint(), ids.len())?;
-    let request = Request { prompt: ids, max_new_tokens, ends: session.ends.clone(), sampling: sampling.sampling(own_seed) };
+    let model = adapter(row).and_then(|name| adapters.iter().position(|other| *other == name)).map_or(0, |index| index + 1);
+    let max_new_tokens = sampling.new_tokens(session.base.blueprint(), session.models[model].taken() + ids.len())?;
+    let request =
+        Request { model, prompt: ids, max_new_tokens, ends: session.ends.clone(), sampling: sampling.sampling(own_seed) };
     Ok(Asked { key, value: value.clone(), stops: sampling.stop, request })
+}
+
+/// The folder of the adapter that a row names.
+fn adapter(row: &Map<String, Value>) -> Option<&str> {
+    row.get("adapter").and_then(Value::as_str).filter(|folder| !folder.is_empty())
 }
 
 /// Puts a row's option in the place of the command's. A key takes what the option of its name takes.
@@ -114,6 +140,8 @@ fn of_row(sampling: &mut SamplingArguments, own_seed: &mut u64, key: &str, value
         "prompt" | "messages" => {}
         // A cell that only other rows fill.
         _ if value.is_null() || value == "" => {}
+        "adapter" if value.is_string() => {}
+        "adapter" => return Err("expected the folder of an adapter".into()),
         "max_new_tokens" => sampling.max_new_tokens = Some(whole(1..=MOST_TOKENS)(&text)?),
         "temperature" => sampling.temperature = at_least_zero(&text)?,
         "top_k" => sampling.top_k = whole(0..=usize::MAX)(&text)?,

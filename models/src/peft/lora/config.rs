@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::formats::json::Object;
-use crate::peft::files::{CONFIG_FILE, PREFIX};
+use crate::peft::files::{CONFIG_FILE, PREFIX, check_keys};
+use crate::peft::targets::{Targets, is_or_ends_in, layer};
 
 /// An adapter's `adapter_config.json`. Modules are named as in the model, `model.layers.0.self_attn.q_proj`.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub struct LoraConfig {
     pub layers: Option<Vec<usize>>,
     /// rsLoRA, <https://arxiv.org/abs/2312.03732>.
     pub rank_stabilised: bool,
+    /// DoRA, <https://arxiv.org/abs/2402.09353>: the rows of an updated weight keep a length of their own, which is trained.
+    pub decomposed: bool,
     /// Ranks of single modules, by the last parts of their names.
     pub rank_pattern: BTreeMap<String, usize>,
     /// Alphas of single modules, by the last parts of their names.
@@ -40,15 +43,6 @@ pub struct LoraConfig {
     pub base_model: Option<String>,
     /// What the adapted model does, such as `CAUSAL_LM`.
     pub task_type: Option<String>,
-}
-
-/// Which modules an adapter adapts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Targets {
-    /// Every linear layer but the output projection.
-    AllLinear,
-    /// Modules whose name is one of these or ends in one of them, after a dot.
-    Named(Vec<String>),
 }
 
 /// How a LoRA's A begins.
@@ -68,6 +62,11 @@ pub(super) fn tensor_names(module: &str, is_embedding: bool) -> [String; 2] {
     })
 }
 
+/// The name of DoRA's lengths of a linear layer's rows in the weight file.
+pub(super) fn magnitude_name(module: &str) -> String {
+    format!("{PREFIX}{module}.lora_magnitude_vector")
+}
+
 /// The name in the weight file of the weight that an updated module has in the base.
 pub(super) fn base_layer_name(module: &str) -> String {
     format!("{PREFIX}{module}.base_layer.weight")
@@ -76,15 +75,6 @@ pub(super) fn base_layer_name(module: &str) -> String {
 /// The name in the weight file of a parameter of a module that is saved whole.
 pub(super) fn saved_name(parameter: &str) -> String {
     format!("{PREFIX}{parameter}")
-}
-
-impl std::fmt::Display for Targets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Targets::AllLinear => f.write_str("all-linear"),
-            Targets::Named(names) => f.write_str(&names.join(", ")),
-        }
-    }
 }
 
 impl Default for LoraConfig {
@@ -98,6 +88,7 @@ impl Default for LoraConfig {
             exclude: Vec::new(),
             layers: None,
             rank_stabilised: false,
+            decomposed: false,
             rank_pattern: BTreeMap::new(),
             alpha_pattern: BTreeMap::new(),
             init: Init::Kaiming,
@@ -140,10 +131,11 @@ impl LoraConfig {
             rank: keys.size("r")?.unwrap_or(defaults.rank),
             alpha: keys.positive("lora_alpha")?.unwrap_or(defaults.alpha),
             dropout: keys.optional("lora_dropout", "a number from 0 to below 1", share)?.unwrap_or(0.0),
-            targets: targets(keys)?,
+            targets: Targets::read(keys)?,
             exclude: keys.strings("exclude_modules")?.unwrap_or_default(),
             layers: keys.optional("layers_to_transform", "a layer or a list of them", layer_list)?,
             rank_stabilised: keys.bool("use_rslora")?.unwrap_or(false),
+            decomposed: keys.bool("use_dora")?.unwrap_or(false),
             rank_pattern: pattern(keys, "rank_pattern", Object::size)?,
             alpha_pattern: pattern(keys, "alpha_pattern", Object::positive)?,
             init: init(keys)?,
@@ -157,15 +149,11 @@ impl LoraConfig {
     /// Whether this module is adapted; it is a linear layer of a block, or an embedding, which has to be named.
     pub fn adapts(&self, module: &str) -> bool {
         let named = |names: &[String]| names.iter().any(|name| is_or_ends_in(module, name));
-        let targeted = match &self.targets {
-            Targets::AllLinear => layer(module).is_some(),
-            Targets::Named(names) => named(names),
-        };
         let in_layers = match &self.layers {
             None => true,
             Some(layers) => layer(module).is_some_and(|layer| layers.contains(&layer)),
         };
-        targeted && in_layers && !named(&self.exclude)
+        self.targets.include(module) && in_layers && !named(&self.exclude)
     }
 
     /// Whether this parameter belongs to a module that is trained whole.
@@ -192,10 +180,6 @@ impl LoraConfig {
             Init::Kaiming => json!(true),
             Init::Gaussian => json!("gaussian"),
         };
-        let targets = match &self.targets {
-            Targets::AllLinear => json!("all-linear"),
-            Targets::Named(names) => json!(names),
-        };
         let some = |names: &Vec<String>| if names.is_empty() { Value::Null } else { json!(names) };
         json!({
             "alpha_pattern": self.alpha_pattern,
@@ -212,71 +196,31 @@ impl LoraConfig {
             "peft_type": "LORA",
             "r": self.rank,
             "rank_pattern": self.rank_pattern,
-            "target_modules": targets,
+            "target_modules": self.targets.to_json(),
             "task_type": self.task_type,
-            "use_dora": false,
+            "use_dora": self.decomposed,
             "use_rslora": self.rank_stabilised,
         })
     }
 }
 
 /// Keys whose values change nothing of what a trained adapter computes: notes, and options of starts and of training.
-const WITHOUT_EFFECT: [&str; 12] = [
-    "auto_mapping",
+const WITHOUT_EFFECT: [&str; 8] = [
     "corda_config",
     "eva_config",
-    "inference_mode",
     "layers_pattern",
     "loftq_config",
     "lora_ga_config",
     "megatron_core",
-    "peft_version",
     "qalora_group_size",
-    "revision",
     "runtime_config",
 ];
 
 fn reject_unsupported(keys: &Object, understood: &Map<String, Value>) -> Result<()> {
-    let peft_type = keys.string("peft_type")?;
-    if keys.required("peft_type", "\"LORA\"", peft_type)? != "LORA" {
-        return Err(keys.error("peft_type", "\"LORA\""));
-    }
-    let is_off = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(true) | Value::Number(_) => false,
-    };
-    for (key, value) in &keys.map {
-        let known = match key.as_str() {
-            "bias" => value == "none",
-            // It is written as it is, and never read otherwise.
-            "use_dora" => false,
-            key => understood.contains_key(key) || WITHOUT_EFFECT.contains(&key),
-        };
-        if !known && !is_off(value) {
-            return Err(keys.error(key, "nothing: what it says is not understood here, and may change what the model computes"));
-        }
-    }
-    Ok(())
-}
-
-fn targets(keys: &Object) -> Result<Targets> {
-    let expected = "a list of module names, or \"all-linear\"";
-    match keys.get("target_modules") {
-        None => Err(keys.error("target_modules", expected)),
-        Some(Value::String(all)) if all == "all-linear" => Ok(Targets::AllLinear),
-        // PEFT takes any other string for a regular expression; a plain name is one that needs none.
-        Some(Value::String(name)) if name.chars().all(|c| c.is_alphanumeric() || c == '_') => {
-            Ok(Targets::Named(vec![name.clone()]))
-        }
-        Some(Value::String(_)) => Err(keys.error("target_modules", expected)),
-        Some(_) => match keys.strings("target_modules")? {
-            Some(names) if !names.is_empty() => Ok(Targets::Named(names)),
-            _ => Err(keys.error("target_modules", expected)),
-        },
-    }
+    check_keys(keys, "LORA", |key, value| match key {
+        "bias" => value == "none",
+        key => understood.contains_key(key) || WITHOUT_EFFECT.contains(&key),
+    })
 }
 
 fn saved(keys: &Object) -> Result<Vec<String>> {
@@ -315,19 +259,6 @@ fn pattern<T>(keys: &Object, key: &str, read: impl Fn(&Object, &str) -> Result<O
 fn of_pattern<T: Copy>(pattern: &BTreeMap<String, T>, module: &str) -> Option<T> {
     let found = pattern.iter().find(|(name, _)| is_or_ends_in(module, name));
     found.map(|(_, value)| *value)
-}
-
-/// Whether a module's name is this one, or ends in it after a dot.
-pub(crate) fn is_or_ends_in(module: &str, name: &str) -> bool {
-    match module.strip_suffix(name) {
-        Some(before) => before.is_empty() || before.ends_with('.'),
-        None => false,
-    }
-}
-
-/// The first number among the parts of a module's name.
-fn layer(module: &str) -> Option<usize> {
-    module.split('.').find_map(|part| part.parse().ok())
 }
 
 fn as_index(value: &Value) -> Option<usize> {

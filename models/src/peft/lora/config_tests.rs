@@ -85,7 +85,6 @@ fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
         (json!({"rank_pattern": {"q_proj": 0}}), "`rank_pattern.q_proj` is 0"),
         (json!({"peft_type": "IA3"}), "`peft_type` is \"IA3\""),
         (json!({"peft_type": null}), "`peft_type` is null"),
-        (json!({"use_dora": true}), "`use_dora` is true"),
         (json!({"bias": "all"}), "`bias` is \"all\""),
         (json!({"init_lora_weights": "pissa"}), "`init_lora_weights` is \"pissa\""),
         (json!({"init_lora_weights": "pissa_niter_4"}), "`init_lora_weights` is \"pissa_niter_4\""),
@@ -106,7 +105,7 @@ fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
         (json!({"modules_to_save": [""]}), "`modules_to_save` is [\"\"]"),
         (json!({"ensure_weight_tying": true}), "`ensure_weight_tying` is true"),
         (json!({"target_modules": []}), "`target_modules` is []"),
-        (json!({"target_modules": ".*q_proj"}), "`target_modules` is \".*q_proj\""),
+        (json!({"target_modules": ".*(q_proj"}), "`target_modules` is \".*(q_proj\""),
         (json!({"lora_dropout": 1.0}), "`lora_dropout` is 1.0"),
     ];
     for (changes, expected) in cases {

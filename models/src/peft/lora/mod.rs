@@ -1,23 +1,26 @@
 //! LoRA (Hu et al. 2021, arXiv:2106.09685): y = W x + (alpha / rank) B A x, with W frozen.
 
 mod config;
+mod dora;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, checkpoint, ops};
 
-pub use config::{Init, LoraConfig, Targets};
-use config::{base_layer_name, is_or_ends_in, saved_name, tensor_names};
+pub use config::{Init, LoraConfig};
+use config::{base_layer_name, magnitude_name, saved_name, tensor_names};
+use dora::Magnitude;
 
-use super::files::{self, ADAPTER_FILE};
+use super::files::{self, Files, Tensors};
 use super::settings::{Form, Setting, Settings, names};
-use super::{Adapter, Entry, Method, Tuned};
+use super::targets::{self, Targets, no_layer};
+use super::{Adapter, Entry, Method, Start, Tuned};
 use crate::error::{Error, Result};
 use crate::formats::model_card::adapter_card;
-use crate::formats::safetensors::Weights;
 use crate::nn::{Embedding, Linear, Tuning};
 use crate::transformer::Decoder;
 
@@ -37,8 +40,8 @@ pub(super) const ENTRY: Entry = Entry {
         Setting { name: "dropout", help: "Dropout of what enters an update", form: Form::BelowOne(0.0) },
         Setting {
             name: "targets",
-            help: "Names of the layers to update, separated by commas, each in the model, or all-linear",
-            form: Form::Text { value: "NAMES", default: "all-linear", check: |text| names(text).map(drop) },
+            help: targets::HELP,
+            form: Form::Text { value: "NAMES", default: "all-linear", check: |text| Targets::parse(text).map(drop) },
         },
         Setting {
             name: "init",
@@ -51,34 +54,81 @@ pub(super) const ENTRY: Entry = Entry {
             form: Form::Switch,
         },
         Setting {
+            name: "dora",
+            help: "Train the length of each row of an updated weight apart from its direction (Liu et al. 2024, arXiv:2402.09353)",
+            form: Form::Switch,
+        },
+        Setting {
+            name: "exclude",
+            help: "Names of layers that are left out although the targets name them, separated by commas",
+            form: Form::Text { value: "NAMES", default: "", check: |text| names(text).map(drop) },
+        },
+        Setting {
+            name: "layers",
+            help: "Numbers of the blocks to update, from 0, separated by commas; all unless given",
+            form: Form::Text { value: "NUMBERS", default: "", check: |text| blocks(text).map(drop) },
+        },
+        Setting {
+            name: "rank-pattern",
+            help: "Other ranks of some layers, as q_proj=4,down_proj=16",
+            form: Form::Text { value: "NAME=RANK,…", default: "", check: |text| pattern::<usize>(text).map(drop) },
+        },
+        Setting {
+            name: "alpha-pattern",
+            help: "Other alphas of some layers, as q_proj=8",
+            form: Form::Text { value: "NAME=ALPHA,…", default: "", check: |text| pattern::<f64>(text).map(drop) },
+        },
+        Setting {
             name: "modules-to-save",
             help: "Names of modules that are trained whole beside the updates, and kept with them, separated by commas",
             form: Form::Text { value: "NAMES", default: "", check: |text| names(text).map(drop) },
         },
     ],
-    begin: |settings, decoder, base, seed| Lora::begin(LoraConfig::chosen(settings, base)?, decoder, seed),
-    adapter: Some(Adapter { peft_type: "LORA", open: Lora::open }),
+    begin: |settings, Start { decoder, base, seed, .. }| Lora::begin(LoraConfig::chosen(settings, base)?, decoder, seed),
+    adapter: Some(Adapter { peft_type: "LORA", merges: true, open: Lora::open }),
 };
 
 impl LoraConfig {
     fn chosen(settings: &Settings, base: &str) -> Result<LoraConfig> {
-        let list = |name: &str| match settings.text(name) {
-            "" => Ok(Vec::new()),
-            text => names(text).map_err(|message| Error::Data { message }),
-        };
-        let targets = list("targets")?;
+        fn read<T: Default>(text: &str, parse: impl Fn(&str) -> std::result::Result<T, String>) -> Result<T> {
+            if text.is_empty() { Ok(T::default()) } else { parse(text).map_err(|message| Error::Data { message }) }
+        }
+        let layers = settings.text("layers");
         Ok(LoraConfig {
             rank: settings.whole("rank"),
             alpha: settings.number("alpha"),
             dropout: settings.number("dropout"),
-            targets: if targets == ["all-linear"] { Targets::AllLinear } else { Targets::Named(targets) },
+            targets: Targets::parse(settings.text("targets")).map_err(|message| Error::Data { message })?,
+            exclude: read(settings.text("exclude"), names)?,
+            layers: if layers.is_empty() { None } else { Some(read(layers, blocks)?) },
+            rank_pattern: read(settings.text("rank-pattern"), pattern)?,
+            alpha_pattern: read(settings.text("alpha-pattern"), pattern)?,
             rank_stabilised: settings.is_on("rslora"),
+            decomposed: settings.is_on("dora"),
             init: if settings.text("init") == "gaussian" { Init::Gaussian } else { Init::Kaiming },
-            saved: list("modules-to-save")?,
+            saved: read(settings.text("modules-to-save"), names)?,
             base_model: Some(base.into()),
             ..LoraConfig::default()
         })
     }
+}
+
+/// Numbers of blocks.
+fn blocks(text: &str) -> std::result::Result<Vec<usize>, String> {
+    let block = |part: &str| part.trim().parse().map_err(|_| format!("`{}`: expected numbers from 0, as 0,2,5", part.trim()));
+    text.split(',').map(block).collect()
+}
+
+/// Names of layers, each with a number above 0.
+fn pattern<T: FromStr + PartialOrd + Default>(text: &str) -> std::result::Result<BTreeMap<String, T>, String> {
+    let entry = |part: &str| {
+        let part = part.trim();
+        let pair = part.split_once('=').and_then(|(name, number)| Some((name.trim(), number.trim().parse::<T>().ok()?)));
+        let fits = pair.filter(|(name, number)| !name.is_empty() && *number > T::default());
+        fits.map(|(name, number)| (name.to_string(), number))
+            .ok_or(format!("`{part}`: expected a name and a number above 0, as q_proj=4"))
+    };
+    text.split(',').map(entry).collect()
 }
 
 /// The low-rank updates of a decoder's layers.
@@ -98,6 +148,10 @@ struct Pair {
     /// [outputs, rank].
     b: Tensor,
     scale: f32,
+    /// Of DoRA.
+    magnitude: Option<Magnitude>,
+    /// What DoRA multiplies the output with, in a pass.
+    factor: Option<Tensor>,
     /// The layer's place among the adapted ones: which stream its dropout draws from.
     index: u64,
     is_embedding: bool,
@@ -106,6 +160,7 @@ struct Pair {
 /// A layer that can be updated: a linear layer of a block, or the embedding, whose inputs are the vocabulary.
 struct Layer<'a> {
     path: &'a str,
+    weight: &'a Tensor,
     inputs: usize,
     outputs: usize,
     is_embedding: bool,
@@ -117,11 +172,15 @@ impl Lora {
     /// # Errors
     /// A target that is in no layer of this decoder, and a rank above a layer's width.
     pub fn begin(config: LoraConfig, decoder: Decoder, seed: u64) -> Result<Tuned> {
-        if let Targets::Named(names) = &config.targets {
-            let is_layer = |name: &&String| layers(&decoder).any(|layer| is_or_ends_in(layer.path, name));
-            if let Some(name) = names.iter().find(|name| !is_layer(name)) {
-                return Err(no_layer(&decoder, &format!("target {name:?} is")));
-            }
+        let paths: Vec<&str> = layers(&decoder).map(|layer| layer.path).collect();
+        config.targets.check(&paths)?;
+        let blocks = decoder.blueprint().num_hidden_layers;
+        if let Some(block) = config.layers.iter().flatten().find(|block| **block >= blocks) {
+            return Err(Error::Data { message: format!("block {block}: expected one below {blocks}, as many as the model has") });
+        }
+        let patterned = config.rank_pattern.keys().chain(config.alpha_pattern.keys()).chain(&config.exclude);
+        for name in patterned {
+            Targets::Named(vec![name.clone()]).check(&paths)?;
         }
         let random = Philox::new(seed).stream(0x6c_6f7261);
         Lora::build(config, decoder, |config, layer, index, device| {
@@ -146,7 +205,7 @@ impl Lora {
             };
             let (a, b) = ([rank, inputs], [outputs, rank]);
             // PEFT's zero is B, but A of an embedding.
-            Ok(if layer.is_embedding { [device.zeros(a), drawn(b)] } else { [drawn(a), device.zeros(b)] })
+            Ok((if layer.is_embedding { [device.zeros(a), drawn(b)] } else { [drawn(a), device.zeros(b)] }, None))
         })
     }
 
@@ -156,43 +215,33 @@ impl Lora {
     /// Unreadable files, a number that is not finite, and an adapter of another base: a target that the decoder lacks, a tensor of
     /// another shape, one that is missing, or one that belongs nowhere.
     pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
-        let weights = Weights::open_file(&directory.join(ADAPTER_FILE))?;
-        let mut used = BTreeSet::new();
-        let mut read = |name: String, shape: &[usize], device: &Device| {
-            let tensor = files::read(&weights, &name, shape, device);
-            used.insert(name);
-            tensor
-        };
+        let mut tensors = Tensors::open(directory)?;
         let Tuned { decoder, method } = Lora::build(LoraConfig::open(directory)?, decoder, |config, layer, _, device| {
             let rank = config.rank_of(layer.path);
             let [a, b] = tensor_names(layer.path, layer.is_embedding);
-            Ok([read(a, &[rank, layer.inputs], device)?, read(b, &[layer.outputs, rank], device)?])
+            let magnitude = |tensors: &mut Tensors| tensors.read(&magnitude_name(layer.path), &[layer.outputs], device);
+            let factors = [tensors.read(&a, &[rank, layer.inputs], device)?, tensors.read(&b, &[layer.outputs, rank], device)?];
+            Ok((factors, config.decomposed.then(|| magnitude(&mut tensors)).transpose()?))
         })?;
         let names = decoder.blueprint().family.names;
         let mut saved = BTreeMap::new();
         for (name, parameter) in decoder.parameters().into_iter().filter(|(name, _)| method.trains(name)) {
             let shape = parameter.shape();
             let tensor = match names.is_transposed(&name, shape.len()) {
-                true => ops::copy(&read(saved_name(&name), &[shape[1], shape[0]], parameter.device())?.transpose()),
-                false => read(saved_name(&name), &shape, parameter.device())?,
+                true => ops::copy(&tensors.read(&saved_name(&name), &[shape[1], shape[0]], parameter.device())?.transpose()),
+                false => tensors.read(&saved_name(&name), &shape, parameter.device())?,
             };
             saved.insert(name, tensor);
         }
         // PEFT keeps a copy of an embedding that is updated.
         let embedding = decoder.embedding();
         let copy = base_layer_name(&embedding.path);
-        if weights.names().any(|name| name == copy) {
-            let (theirs, ours) = (weights.get(&copy)?.to_f32(), ops::cast(&embedding.weight.detach(), DType::F32).to_vec()?);
-            if theirs != ours {
-                let message = format!("tensor `{copy}` is not this model's embedding: an adapter of another base");
-                return Err(Error::Weights { path: weights.path().to_path_buf(), message });
-            }
-            used.insert(copy);
+        if let Some(theirs) = tensors.read_optional(&copy)?
+            && theirs != ops::cast(&embedding.weight.detach(), DType::F32).to_vec()?
+        {
+            return Err(tensors.error(format!("tensor `{copy}` is not this model's embedding: an adapter of another base")));
         }
-        if let Some(name) = weights.names().find(|name| !used.contains(*name)) {
-            let message = format!("tensor `{name}` belongs to no adapted layer of this model: an adapter of another base");
-            return Err(Error::Weights { path: weights.path().to_path_buf(), message });
-        }
+        tensors.finish()?;
         let decoder = decoder.mapped(|name, tensor| saved.get(name).unwrap_or(tensor).clone());
         Ok(Tuned { decoder, method })
     }
@@ -200,7 +249,7 @@ impl Lora {
     fn build(
         config: LoraConfig,
         decoder: Decoder,
-        mut factors: impl FnMut(&LoraConfig, &Layer, u64, &Device) -> Result<[Tensor; 2]>,
+        mut factors: impl FnMut(&LoraConfig, &Layer, u64, &Device) -> Result<([Tensor; 2], Option<Tensor>)>,
     ) -> Result<Tuned> {
         let parameters: Vec<String> = decoder.untied().parameters().into_iter().map(|(name, _)| name).collect();
         for name in &config.saved {
@@ -216,12 +265,21 @@ impl Lora {
                 let message = format!("{} is to be updated and to be trained whole: expected one of the two", layer.path);
                 return Err(Error::Data { message });
             }
-            let [a, b] = factors(&config, &layer, index as u64, decoder.device())?;
+            if config.decomposed && layer.is_embedding {
+                let message = format!("{} is an embedding: expected linear layers alone as targets of DoRA", layer.path);
+                return Err(Error::Data { message });
+            }
+            let ([a, b], magnitude) = factors(&config, &layer, index as u64, decoder.device())?;
+            let magnitude = config.decomposed.then(|| Magnitude::new(layer.weight, magnitude));
             let scale = config.scale_of(layer.path) as f32;
-            pairs.insert(layer.path.to_string(), Pair { a, b, scale, index: index as u64, is_embedding: layer.is_embedding });
+            let pair = Pair { a, b, scale, magnitude, factor: None, index: index as u64, is_embedding: layer.is_embedding };
+            pairs.insert(layer.path.to_string(), pair);
         }
         if pairs.is_empty() {
-            return Err(no_layer(&decoder, &format!("LoRA targets {} are", config.targets)));
+            return Err(no_layer(
+                &layers(&decoder).map(|layer| layer.path).collect::<Vec<_>>(),
+                &format!("LoRA targets {} are", config.targets),
+            ));
         }
         // What is done to an embedding is not done to the output projection, nor the other way.
         let ends = [format!("{}.weight", decoder.embedding().path), "lm_head.weight".into()];
@@ -236,6 +294,9 @@ impl Lora {
         for pair in mapped.pairs.values_mut() {
             pair.a = map(&pair.a);
             pair.b = map(&pair.b);
+            if let Some(magnitude) = &mut pair.magnitude {
+                magnitude.trained = map(&magnitude.trained);
+            }
         }
         mapped
     }
@@ -243,20 +304,12 @@ impl Lora {
 
 fn layers(decoder: &Decoder) -> impl Iterator<Item = Layer<'_>> {
     let Embedding { path, weight } = decoder.embedding();
-    let embedding = Layer { path, inputs: weight.size(0), outputs: weight.size(1), is_embedding: true };
+    let embedding = Layer { path, weight, inputs: weight.size(0), outputs: weight.size(1), is_embedding: true };
     let linears = decoder.linears().map(|Linear { path, weight, .. }| {
         let [outputs, inputs] = [weight.size(0), weight.size(1)];
-        Layer { path, inputs, outputs, is_embedding: false }
+        Layer { path, weight, inputs, outputs, is_embedding: false }
     });
     linears.chain([embedding])
-}
-
-/// The error for targets that the decoder lacks.
-fn no_layer(decoder: &Decoder, targets_are: &str) -> Error {
-    let mut names: Vec<&str> = layers(decoder).filter_map(|layer| layer.path.rsplit('.').next()).collect();
-    names.sort_unstable();
-    names.dedup();
-    Error::Data { message: format!("{targets_are} in no layer of the model: expected some of {}", names.join(", ")) }
 }
 
 impl Method for Lora {
@@ -270,8 +323,9 @@ impl Method for Lora {
 
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         let named = |(path, pair): (&String, _)| {
-            let Pair { a, b, is_embedding, .. }: &Pair = pair;
-            tensor_names(path, *is_embedding).into_iter().zip([a, b]).collect::<Vec<_>>()
+            let Pair { a, b, is_embedding, magnitude, .. }: &Pair = pair;
+            let magnitude = magnitude.iter().map(|magnitude| (magnitude_name(path), &magnitude.trained));
+            tensor_names(path, *is_embedding).into_iter().zip([a, b]).chain(magnitude).collect::<Vec<_>>()
         };
         self.pairs.iter().flat_map(named).collect()
     }
@@ -281,17 +335,26 @@ impl Method for Lora {
     }
 
     fn tuning(&self, random: Option<Philox>) -> Arc<dyn Tuning> {
-        Arc::new(Lora { random, ..self.clone() })
+        let mut tuning = Lora { random, ..self.clone() };
+        for pair in tuning.pairs.values_mut() {
+            pair.factor = pair.factor();
+        }
+        Arc::new(tuning)
     }
 
     fn merged(&self, name: &str, parameter: &Tensor) -> Option<Tensor> {
-        let Pair { a, b, scale, is_embedding, .. } = self.pairs.get(name.strip_suffix(".weight")?)?;
+        let pair = self.pairs.get(name.strip_suffix(".weight")?)?;
+        let Pair { a, b, scale, is_embedding, .. } = pair;
         let weight = ops::cast(&parameter.detach(), DType::F32);
         let epilogue = ops::Epilogue { scale: *scale, residual: Some(&weight), ..Default::default() };
         let (a, b) = (a.detach(), b.detach());
-        Some(match is_embedding {
+        let updated = match is_embedding {
             false => ops::matmul_with(&b, &a, &epilogue),
             true => ops::matmul_with(&a.transpose(), &b.transpose(), &epilogue),
+        };
+        Some(match pair.factor() {
+            Some(factor) => ops::mul(&updated, &factor.detach().reshape([updated.size(0), 1])),
+            None => updated,
         })
     }
 
@@ -299,7 +362,7 @@ impl Method for Lora {
         true
     }
 
-    fn write(&self, decoder: &Decoder, directory: &Path) -> Result<()> {
+    fn write(&self, decoder: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
         let saved = decoder.parameters().into_iter().filter(|(name, _)| self.trains(name));
         let names = decoder.blueprint().family.names;
         let saved = saved.map(|(name, tensor)| match names.is_transposed(&name, tensor.rank()) {
@@ -319,21 +382,19 @@ impl Method for Lora {
             chosen.push(("modules saved whole", saved.join(", ")));
         }
         let card = adapter_card(base_model.as_deref(), "LoRA", &chosen);
-        files::write(directory, &self.config.to_json(), &tensors, &card)
+        files::write(directory, Files { config: self.config.to_json(), tensors, card, base })
     }
 }
 
 impl Tuning for Lora {
-    fn embedding(&self, layer: &Embedding, ids: &Tensor) -> Tensor {
-        let y = layer.forward(ids);
-        let Some(Pair { a, b, scale, .. }) = self.pairs.get(&layer.path) else { return y };
-        let epilogue = ops::Epilogue { scale: *scale, residual: Some(&y), ..Default::default() };
-        ops::linear_with(&ops::gather(&a.transpose(), ids), b, &epilogue)
+    fn embedding(&self, layer: &Embedding, ids: &Tensor, x: &Tensor) -> Option<Tensor> {
+        let Pair { a, b, scale, .. } = self.pairs.get(&layer.path)?;
+        let epilogue = ops::Epilogue { scale: *scale, residual: Some(x), ..Default::default() };
+        Some(ops::linear_with(&ops::gather(&a.transpose(), ids), b, &epilogue))
     }
 
-    fn linear(&self, layer: &Linear, x: &Tensor) -> Tensor {
-        let y = layer.forward(x);
-        let Some(pair) = self.pairs.get(&layer.path) else { return y };
+    fn leave(&self, layer: &Linear, x: &Tensor, y: &Tensor) -> Option<Tensor> {
+        let pair = self.pairs.get(&layer.path)?;
         let probability = self.config.dropout as f32;
         let inside = match self.random {
             Some(random) if probability > 0.0 => {
@@ -343,7 +404,19 @@ impl Tuning for Lora {
             }
             _ => ops::linear(x, &pair.a),
         };
-        let epilogue = ops::Epilogue { scale: pair.scale, residual: Some(&y), ..Default::default() };
-        ops::linear_with(&inside, &pair.b, &epilogue)
+        let epilogue = ops::Epilogue { scale: pair.scale, residual: Some(y), ..Default::default() };
+        let updated = ops::linear_with(&inside, &pair.b, &epilogue);
+        Some(match (&pair.factor, &layer.bias) {
+            (None, _) => updated,
+            (Some(factor), None) => ops::mul(&updated, factor),
+            // The bias is in y already, and is no part of the weight.
+            (Some(factor), Some(bias)) => ops::add(&ops::mul(&ops::sub(&updated, bias), factor), bias),
+        })
+    }
+}
+
+impl Pair {
+    fn factor(&self) -> Option<Tensor> {
+        self.magnitude.as_ref().map(|magnitude| magnitude.factor(&self.a, &self.b, self.scale))
     }
 }

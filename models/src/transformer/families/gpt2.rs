@@ -34,6 +34,7 @@ pub(super) static FAMILY: Family = Family {
         gate: None,
         up: "c_fc",
         down: "c_proj",
+        rescaled: &["c_attn", "mlp.c_proj"],
         norm: "transformer.ln_f",
         transposed: true,
         optional: "transformer.",

@@ -34,6 +34,7 @@ pub(super) const NAMES: Names = Names {
     gate: Some("gate_proj"),
     up: "up_proj",
     down: "down_proj",
+    rescaled: &["k_proj", "v_proj", "down_proj"],
     norm: "model.norm",
     transposed: false,
     optional: "",

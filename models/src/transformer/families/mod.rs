@@ -79,6 +79,8 @@ pub struct Names {
     pub up: &'static str,
     /// In the feed-forward layer, its last projection.
     pub down: &'static str,
+    /// What IA3 rescales unless it is told: outputs, and the inputs of `down`.
+    pub rescaled: &'static [&'static str],
     /// The last norm.
     pub norm: &'static str,
     /// Whether the matrices of linear layers are stored [inputs, outputs] in files, and not [outputs, inputs] as they are held.

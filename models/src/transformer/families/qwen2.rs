@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Family, llama};
+use super::{Family, Names, llama};
 use crate::error::Result;
 use crate::formats::json::Object;
 use crate::transformer::blueprint::{Blueprint, layer_type};
@@ -11,12 +11,15 @@ pub(super) static FAMILY: Family = Family {
     model_type: "qwen2",
     class_name: "Qwen2ForCausalLM",
     keys: llama::KEYS,
-    names: llama::NAMES,
+    names: NAMES,
     read: |keys, plain| {
         Ok(Blueprint { windows: windows(keys, &plain)?, qkv_bias: true, output_bias: false, ..llama::read(keys, plain)? })
     },
     write,
 };
+
+/// PEFT rescales queries in the place of keys here.
+pub(super) const NAMES: Names = Names { rescaled: &["q_proj", "v_proj", "down_proj"], ..llama::NAMES };
 
 pub(super) fn windows(keys: &Object, plain: &Blueprint) -> Result<Vec<Option<usize>>> {
     let used = keys.bool("use_sliding_window")?.unwrap_or(false);

@@ -7,7 +7,7 @@ pub(super) static FAMILY: Family = Family {
     model_type: "qwen3",
     class_name: "Qwen3ForCausalLM",
     keys: llama::KEYS,
-    names: llama::NAMES,
+    names: qwen2::NAMES,
     read: |keys, plain| {
         Ok(Blueprint {
             // The width that transformers takes for Qwen 3 whatever the other sizes are.
