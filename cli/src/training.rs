@@ -127,6 +127,9 @@ pub struct Training {
     /// Write a checkpoint whenever so many minutes have passed since the last; 0 is only by updates and at the end
     #[arg(long, default_value_t = 5.0, value_parser = at_least_zero, value_name = "MINUTES")]
     pub save_minutes: f64,
+    /// Checkpoints that stay: those before the last as checkpoint-STEP, from which a run goes on once it is renamed to checkpoint
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=1_000_000), value_name = "CHECKPOINTS")]
+    pub keep: usize,
     /// Write no events for TensorBoard, which reads those in --out by `tensorboard --logdir`
     #[arg(long)]
     pub no_tensorboard: bool,
@@ -250,6 +253,7 @@ impl Training {
             file.record.check_hashes(&file.path, &record, &may)?;
         }
         let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
+        run.keep(self.keep);
         let mut trainer = Trainer::new(model, &recipe, &plan, &run);
         if let Some(samples) = samples {
             trainer.write_samples(samples);

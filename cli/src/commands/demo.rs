@@ -5,20 +5,18 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Encoder;
 use wgtune_models::data::rows::{Columns, Dataset};
 use wgtune_models::demo::base::write_base;
 use wgtune_models::demo::{Row, task};
 use wgtune_models::error::Error;
-use wgtune_models::formats::files::{write_bytes, write_directory};
+use wgtune_models::formats::files::write_bytes;
 use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
 use wgtune_models::generate::{Listener, Request, Sampling, generate};
 use wgtune_models::model::Model;
-use wgtune_models::peft::Targets;
-use wgtune_models::peft::Tuned;
-use wgtune_models::peft::lora::{Lora, LoraConfig};
+use wgtune_models::peft::{Settings, Start, Tuned, method};
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
@@ -36,13 +34,26 @@ const HELD_OUT: usize = 50;
 const STEPS: usize = 700;
 const BATCH_SIZE: usize = 8;
 
+/// A way in which the task is learnt, and what is chosen of it.
+struct Way {
+    method: &'static str,
+    title: &'static str,
+    learning_rate: f64,
+    chosen: &'static [(&'static str, f64)],
+}
+
+const WAYS: [Way; 2] = [
+    Way { method: "lora", title: "LoRA", learning_rate: 4e-3, chosen: &[("rank", 16.0), ("alpha", 32.0)] },
+    Way { method: "prompt", title: "Prompt tuning", learning_rate: 5e-2, chosen: &[("virtual-tokens", 40.0)] },
+];
+
 /// Tells the whole story in under a minute: a tiny model that ships with the program learns a task it could not do
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/adapter --prompt 'Review: The soup was awful.\nMood:'"
+    after_help = "Example:\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/lora --prompt 'Review: The soup was awful.\nMood:'"
 )]
 pub struct Arguments {
-    /// Keep the model, the rows, the adapter and the metrics in this folder: a new one, or an empty one
+    /// Keep the model, the rows, the adapters and the metrics in this folder: a new one, or an empty one
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print the figures as JSON
@@ -55,15 +66,22 @@ pub struct Arguments {
 #[derive(Serialize)]
 struct Report {
     device: String,
+    parameters: usize,
+    before: Scores,
+    methods: Vec<Learnt>,
+    seconds: f64,
+}
+
+/// What became of one way of tuning.
+#[derive(Serialize)]
+struct Learnt {
+    method: &'static str,
     trained_parameters: usize,
-    all_parameters: usize,
     first_loss: Option<f64>,
     last_loss: Option<f64>,
-    before: Scores,
     after: Scores,
     training_tokens_per_second: f64,
     peak_tensor_bytes: u64,
-    seconds: f64,
 }
 
 /// Shares of the held-out rows.
@@ -71,6 +89,14 @@ struct Report {
 struct Scores {
     mood: f64,
     reason: f64,
+}
+
+impl Way {
+    /// What is chosen of a setting.
+    fn chosen(&self, name: &str) -> Option<Value> {
+        let (_, value) = self.chosen.iter().find(|(chosen, _)| *chosen == name)?;
+        Some(if value.fract() == 0.0 { (*value as usize).into() } else { (*value).into() })
+    }
 }
 
 /// Tells it.
@@ -89,76 +115,98 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let device = arguments.compute.open()?;
     let base = Model::open(&base)?;
     let tokenizer = base.tokenizer()?;
-    let answers = |model: &Tuned, rows: &[Row]| -> wgtune_models::Result<Vec<String>> {
-        let prompts: Vec<&str> = rows.iter().map(|row| row.prompt.as_str()).collect();
-        continued(model, &tokenizer, &prompts, 24, ".\n")
-    };
     let bare = base.load(&device)?;
 
     say(&format!("1. A base model, on {}", device.name()))?;
     say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
     let opening = "Mia could not sleep, because";
-    say(&indent(&format!("{opening}{}", continued(&bare, &tokenizer, &[opening], 48, "\n")?[0])))?;
+    say(&indent(&format!("{opening}{}", continued(&[bare.clone()], &tokenizer, &[opening], 48, "\n")?[0][0])))?;
 
     let held_out = task::held_out(seed, HELD_OUT);
-    let answers_before = answers(&bare, &held_out)?;
-    let before = scores(&held_out, &answers_before);
+    let reviews: Vec<&str> = held_out.iter().map(|row| row.prompt.as_str()).collect();
+    let answers = |models: &[Tuned]| continued(models, &tokenizer, &reviews, 24, ".\n");
+    let answers_before = answers(std::slice::from_ref(&bare))?;
+    let before = scores(&held_out, &answers_before[0]);
     say("2. A task it cannot do: name the mood of a review, and why\n")?;
-    say(&indent(&format!("{}{}", held_out[0].prompt, answers_before[0])))?;
+    say(&indent(&format!("{}{}", held_out[0].prompt, answers_before[0][0])))?;
     say(&format!(
         "   Of {HELD_OUT} reviews it never saw: mood right in {:.0} %, reason in {:.0} %.\n",
         100.0 * before.mood,
         100.0 * before.reason
     ))?;
 
-    let model = Lora::begin(lora(&base)?, bare.decoder, seed)?.requiring_grad();
-    let (trained, all) = model.sizes();
-    say(&format!(
-        "3. LoRA: {trained} trained parameters beside {all} in all ({:.1} %), {STEPS} steps on {ROWS} rows\n",
-        100.0 * trained as f64 / all as f64
-    ))?;
-    let metrics = learn(arguments, &model, &base, &data, out)?;
-    let weights = base.hash_weights()?;
-    write_directory(&out.join("adapter"), |directory| model.method.write(&model.decoder, Some(&weights), directory))?;
+    let (mut models, mut learnt) = (vec![bare], Vec::new());
+    for (number, way) in (3..).zip(&WAYS) {
+        let method = method(way.method).expect("it is in the list");
+        let settings = Settings::new(method, |name| way.chosen(name));
+        let encode = |text: &str| tokenizer.encode(text, false);
+        let start = Start { decoder: models[0].decoder.clone(), base: &base.name()?, seed, encode: &encode };
+        let model = (method.begin)(&settings, start)?.requiring_grad();
+        let (trained, all) = model.sizes();
+        let share = 100.0 * trained as f64 / all as f64;
+        say(&format!(
+            "{number}. {}: {trained} trained parameters beside {all} in all ({share:.1} %), {STEPS} steps on {ROWS} rows\n",
+            way.title
+        ))?;
+        let folder = out.join(way.method);
+        let summary = Summary::new(&learn(arguments, way, &model, &base, &data, &folder)?);
+        model.method.write(&model.decoder, Some(&base.hash_weights()?), &folder)?;
+        say("")?;
+        models.push(model.detach());
+        learnt.push((way.method, trained, summary));
+    }
 
-    let answers_after = answers(&model.detach(), &held_out)?;
-    let after = scores(&held_out, &answers_after);
-    say("\n4. The same reviews, before and after\n")?;
+    let answers = answers(&models)?;
+    say(&format!("{}. The same reviews, all in one batch\n", 3 + WAYS.len()))?;
     for i in 0..3 {
         say(&indent(&held_out[i].prompt))?;
-        say(&format!("   before: {}\n   after: {}\n", answers_before[i].trim_end(), answers_after[i]))?;
+        for (title, answers) in ["Before"].into_iter().chain(WAYS.iter().map(|way| way.title)).zip(&answers) {
+            say(&format!("   {title}:{}", answers[i].trim_end()))?;
+        }
+        say("")?;
     }
-    let report = report(device.name(), (trained, all), &metrics, (before, after), begun);
+    let methods = learnt.into_iter().zip(&answers[1..]).map(|((method, trained_parameters, summary), answers)| Learnt {
+        method,
+        trained_parameters,
+        first_loss: summary.first_loss,
+        last_loss: summary.last_loss,
+        after: scores(&held_out, answers),
+        training_tokens_per_second: summary.tokens_per_second,
+        peak_tensor_bytes: summary.peak_tensor_bytes,
+    });
+    let report = Report {
+        device: device.name().to_string(),
+        parameters: models[0].sizes().1,
+        before,
+        methods: methods.collect(),
+        seconds: begun.elapsed().as_secs_f64(),
+    };
     if arguments.json {
         return print_json(&report);
     }
-    print_line(&format!(
-        "   mood right {:.0} % -> {:.0} %, reason {:.0} % -> {:.0} %",
-        100.0 * before.mood,
-        100.0 * after.mood,
-        100.0 * before.reason,
-        100.0 * after.reason
-    ))?;
-    print_line(&format!(
-        "   {:.0} tokens/s in training, {} of tensors at most, {:.1} s in all",
-        report.training_tokens_per_second,
-        bytes(report.peak_tensor_bytes),
-        report.seconds
-    ))?;
-    match &arguments.out {
-        Some(out) => print_line(&format!("   Model, rows, adapter and metrics are in {}", out.display())),
-        None => print_line("   Keep model and adapter with --out DIR; tune your own with `wgtune sft --help`"),
+    for (learnt, way) in report.methods.iter().zip(&WAYS) {
+        print_line(&format!(
+            "   {}: mood right {:.0} % -> {:.0} %, reason {:.0} % -> {:.0} %; {:.0} tokens/s in training, {} of tensors at most",
+            way.title,
+            100.0 * before.mood,
+            100.0 * learnt.after.mood,
+            100.0 * before.reason,
+            100.0 * learnt.after.reason,
+            learnt.training_tokens_per_second,
+            bytes(learnt.peak_tensor_bytes)
+        ))?;
     }
-}
-
-fn lora(base: &Model) -> wgtune_models::Result<LoraConfig> {
-    let (targets, base_model) = (Targets::AllLinear, Some(base.name()?));
-    Ok(LoraConfig { rank: 16, alpha: 32.0, targets, base_model, ..LoraConfig::default() })
+    print_line(&format!("   {:.1} s in all", report.seconds))?;
+    match &arguments.out {
+        Some(out) => print_line(&format!("   Model, rows, adapters and metrics are in {}", out.display())),
+        None => print_line("   Keep model and adapters with --out DIR; tune your own with `wgtune sft --help`"),
+    }
 }
 
 /// The training itself: what `wgtune sft` does with these rows.
 fn learn(
     arguments: &Arguments,
+    way: &Way,
     model: &Tuned,
     base: &Model,
     data: &Path,
@@ -172,8 +220,8 @@ fn learn(
         template: &template,
         vocab_size: model.decoder.blueprint().vocab_size,
         max_length: 128,
-        opening: &[],
-        taken: 0,
+        opening: &model.opening(),
+        taken: model.taken(),
         split_text: false,
         last_turn_only: false,
     };
@@ -184,7 +232,7 @@ fn learn(
     let plan = Plan {
         steps: STEPS,
         accumulate: 1,
-        learning_rate: LearningRate { peak: 4e-3, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
+        learning_rate: LearningRate { peak: way.learning_rate, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
         weight_decay: 0.0,
         clip: 1.0,
         checkpoint_blocks: false,
@@ -196,7 +244,7 @@ fn learn(
         save_after: Duration::ZERO,
     };
     let record = Record::new("demo", [("seed".into(), seed.into())].into_iter().collect(), Map::new());
-    let run = RunDirectory::open(&out.join("run"), Begin::New, record, &May::default())?;
+    let run = RunDirectory::open(out, Begin::New, record, &May::default())?;
     let interrupted = on_interrupt("this step")?;
     let mut all = Vec::with_capacity(STEPS);
     let mut listen = |event: Event| {
@@ -220,14 +268,14 @@ fn rows(rows: &[Row]) -> String {
     rows.iter().map(|row| format!("{}\n", json!({"prompt": row.prompt, "completion": row.completion}))).collect()
 }
 
-/// What the model says after each of the prompts, up to one of `ends` and at most so many tokens.
+/// What each of the models says after each of the prompts, up to one of `ends` and at most so many tokens.
 fn continued(
-    model: &Tuned,
+    models: &[Tuned],
     tokenizer: &Tokenizer,
     prompts: &[&str],
     max_new_tokens: usize,
     ends: &str,
-) -> wgtune_models::Result<Vec<String>> {
+) -> wgtune_models::Result<Vec<Vec<String>>> {
     struct Texts<'a>(&'a str, Vec<(TextStream<'a>, String)>);
     impl Listener for Texts<'_> {
         fn token(&mut self, row: usize, token: u32) -> wgtune_models::Result<bool> {
@@ -236,14 +284,16 @@ fn continued(
             Ok(!text.contains(|letter| self.0.contains(letter)))
         }
     }
-    let request = |prompt: &&str| {
+    let request = |(model, prompt): (usize, &&str)| {
         let ends = tokenizer.eos_ids().to_vec();
-        Ok(Request { model: 0, prompt: tokenizer.encode(prompt, true)?, max_new_tokens, ends, sampling: Sampling::default() })
+        Ok(Request { model, prompt: tokenizer.encode(prompt, true)?, max_new_tokens, ends, sampling: Sampling::default() })
     };
-    let requests = prompts.iter().map(request).collect::<wgtune_models::Result<Vec<_>>>()?;
-    let mut texts = Texts(ends, prompts.iter().map(|_| (tokenizer.stream(true), String::new())).collect());
-    generate(std::slice::from_ref(model), 16, &mut requests.into_iter(), &mut texts)?;
-    Ok(texts.1.into_iter().map(|(_, text)| text).collect())
+    let all = (0..models.len()).flat_map(|model| prompts.iter().map(move |prompt| (model, prompt)));
+    let requests = all.map(request).collect::<wgtune_models::Result<Vec<_>>>()?;
+    let mut texts = Texts(ends, requests.iter().map(|_| (tokenizer.stream(true), String::new())).collect());
+    generate(models, 16, &mut requests.into_iter(), &mut texts)?;
+    let texts: Vec<String> = texts.1.into_iter().map(|(_, text)| text).collect();
+    Ok(texts.chunks(prompts.len()).map(<[String]>::to_vec).collect())
 }
 
 fn scores(rows: &[Row], answers: &[String]) -> Scores {
@@ -256,26 +306,4 @@ fn scores(rows: &[Row], answers: &[String]) -> Scores {
 
 fn indent(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("      {line}\n")).collect()
-}
-
-fn report(
-    device: &str,
-    (trained, all): (usize, usize),
-    metrics: &[Metrics],
-    (before, after): (Scores, Scores),
-    begun: Instant,
-) -> Report {
-    let summary = Summary::new(metrics);
-    Report {
-        device: device.to_string(),
-        trained_parameters: trained,
-        all_parameters: all,
-        first_loss: summary.first_loss,
-        last_loss: summary.last_loss,
-        before,
-        after,
-        training_tokens_per_second: summary.tokens_per_second,
-        peak_tensor_bytes: summary.peak_tensor_bytes,
-        seconds: begun.elapsed().as_secs_f64(),
-    }
 }

@@ -1,5 +1,8 @@
 //! `generate --prompts`: rows that run together, each as it would alone.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::folder::Folder;
@@ -86,4 +89,29 @@ fn what_rows_cannot_ask_is_named_with_file_and_line() {
     folder.fails("generate --model model --prompt x --batch 4", &["--batch", "cannot be used with"]);
     folder.fails(&format!("{GENERATE} text.txt --batch 0"), &["expected a whole number from 1"]);
     assert!(!folder.path("answers.jsonl").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_ends_with_the_rows_that_are_done() {
+    let folder = Folder::pretrained();
+    // Long enough to be met in the middle, whatever else the machine does.
+    let rows: Vec<Value> = (0..2000).map(|seed| json!({"prompt": "The", "max_new_tokens": 20, "seed": seed})).collect();
+    folder.write_rows("prompts.jsonl", &rows);
+    let arguments = format!("{GENERATE} prompts.jsonl");
+    let mut command = folder.command(&arguments.split_whitespace().collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut printed = String::new();
+    stdout.read_line(&mut printed).unwrap();
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    stdout.read_to_string(&mut printed).unwrap();
+    let run = crate::folder::Run::new(child.wait_with_output().unwrap());
+    let rows = lines(&printed);
+    assert!((1..2000).contains(&rows.len()), "{}", rows.len());
+    run.failed(&["finishing this token; again to quit", &format!("stopped with {} of 2000 rows", rows.len())]);
+    assert_eq!(run.code, Some(130));
+    let reason = |row: &Value| row["finish_reason"].as_str().unwrap().to_string();
+    assert!(rows.iter().map(reason).all(|reason| ["stop", "length", "interrupted"].contains(&&*reason)));
 }

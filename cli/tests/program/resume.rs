@@ -66,3 +66,20 @@ fn an_interrupt_writes_a_checkpoint_and_says_how_to_resume() {
     assert!(run.stderr.contains(&format!("resumed after step {step} of 1000")), "{}", run.stderr);
     check_same(&folder, "out", "adapter_model.safetensors");
 }
+
+#[test]
+fn a_run_goes_on_from_an_earlier_checkpoint_that_was_kept() {
+    let folder = Folder::new();
+    folder.succeeds(&format!("{LORA} --out whole"));
+    let command = LORA.replace("--save-every 2", "--save-every 10");
+    folder.succeeds(&format!("{command} --keep 3 --out run"));
+    let kept = |out: &str| folder.names(out).into_iter().filter(|name| name.starts_with("checkpoint")).collect::<Vec<_>>();
+    assert_eq!(kept("run"), ["checkpoint", "checkpoint-20", "checkpoint-30"]);
+    std::fs::remove_dir_all(folder.path("run/checkpoint")).unwrap();
+    std::fs::rename(folder.path("run/checkpoint-20"), folder.path("run/checkpoint")).unwrap();
+    std::fs::remove_dir_all(folder.path("run/checkpoint-30")).unwrap();
+    let said = folder.run(&format!("{command} --keep 2 --out run --resume"));
+    assert!(said.stderr.contains("resumed after step 20 of 40"), "{}", said.stderr);
+    assert_eq!(kept("run"), ["checkpoint", "checkpoint-30"]);
+    check_same(&folder, "run", "adapter_model.safetensors");
+}

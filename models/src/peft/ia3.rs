@@ -38,12 +38,13 @@ pub(super) const ENTRY: Entry = Entry {
             text => Targets::parse(text).map_err(|message| Error::Data { message })?,
         };
         targets.check(&paths(&decoder))?;
-        let config = Config {
-            targets,
-            inputs: vec![format!("{}.{}", family.feed_forward, family.down)],
-            base: Some(base.into()),
-            task_type: Some("CAUSAL_LM".into()),
+        let last = format!("{}.{}", family.feed_forward, family.down);
+        let inputs = match &targets {
+            // PEFT takes only names that are among the targets.
+            Targets::Named(names) => names.iter().filter(|name| targets::is_or_ends_in(&last, name)).cloned().collect(),
+            Targets::AllLinear | Targets::Pattern(_) => vec![last],
         };
+        let config = Config { targets, inputs, base: Some(base.into()), task_type: Some("CAUSAL_LM".into()) };
         let method = Ia3::build(config, &decoder, |_, size| Ok(ops::full(decoder.device(), 1.0, [size])))?;
         Ok(Tuned { method: Arc::new(method), decoder })
     },

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,10 +11,10 @@ use wgtune_engine::optim::Moments;
 use wgtune_engine::{DType, Shape, Tensor};
 
 use super::metrics::Best;
-use super::run::{CHECKPOINT, RunDirectory};
+use super::run::{CHECKPOINT, RunDirectory, step_of};
 use super::update::Progress;
 use crate::error::{Error, Result};
-use crate::formats::files::{link_or_copy, read_text, recover_directory, write_bytes, write_directory};
+use crate::formats::files::{link_or_copy, read_text, recover_directory, remove, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 
 const STATE: &str = "state.json";
@@ -31,7 +32,7 @@ struct State {
 }
 
 impl RunDirectory {
-    /// Writes the checkpoint. It replaces the one before as a whole.
+    /// Writes the checkpoint. It replaces the one before as a whole, which stays under another name where more are kept.
     ///
     /// # Errors
     /// A full disk, or a device that failed; the checkpoint before is then still there.
@@ -39,6 +40,7 @@ impl RunDirectory {
         let Progress { step, num_tokens, best, waited, .. } = *progress;
         let state = State { step, num_tokens, best, waited };
         let checkpoint = self.path().join(CHECKPOINT);
+        self.set_aside(&checkpoint)?;
         write_directory(&checkpoint, |directory| {
             save_tensors(&directory.join(TENSORS), &named(progress))?;
             match best {
@@ -48,7 +50,32 @@ impl RunDirectory {
             }
             let state = serde_json::to_vec_pretty(&state).expect("plain data is JSON");
             write_bytes(&directory.join(STATE), &state)
+        })?;
+        self.remove_old()
+    }
+
+    /// Links the checkpoint that is there under its step's name, where more than the last one are kept.
+    fn set_aside(&self, checkpoint: &Path) -> Result<()> {
+        recover_directory(checkpoint)?;
+        if self.kept() == 1 || !checkpoint.exists() {
+            return Ok(());
+        }
+        let State { step, .. } = read_state(checkpoint)?;
+        write_directory(&self.path().join(format!("{CHECKPOINT}-{step}")), |directory| {
+            [STATE, TENSORS, BEST]
+                .iter()
+                .filter(|name| checkpoint.join(name).exists())
+                .try_for_each(|name| link_or_copy(&checkpoint.join(name), &directory.join(name)))
         })
+    }
+
+    /// Removes those of earlier steps that are more than are kept.
+    fn remove_old(&self) -> Result<()> {
+        let entries = fs::read_dir(self.path()).map_err(Error::io(self.path()))?;
+        let mut steps: Vec<usize> = entries.flatten().filter_map(|entry| step_of(entry.file_name().to_str()?)).collect();
+        steps.sort_unstable_by(|a, b| b.cmp(a));
+        let old = steps.iter().skip(self.kept() - 1);
+        old.map(|step| self.path().join(format!("{CHECKPOINT}-{step}"))).try_for_each(|path| remove(&path))
     }
 
     /// Puts the model's parameters and progress where the checkpoint says; `false` where there is none yet.
@@ -61,8 +88,7 @@ impl RunDirectory {
         if !directory.exists() {
             return Ok(false);
         }
-        let path = directory.join(STATE);
-        let state: State = serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?;
+        let state = read_state(&directory)?;
         let weights = Weights::open_file(&directory.join(TENSORS))?;
         let mut moments = Vec::new();
         for (name, parameter) in parameters(progress) {
@@ -96,6 +122,11 @@ impl RunDirectory {
         }
         Ok(())
     }
+}
+
+fn read_state(checkpoint: &Path) -> Result<State> {
+    let path = checkpoint.join(STATE);
+    serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))
 }
 
 /// Writes tensors as f32.

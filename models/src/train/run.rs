@@ -43,6 +43,8 @@ pub struct RunDirectory {
     path: PathBuf,
     record: Record,
     changes: Vec<String>,
+    /// How many checkpoints stay.
+    kept: usize,
     _lock: File,
 }
 
@@ -59,7 +61,7 @@ impl RunDirectory {
         check_content(path, begin)?;
         let lock = lock(path)?;
         check_content(path, begin)?;
-        let mut run = RunDirectory { path: path.to_path_buf(), record, changes: Vec::new(), _lock: lock };
+        let mut run = RunDirectory { path: path.to_path_buf(), record, changes: Vec::new(), kept: 1, _lock: lock };
         match saved(path)? {
             Some(saved) if begin == Begin::Resumed => {
                 run.changes = saved.changes(&run.record, may).map_err(|difference| {
@@ -92,6 +94,17 @@ impl RunDirectory {
             run.has_results = has_results;
         }
         write_bytes(&self.path.join(RUN), self.record.text().as_bytes())
+    }
+
+    /// Keeps so many checkpoints, at least one: those before the last as `checkpoint-STEP`. A run goes on from one of these once it
+    /// stands in the last one's place.
+    pub fn keep(&mut self, checkpoints: usize) {
+        self.kept = checkpoints.max(1);
+    }
+
+    /// How many checkpoints stay.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Where it is.
@@ -184,7 +197,12 @@ fn is_written_here(name: &OsStr) -> bool {
     // A write that was killed leaves its target's name between these.
     let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
     let name = unfinished.unwrap_or(name);
-    [CHECKPOINT, TENSORBOARD, METRICS, SAMPLES, RUN, LOCK].contains(&name) || is_result(name)
+    [CHECKPOINT, TENSORBOARD, METRICS, SAMPLES, RUN, LOCK].contains(&name) || step_of(name).is_some() || is_result(name)
+}
+
+/// The step of an earlier checkpoint, by its name.
+pub(super) fn step_of(name: &str) -> Option<usize> {
+    name.strip_prefix(CHECKPOINT)?.strip_prefix('-')?.parse().ok()
 }
 
 fn is_result(name: &str) -> bool {

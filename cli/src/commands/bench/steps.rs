@@ -10,8 +10,8 @@ use wgtune_models::Result;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::generate::{Generated, Listener, Request, Sampling, generate};
-use wgtune_models::peft::Tuned;
 use wgtune_models::peft::lora::{Lora, LoraConfig};
+use wgtune_models::peft::{Targets, Tuned};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Plan, Recipe};
@@ -36,9 +36,10 @@ pub struct Subject {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     Prefill,
-    /// A token of each of so many rows.
+    /// A token of each of so many rows, which wear so many LoRA adapters of all linear layers in turn.
     Decode {
         rows: usize,
+        adapters: usize,
     },
     Lora {
         checkpointed: bool,
@@ -60,10 +61,12 @@ struct Timing {
 }
 
 impl Step {
-    pub const ALL: [Step; 8] = [
+    pub const ALL: [Step; 10] = [
         Step::Prefill,
-        Step::Decode { rows: 1 },
-        Step::Decode { rows: 16 },
+        Step::Decode { rows: 1, adapters: 0 },
+        Step::Decode { rows: 16, adapters: 0 },
+        Step::Decode { rows: 16, adapters: 1 },
+        Step::Decode { rows: 16, adapters: 8 },
         Step::Lora { checkpointed: false },
         Step::Lora { checkpointed: true },
         Step::LoraWithDropout,
@@ -74,8 +77,10 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Prefill => "prefill",
-            Step::Decode { rows: 1 } => "decode",
-            Step::Decode { .. } => "decode, rows together",
+            Step::Decode { rows: 1, .. } => "decode",
+            Step::Decode { adapters: 0, .. } => "decode, rows together",
+            Step::Decode { adapters: 1, .. } => "decode, rows of one adapter",
+            Step::Decode { .. } => "decode, rows of eight adapters",
             Step::Lora { checkpointed: false } => "LoRA training step",
             Step::Lora { checkpointed: true } => "LoRA training step, checkpointed",
             Step::LoraWithDropout => "LoRA training step, dropout 0.05",
@@ -96,8 +101,8 @@ impl Step {
 
     fn shape(self, tokens: usize) -> String {
         match self {
-            Step::Decode { rows: 1 } => format!("1 token after {PROMPT}"),
-            Step::Decode { rows } => format!("{rows} x 1 token after {PROMPT}"),
+            Step::Decode { rows: 1, .. } => format!("1 token after {PROMPT}"),
+            Step::Decode { rows, .. } => format!("{rows} x 1 token after {PROMPT}"),
             _ => format!("1 x {tokens} tokens"),
         }
     }
@@ -121,7 +126,7 @@ impl Step {
         let decoder = &tuned.decoder;
         let timing = match self {
             Step::Prefill => prefill(decoder, tokens, budget)?,
-            Step::Decode { rows } => decode(decoder, rows, tokens)?,
+            Step::Decode { rows, adapters } => decode(decoder, rows, adapters, tokens)?,
             Step::Lora { checkpointed } => training(&with_lora(decoder, 0.0)?, tokens, checkpointed, budget)?,
             Step::LoraWithDropout => training(&with_lora(decoder, 0.05)?, tokens, false, budget)?,
             Step::Full { checkpointed } => training(tuned, tokens, checkpointed, budget)?,
@@ -191,17 +196,22 @@ fn ids(decoder: &Decoder, count: usize) -> Vec<u32> {
     (0..count as u64).map(|i| (i * 7919 % vocabulary) as u32).collect()
 }
 
-/// So many rows of one prompt.
+/// So many rows of one prompt, by these models in turn.
 fn continued(
-    decoder: &Decoder,
+    models: &[Tuned],
     rows: usize,
     prompt: &[u32],
     max_new_tokens: usize,
     listener: &mut dyn Listener,
 ) -> Result<Vec<Generated>> {
-    let (ends, sampling) = (Vec::new(), Sampling::default());
-    let request = Request { model: 0, prompt: prompt.to_vec(), max_new_tokens, ends, sampling };
-    generate(&[Tuned::bare(decoder.clone())], rows, &mut std::iter::repeat_n(request, rows), listener)
+    let request = |row: usize| Request {
+        model: row % models.len(),
+        prompt: prompt.to_vec(),
+        max_new_tokens,
+        ends: Vec::new(),
+        sampling: Sampling::default(),
+    };
+    generate(models, rows, &mut (0..rows).map(request), listener)
 }
 
 /// When the last row's tokens came.
@@ -222,7 +232,8 @@ impl Listener for Moments {
 /// The passage through a prompt, up to its first new token.
 fn prefill(decoder: &Decoder, tokens: usize, budget: Duration) -> Result<Timing> {
     let (device, prompt) = (decoder.device(), ids(decoder, tokens));
-    let once = || continued(decoder, 1, &prompt, 1, &mut ());
+    let bare = [Tuned::bare(decoder.clone())];
+    let once = || continued(&bare, 1, &prompt, 1, &mut ());
     device.reset_peak();
     let seconds = repeat(budget, || once().map(|generated| generated[0].prefill.as_secs_f64()))?;
     let peak_tensor_bytes = device.memory().peak;
@@ -232,18 +243,26 @@ fn prefill(decoder: &Decoder, tokens: usize, budget: Duration) -> Result<Timing>
 }
 
 /// One token of each row after another, behind a short prompt.
-fn decode(decoder: &Decoder, rows: usize, tokens: usize) -> Result<Timing> {
+fn decode(decoder: &Decoder, rows: usize, adapters: usize, tokens: usize) -> Result<Timing> {
     /// Tokens until times are steady: the first two may compile.
     const WARM_UP: usize = 2;
     let (device, prompt) = (decoder.device(), ids(decoder, PROMPT));
+    let lora = |seed: usize| {
+        let config = LoraConfig { targets: Targets::AllLinear, ..LoraConfig::default() };
+        Lora::begin(config, decoder.clone(), seed as u64)
+    };
+    let models = match adapters {
+        0 => vec![Tuned::bare(decoder.clone())],
+        _ => (0..adapters).map(lora).collect::<Result<_>>()?,
+    };
     device.reset_peak();
     let mut last = Moments { last_row: rows - 1, moments: Vec::new() };
-    continued(decoder, rows, &prompt, WARM_UP + tokens.clamp(8, 64), &mut last)?;
+    continued(&models, rows, &prompt, WARM_UP + tokens.clamp(8, 64), &mut last)?;
     let seconds = last.moments[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     let peak_tensor_bytes = device.memory().peak;
     // What the third token starts is what three start beyond two.
     let spans_of = |new_tokens| -> Result<Vec<Span>> {
-        let (done, spans) = device.profile(|| continued(decoder, rows, &prompt, new_tokens, &mut ()))?;
+        let (done, spans) = device.profile(|| continued(&models, rows, &prompt, new_tokens, &mut ()))?;
         done.map(|_| spans)
     };
     let before = spans_of(2)?.len();

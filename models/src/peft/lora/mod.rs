@@ -3,7 +3,7 @@
 mod config;
 mod dora;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -182,6 +182,14 @@ impl Lora {
         for name in patterned {
             Targets::Named(vec![name.clone()]).check(&paths)?;
         }
+        let config = match (&config.targets, &config.layers) {
+            (Targets::AllLinear, Some(_)) => LoraConfig { targets: Targets::Named(last_parts(&paths)), ..config },
+            (Targets::Pattern(_), Some(_)) => {
+                let message = format!("blocks beside targets {}, which is said of whole names: expected names", config.targets);
+                return Err(Error::Data { message });
+            }
+            _ => config,
+        };
         let random = Philox::new(seed).stream(0x6c_6f7261);
         Lora::build(config, decoder, |config, layer, index, device| {
             let Layer { inputs, outputs, path, .. } = *layer;
@@ -300,6 +308,13 @@ impl Lora {
         }
         mapped
     }
+}
+
+/// What linear layers of blocks are called within theirs: PEFT takes numbers of blocks beside names alone.
+fn last_parts(paths: &[&str]) -> Vec<String> {
+    let is_linear = |path: &&&str| Targets::AllLinear.include(path);
+    let parts = paths.iter().filter(is_linear).filter_map(|path| path.rsplit('.').next());
+    parts.map(str::to_string).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn layers(decoder: &Decoder) -> impl Iterator<Item = Layer<'_>> {
