@@ -76,11 +76,11 @@ impl WeightedSum {
         self.parts.iter().any(|part| part.tuned.method.trains(name))
     }
 
-    /// Whether every difference is a product of thin matrices.
+    /// Whether the differences of all linear layers of blocks are products of thin matrices.
     pub fn is_of_products(&self) -> bool {
-        let changed = |name: &str, part: &Part| part.parameters.contains_key(name) && part.changed(name).is_some();
-        let is_product = |name: &str, part: &Part| !changed(name, part) || part.update(name).is_some();
-        self.base.parameters().iter().all(|(name, _)| self.parts.iter().all(|part| is_product(name, part)))
+        let is_product = |part: &Part, name: &str| part.changed(name).is_none() || part.update(name).is_some();
+        let mut names = self.base.linears().map(|layer| format!("{}.weight", layer.path));
+        names.all(|name| self.parts.iter().all(|part| is_product(part, &name)))
     }
 
     /// How a parameter differs from the base's; `None` where nobody changes it.
