@@ -104,7 +104,8 @@ impl Update {
         let Factors { left, right } = nearest(difference, rank)?;
         let device = difference.device();
         let [a, b] = [tensor(device, &right, shape[1]), ops::copy(&tensor(device, &left, shape[0]).transpose())];
-        let square = |tensor: &Tensor| -> Result<f64> { Ok(tensor.to_vec()?.iter().map(|&value| f64::from(value).powi(2)).sum()) };
+        let square =
+            |tensor: &Tensor| -> Result<f64> { Ok(tensor.to_vec()?.iter().map(|&value| f64::from(value).powi(2)).sum()) };
         let square_off = square(&ops::sub(difference, &ops::matmul(&b, &a)))?;
         Ok(Update { a, b, square: square(difference)?, square_off })
     }
