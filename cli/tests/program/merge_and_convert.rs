@@ -8,7 +8,7 @@ use crate::folder::Folder;
 /// Adapters by name, trained far enough to matter.
 const ADAPTERS: [(&str, &str); 5] = [
     ("one", "--method lora --rank 4 --targets q_proj,down_proj"),
-    ("other", "--method lora --rank 2 --alpha 3 --targets q_proj,v_proj --seed 1"),
+    ("other", "--method lora --rank 2 --alpha 3 --targets q_proj,v_proj,embed_tokens --seed 1"),
     ("dora", "--method lora --rank 4 --dora --targets k_proj,v_proj"),
     ("ia3", "--method ia3 --targets k_proj,v_proj"),
     ("prompt", "--method prompt --virtual-tokens 2"),
@@ -46,14 +46,14 @@ fn loras_of_other_ranks_and_layers_join_to_what_their_merged_sum_gives() {
     let folder = folder(&["one", "other"]);
     let adapters = "--model model --adapter one=0.7 --adapter other=-0.4";
     let merged = folder.reports(&format!("merge {adapters} --out merged --device cpu --json"));
-    // Two blocks with queries, values and the inside of their networks.
-    assert_eq!(merged["merged_layers"], 6, "{merged}");
+    // Two blocks with queries, values and the inside of their networks, and the embedding.
+    assert_eq!(merged["merged_layers"], 7, "{merged}");
     assert!(number(&merged, "largest_logit_difference") < f64::from(ROUNDING), "{merged}");
     let joined = folder.reports(&format!("convert {adapters} --to lora --out joined --device cpu --json"));
-    assert_eq!((&joined["layers"], &joined["least_rank"], &joined["most_rank"]), (&json!(6), &json!(2), &json!(6)), "{joined}");
+    assert_eq!((&joined["layers"], &joined["least_rank"], &joined["most_rank"]), (&json!(7), &json!(2), &json!(6)), "{joined}");
     assert!(number(&joined, "relative_error") < 1e-6 && number(&joined, "largest_logit_difference") < f64::from(ROUNDING));
     let config = folder.json("joined/adapter_config.json");
-    assert_eq!(config["target_modules"], json!(["down_proj", "q_proj", "v_proj"]));
+    assert_eq!(config["target_modules"], json!(["down_proj", "embed_tokens", "q_proj", "v_proj"]));
     assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(6), &json!(6.0)));
     assert_eq!(config["rank_pattern"]["model.layers.1.self_attn.v_proj"], 2);
 

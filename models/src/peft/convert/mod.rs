@@ -29,7 +29,7 @@ pub struct Converted {
 
 /// One LoRA of a sum, scaled by 1. A layer whose difference is a product of thin matrices, as those of LoRAs are, keeps it: ranks
 /// add up, to a layer's width at most. With a rank, each layer has the nearest product of that rank, or of its own where that is less.
-/// `told` hears of each layer as it is done.
+/// `told` is called before each parameter.
 ///
 /// # Errors
 /// A rank above a layer's width; none where a difference is no product; a sum that changes no layer; a device that failed; what `told`

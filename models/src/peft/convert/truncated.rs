@@ -142,7 +142,7 @@ fn orthonormal(vectors: &[Vec<f64>]) -> Vectors {
 }
 
 /// The eigenvalues of a symmetric matrix, the largest first, and their eigenvectors: Jacobi's rotations, row by row of the upper
-/// triangle, until it is zero (Golub and Van Loan, Matrix Computations, section 8.5).
+/// triangle, until it is zero to rounding (Golub and Van Loan, Matrix Computations, section 8.5).
 fn eigen(mut matrix: Vectors) -> (Vec<f64>, Vectors) {
     let size = matrix.len();
     let mut vectors: Vectors = (0..size).map(|i| (0..size).map(|j| f64::from(u8::from(i == j))).collect()).collect();
@@ -152,7 +152,7 @@ fn eigen(mut matrix: Vectors) -> (Vec<f64>, Vectors) {
         let mut is_done = true;
         for p in 0..size {
             for q in p + 1..size {
-                if matrix[p][q].abs() > 1e-17 * scale {
+                if matrix[p][q].abs() > 1e-15 * scale {
                     is_done = false;
                     rotate(&mut matrix, &mut vectors, p, q);
                 }
@@ -178,10 +178,12 @@ fn rotate(matrix: &mut Vectors, vectors: &mut Vectors, p: usize, q: usize) {
         let [p, q] = row.get_disjoint_mut([p, q]).expect("two places of a row");
         turn(p, q);
     }
-    for rows in [matrix, vectors] {
+    for rows in [&mut *matrix, vectors] {
         let [p, q] = rows.get_disjoint_mut([p, q]).expect("two rows");
         p.iter_mut().zip(q).for_each(|(p, q)| turn(p, q));
     }
+    // But for rounding.
+    (matrix[p][q], matrix[q][p]) = (0.0, 0.0);
 }
 
 #[cfg(test)]
