@@ -1,5 +1,6 @@
 //! `wgtune`: fine-tunes language models on any GPU. One file a command, in `commands`.
 
+mod adapters;
 mod advice;
 mod commands;
 mod common;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod completions;
+mod convert;
 mod demo;
 mod devices;
 mod eval;
@@ -46,6 +47,7 @@ commands! {
     tokenize Tokenize
     eval Eval
     merge Merge
+    convert Convert
     logits Logits
     demo Demo
     completions Completions

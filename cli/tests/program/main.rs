@@ -11,6 +11,7 @@ mod evaluation;
 mod folder;
 mod kills;
 mod masks;
+mod merge_and_convert;
 mod methods;
 mod prompts;
 mod resume;

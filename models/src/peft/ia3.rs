@@ -147,6 +147,22 @@ impl Ia3 {
     fn of(&self, layer: &Linear, of_inputs: bool) -> Option<&Tensor> {
         self.vectors.get(&layer.path).filter(|vector| vector.of_inputs == of_inputs).map(|vector| &vector.values)
     }
+
+    /// The path of the layer that a parameter is of, and what multiplies it: [1, inputs], [outputs, 1], or [outputs] of a bias.
+    fn factor(&self, name: &str) -> Option<(&str, Tensor)> {
+        let (path, is_weight) = match name.strip_suffix(".weight") {
+            Some(path) => (path, true),
+            None => (name.strip_suffix(".bias")?, false),
+        };
+        let (path, Vector { values, of_inputs }) = self.vectors.get_key_value(path)?;
+        let (values, size) = (values.detach(), values.size(0));
+        match (is_weight, of_inputs) {
+            (true, true) => Some((path, values.reshape([1, size]))),
+            (true, false) => Some((path, values.reshape([size, 1]))),
+            (false, false) => Some((path, values)),
+            (false, true) => None,
+        }
+    }
 }
 
 impl Method for Ia3 {
@@ -173,17 +189,18 @@ impl Method for Ia3 {
     }
 
     fn merged(&self, name: &str, parameter: &Tensor) -> Option<Tensor> {
-        let (path, is_weight) = match name.strip_suffix(".weight") {
-            Some(path) => (path, true),
-            None => (name.strip_suffix(".bias")?, false),
-        };
-        let Vector { values, of_inputs } = self.vectors.get(path)?;
-        let (parameter, values) = (ops::cast(&parameter.detach(), DType::F32), values.detach());
-        match (is_weight, of_inputs) {
-            (true, true) => Some(ops::mul(&parameter, &values)),
-            (true, false) => Some(ops::mul(&parameter, &values.reshape([values.size(0), 1]))),
-            (false, false) => Some(ops::mul(&parameter, &values)),
-            (false, true) => None,
+        let (_, values) = self.factor(name)?;
+        Some(ops::mul(&ops::cast(&parameter.detach(), DType::F32), &values))
+    }
+
+    fn unmerged(&self, name: &str, merged: &Tensor) -> Result<Option<Tensor>> {
+        let Some((path, values)) = self.factor(name) else { return Ok(None) };
+        match values.to_vec()?.iter().position(|value| *value == 0.0) {
+            None => Ok(Some(ops::div(&ops::cast(&merged.detach(), DType::F32), &values))),
+            Some(at) => {
+                let message = format!("{path} was multiplied by 0 at {at}: what stood there before cannot be known");
+                Err(Error::Data { message })
+            }
         }
     }
 

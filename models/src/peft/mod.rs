@@ -3,6 +3,7 @@
 //! A method is a file of this folder and its line in [`METHODS`]. It knows no other.
 
 mod adapters;
+mod convert;
 mod encoder;
 mod files;
 mod full;
@@ -13,6 +14,7 @@ mod p_tuning;
 mod prefix;
 mod prompt;
 mod settings;
+mod sum;
 mod targets;
 mod tuned;
 mod virtual_tokens;
@@ -23,11 +25,13 @@ use std::sync::Arc;
 use wgtune_engine::Tensor;
 use wgtune_engine::random::Philox;
 
+pub use convert::{Converted, to_lora};
 pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, base_of, fingerprint};
 pub use full::Full;
 pub use lora::Lora;
 pub use mixed::{Group, Mixed};
 pub use settings::{Form, Setting, Settings};
+pub use sum::WeightedSum;
 pub use targets::Targets;
 pub use tuned::Tuned;
 
@@ -151,6 +155,24 @@ pub trait Method: Send + Sync {
 
     /// A parameter of the decoder with what is added to it, in f32; `None` where nothing is.
     fn merged(&self, name: &str, parameter: &Tensor) -> Option<Tensor>;
+
+    /// A parameter that [`merged`](Self::merged) made, as it was before, in f32; `None` where nothing was added to it.
+    ///
+    /// # Errors
+    /// What it was cannot be known.
+    fn unmerged(&self, name: &str, merged: &Tensor) -> Result<Option<Tensor>> {
+        match self.merged(name, merged) {
+            None => Ok(None),
+            Some(_) => Err(Error::Data { message: format!("what {} added to `{name}` cannot be taken away", self.name()) }),
+        }
+    }
+
+    /// What [`merged`](Self::merged) adds to a parameter [rows, columns], where that is a product: [rows, rank] and [rank, columns],
+    /// in f32.
+    fn update(&self, name: &str) -> Option<[Tensor; 2]> {
+        let _ = name;
+        None
+    }
 
     /// Whether [`write`](Self::write) writes an adapter, which needs its base, and not a whole model.
     fn is_adapter(&self) -> bool;

@@ -194,11 +194,7 @@ impl Lora {
         Lora::build(config, decoder, |config, layer, index, device| {
             let Layer { inputs, outputs, path, .. } = *layer;
             let rank = config.rank_of(path);
-            if rank > outputs.min(inputs) {
-                let most = outputs.min(inputs);
-                let message = format!("a rank of {rank} for {path}: expected at most its width, {most}");
-                return Err(Error::Data { message });
-            }
+            check_rank(path, rank, [outputs, inputs])?;
             let random = random.stream(index);
             let draw = |i: u64| match config.init {
                 // PEFT's, whatever the config says.
@@ -252,6 +248,11 @@ impl Lora {
         tensors.finish()?;
         let decoder = decoder.mapped(|name, tensor| saved.get(name).unwrap_or(tensor).clone());
         Ok(Tuned { decoder, method })
+    }
+
+    /// Updates of these factors A and B, by the paths of the layers that `config` targets.
+    pub(super) fn of(config: LoraConfig, decoder: Decoder, factors: &BTreeMap<String, [Tensor; 2]>) -> Result<Tuned> {
+        Lora::build(config, decoder, |_, layer, _, _| Ok((factors[layer.path].clone(), None)))
     }
 
     fn build(
@@ -317,6 +318,15 @@ fn last_parts(paths: &[&str]) -> Vec<String> {
     parts.map(str::to_string).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// Checks that a layer is as wide as its rank.
+pub(super) fn check_rank(path: &str, rank: usize, shape: [usize; 2]) -> Result<()> {
+    let most = shape[0].min(shape[1]);
+    match rank > most {
+        true => Err(Error::Data { message: format!("a rank of {rank} for {path}: expected at most its width, {most}") }),
+        false => Ok(()),
+    }
+}
+
 fn layers(decoder: &Decoder) -> impl Iterator<Item = Layer<'_>> {
     let Embedding { path, weight } = decoder.embedding();
     let embedding = Layer { path, weight, inputs: weight.size(0), outputs: weight.size(1), is_embedding: true };
@@ -359,18 +369,35 @@ impl Method for Lora {
 
     fn merged(&self, name: &str, parameter: &Tensor) -> Option<Tensor> {
         let pair = self.pairs.get(name.strip_suffix(".weight")?)?;
-        let Pair { a, b, scale, is_embedding, .. } = pair;
-        let weight = ops::cast(&parameter.detach(), DType::F32);
-        let epilogue = ops::Epilogue { scale: *scale, residual: Some(&weight), ..Default::default() };
-        let (a, b) = (a.detach(), b.detach());
-        let updated = match is_embedding {
-            false => ops::matmul_with(&b, &a, &epilogue),
-            true => ops::matmul_with(&a.transpose(), &b.transpose(), &epilogue),
-        };
+        let updated = pair.added(parameter, 1.0);
         Some(match pair.factor() {
             Some(factor) => ops::mul(&updated, &factor.detach().reshape([updated.size(0), 1])),
             None => updated,
         })
+    }
+
+    fn unmerged(&self, name: &str, merged: &Tensor) -> Result<Option<Tensor>> {
+        if self.trains(name) {
+            let message = format!("`{name}` was trained whole: what it was before cannot be known");
+            return Err(Error::Data { message });
+        }
+        match name.strip_suffix(".weight").and_then(|path| self.pairs.get_key_value(path)) {
+            None => Ok(None),
+            Some((path, Pair { magnitude: Some(_), .. })) => {
+                let message = format!(
+                    "DoRA gave the rows of {path} lengths of their own, m (W + s B A) / |W + s B A|: \
+                     how long they were before, |W + s B A|, cannot be known from what is left"
+                );
+                Err(Error::Data { message })
+            }
+            Some((_, pair)) => Ok(Some(pair.added(merged, -1.0))),
+        }
+    }
+
+    fn update(&self, name: &str) -> Option<[Tensor; 2]> {
+        let Pair { a, b, scale, is_embedding, magnitude, .. } = self.pairs.get(name.strip_suffix(".weight")?)?;
+        let (a, b) = (a.detach(), ops::scale(&b.detach(), *scale));
+        magnitude.is_none().then(|| if *is_embedding { [a.transpose(), b.transpose()] } else { [b, a] })
     }
 
     fn is_adapter(&self) -> bool {
@@ -431,6 +458,17 @@ impl Tuning for Lora {
 }
 
 impl Pair {
+    /// A weight with the update, so many times; in f32.
+    fn added(&self, weight: &Tensor, times: f32) -> Tensor {
+        let weight = ops::cast(&weight.detach(), DType::F32);
+        let epilogue = ops::Epilogue { scale: times * self.scale, residual: Some(&weight), ..Default::default() };
+        let (a, b) = (self.a.detach(), self.b.detach());
+        match self.is_embedding {
+            false => ops::matmul_with(&b, &a, &epilogue),
+            true => ops::matmul_with(&a.transpose(), &b.transpose(), &epilogue),
+        }
+    }
+
     fn factor(&self) -> Option<Tensor> {
         self.magnitude.as_ref().map(|magnitude| magnitude.factor(&self.a, &self.b, self.scale))
     }
