@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     ))?;
     let metrics = learn(arguments, &model, &base, &data, out)?;
     let weights = base.hash_weights()?;
-    write_directory(&out.join("adapter"), |directory| model.method.write(&model.decoder, Some(&weights), directory))?;
+    write_directory(&out.join("adapter"), |directory| model.write(Some(&weights), directory))?;
 
     let answers_after = answers(&model.detach(), &held_out)?;
     let after = scores(&held_out, &answers_after);

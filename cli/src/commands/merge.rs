@@ -16,7 +16,7 @@ use wgtune_models::peft::{self, METHODS, Tuned};
 use wgtune_models::transformer::save_decoder;
 use wgtune_models::wording::{counted, listed};
 
-use crate::common::{Compute, Force, Outcome, Overwrite, on_interrupt, print_json, print_line};
+use crate::common::{Compute, Force, Outcome, Overwrite, Task, on_interrupt, print_json, print_line};
 use crate::config::Given;
 
 /// Adds an adapter to its base, W0 + BA, and writes a plain model
@@ -29,6 +29,8 @@ pub struct Arguments {
     /// A PEFT adapter directory
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
+    #[command(flatten)]
+    task: Task,
     /// Where to write the model: a new folder, or an empty one
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -53,12 +55,13 @@ struct Report {
 /// Writes the model, reads it back, and prints how far its logits are from base and adapter's.
 pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = Model::open(&arguments.model)?;
-    arguments.overwrite.check_folder(&arguments.out, &[&arguments.model, &arguments.adapter])?;
-    arguments.force.check(&base, Some(&arguments.adapter))?;
+    let adapter_folder = arguments.task.of(&arguments.adapter)?;
+    arguments.overwrite.check_folder(&arguments.out, &[&arguments.model, &adapter_folder])?;
+    arguments.force.check(&base, Some(&adapter_folder))?;
     let device = arguments.compute.open()?;
     let interrupted = on_interrupt("this tensor")?;
-    let tuned = base.load_adapted(&device, Some(&arguments.adapter))?;
-    let (method, adapter) = peft::method_of(&arguments.adapter)?;
+    let tuned = base.load_adapted(&device, Some(&adapter_folder))?;
+    let (method, adapter) = peft::method_of(&adapter_folder)?;
     if !adapter.merges {
         let name = method.name;
         let mergeable = METHODS.iter().filter(|entry| entry.adapter.as_ref().is_some_and(|adapter| adapter.merges));

@@ -10,6 +10,7 @@ mod logits;
 mod merge;
 mod pretrain;
 mod sft;
+mod tasks;
 mod tokenize;
 
 use clap::Subcommand;
@@ -46,6 +47,7 @@ commands! {
     tokenize Tokenize
     eval Eval
     merge Merge
+    tasks Tasks
     logits Logits
     demo Demo
     completions Completions

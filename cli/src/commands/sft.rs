@@ -6,6 +6,7 @@ use clap::Args;
 use wgtune_models::formats::chat_template::TEMPLATE_FILE;
 use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::model::Model;
+use wgtune_models::tasks::Table;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
@@ -44,7 +45,11 @@ pub struct Arguments {
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    let Arguments { model, source, conversations, out, tuning, training, compute, .. } = arguments;
+    let Arguments { model, source, conversations, tuning, training, compute, .. } = arguments;
+    let out = &match &tuning.task {
+        Some(name) => Table::open(&arguments.out)?.place(name)?,
+        None => arguments.out.clone(),
+    };
     let base = Model::open(model)?;
     let read: Vec<&Path> = [model.as_path()].into_iter().chain(tuning.read()).collect();
     training.check(out, &read)?;
@@ -74,7 +79,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         hashes,
     };
     let report = training.run(job, || {
-        model.method.write(&model.decoder, Some(&weights), out)?;
+        model.write(Some(&weights), out)?;
         base.copy_companions(out, !model.method.is_adapter())?;
         // Whoever asks the model is to ask it as it was trained.
         let template = conversations.template.template.as_deref();
