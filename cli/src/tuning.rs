@@ -163,11 +163,9 @@ impl FromArgMatches for Tuning {
             return refused(format!("--{} goes with {fitting}, and the method is {name}", stray.name));
         }
         let of_template = template.map(Template::virtual_tokens).filter(|count| *count > 0);
-        if let (Some(count), true, Some(given)) = (
-            of_template,
-            is_given(VIRTUAL_TOKENS),
-            matches.get_one::<usize>(VIRTUAL_TOKENS).filter(|given| Some(**given) != of_template),
-        ) {
+        if let (Some(count), Some(&given)) = (of_template, matches.get_one::<usize>(VIRTUAL_TOKENS))
+            && count != given
+        {
             return refused(format!("--{VIRTUAL_TOKENS} is {given}, and the template has {count}: expected one of the two"));
         }
         let settings = Settings::new(method, |name| {
@@ -203,7 +201,10 @@ impl Tuning {
                 let encode = |text: &str| model.tokenizer()?.encode(text, false);
                 let start = Start { decoder: bare, base: &model.name()?, seed, encode: &encode };
                 let tuned = (self.method.begin)(&self.settings, start)?;
-                self.template.clone().map_or(Ok(tuned.clone()), |template| tuned.with_template(template))?
+                match &self.template {
+                    Some(template) => tuned.with_template(template.clone())?,
+                    None => tuned,
+                }
             }
         };
         Ok(tuned.requiring_grad())

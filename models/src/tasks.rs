@@ -104,10 +104,18 @@ impl Table {
     /// The folder that a task of this name has or would have.
     ///
     /// # Errors
-    /// [`Error::Data`] where the folder holds anything but tasks.
+    /// As [`check`](Table::check).
     pub fn place(&self, name: &str) -> Result<PathBuf> {
+        self.check().map(|()| self.path.join(name))
+    }
+
+    /// Checks that there is nothing but tasks in it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] where the folder holds anything else, naming it.
+    pub fn check(&self) -> Result<()> {
         match &self.stranger {
-            None => Ok(self.path.join(name)),
+            None => Ok(()),
             Some(stranger) => {
                 let path = self.path.display();
                 let message = format!("{path} is no table of tasks: it holds {stranger}; expected folders of adapters alone");

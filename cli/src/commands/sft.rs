@@ -20,6 +20,8 @@ use crate::tuning::Tuning;
     wgtune sft --model DIR --data rows.jsonl --out DIR --method full --learning-rate 2e-5 --epochs 1\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --eval-every 50 --patience 5\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --resume\n  \
+    wgtune sft --model DIR --data rows.jsonl --out TABLE --task answers --method prompt \\\n      \
+    --prompt-template '<|virtual:8|> Question: {question} <|virtual:4|>'\n  \
     wgtune sft --config DIR/run.toml --out OTHER")]
 pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json

@@ -88,7 +88,11 @@ fn list(table: &Path, json: bool) -> Outcome {
     if !table.is_dir() {
         return Err(format!("there is no folder {}; expected a table of tasks", table.display()).into());
     }
-    let tasks = Table::open(table)?.tasks()?;
+    let table = Table::open(table)?;
+    if table.names().is_empty() {
+        table.check()?;
+    }
+    let tasks = table.tasks()?;
     if json {
         return print_json(&tasks);
     }
