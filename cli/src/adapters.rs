@@ -13,7 +13,7 @@ use wgtune_models::peft::{self, METHODS, Tuned, WeightedSum};
 use wgtune_models::transformer::load_decoder;
 use wgtune_models::wording::listed;
 
-use crate::common::{Force, Outcome};
+use crate::common::{Force, Outcome, Task};
 
 /// An adapter's folder, and how much of what it adds is taken.
 #[derive(Clone)]
@@ -40,6 +40,12 @@ fn parse(text: OsString) -> std::result::Result<Weighted, String> {
         }
         (None, _) => Ok(Weighted { directory: text.into(), weight: 1.0 }),
     }
+}
+
+/// The same, each picked from its table where it is one.
+pub fn picked(adapters: &[Weighted], task: &Task) -> Result<Vec<Weighted>> {
+    let of = |Weighted { directory, weight }: &Weighted| Ok(Weighted { directory: task.of(directory)?, weight: *weight });
+    adapters.iter().map(of).collect()
 }
 
 /// Checks that adapters were made for this model, unless they are to be taken for any, and that weights can hold what they add.

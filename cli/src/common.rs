@@ -15,8 +15,10 @@ use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::check_writable;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
+use wgtune_models::tasks::{Table, check_name};
 use wgtune_models::train::run::{Begin, check_content};
 use wgtune_models::transformer::Blueprint;
+use wgtune_models::wording::listed;
 
 use crate::numbers;
 
@@ -97,7 +99,37 @@ pub struct Base {
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
     #[command(flatten)]
+    pub task: Task,
+    #[command(flatten)]
     pub force: Force,
+}
+
+/// Which adapter of a table.
+#[derive(Args)]
+pub struct Task {
+    /// Of an --adapter that is a table of tasks, the one of this name
+    #[arg(long, value_name = "NAME", value_parser = task_name, requires = "adapter")]
+    pub task: Option<String>,
+}
+
+/// The name of a task.
+pub fn task_name(name: &str) -> Result<String, String> {
+    check_name(name).map(|()| name.into())
+}
+
+impl Task {
+    /// The folder of the adapter, in its table where it is one.
+    pub fn of(&self, adapter: &Path) -> wgtune_models::Result<PathBuf> {
+        match &self.task {
+            Some(name) => Table::open(adapter)?.task(name),
+            None if Table::is_one(adapter) => {
+                let names = listed(Table::open(adapter)?.names());
+                let message = format!("{} is a table of tasks: --task picks one of {names}", adapter.display());
+                Err(Error::Data { message })
+            }
+            None => Ok(adapter.to_path_buf()),
+        }
+    }
 }
 
 /// Whether adapters are put on models that they were not made for.
@@ -121,10 +153,17 @@ impl Base {
         Model::open(&self.model)
     }
 
+    /// The table of tasks that --adapter is, if it is one.
+    pub fn table(&self) -> wgtune_models::Result<Option<Table>> {
+        let adapter = self.adapter.as_ref().filter(|adapter| Table::is_one(adapter));
+        adapter.map(|adapter| Table::open(adapter)).transpose()
+    }
+
     /// Loads both onto a device, to be read only.
     pub fn load(&self, model: &Model, device: &Device) -> wgtune_models::Result<Tuned> {
-        self.force.check(model, self.adapter.as_deref())?;
-        model.load_adapted(device, self.adapter.as_deref())
+        let adapter = self.adapter.as_ref().map(|adapter| self.task.of(adapter)).transpose()?;
+        self.force.check(model, adapter.as_deref())?;
+        model.load_adapted(device, adapter.as_deref())
     }
 }
 
@@ -156,11 +195,11 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// Its token ids, by the model's tokenizer where it is text.
-    pub fn ids(&self, model: &Model) -> wgtune_models::Result<Vec<u32>> {
+    /// Its token ids, by the model's tokenizer where it is text, which fills the template of what is tuned.
+    pub fn ids(&self, model: &Model, tuned: &Tuned) -> wgtune_models::Result<Vec<u32>> {
         match (&self.ids, &self.prompt) {
             (Some(ids), _) => Ok(ids.clone()),
-            (None, text) => model.tokenizer()?.encode(text.as_deref().unwrap_or_default(), true),
+            (None, text) => tuned.prompt(&model.tokenizer()?, text.as_deref().unwrap_or_default()),
         }
     }
 }

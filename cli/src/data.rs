@@ -6,6 +6,7 @@ use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Columns, Content, Dataset};
 use wgtune_models::data::split::{HeldOut, split};
+use wgtune_models::data::template::Template;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::xxh3;
@@ -13,7 +14,7 @@ use wgtune_models::model::{self, Model};
 use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
 
-use crate::common::{Template, note};
+use crate::common::{self, note};
 
 const DATA_HELP: &str = r#"Data files, told by the ends of their names, with .gz or .zst after them or not:
 
@@ -32,6 +33,11 @@ A row of every form, as JSON:
                      {"from": "gpt", "value": "Hello"}]}
   {"text": "All of it is learnt."}
   {"input_ids": [5, 9, 2], "labels": [-100, 9, 2]}
+
+Where a template makes the texts (sft --prompt-template, and then the adapter's own), rows have
+its fields, texts or numbers, and the completion:
+
+  {"question": "What is 2 and 2?", "completion": "4"}
 
 And as CSV:
 
@@ -62,7 +68,7 @@ pub fn columns(text: &str) -> Result<Columns, String> {
 #[derive(Args)]
 pub struct Conversations {
     #[command(flatten)]
-    pub template: Template,
+    pub template: common::Template,
     /// Loss on the last of the assistant's turns in a conversation, instead of on all
     #[arg(long)]
     pub last_turn_only: bool,
@@ -74,9 +80,10 @@ impl Source {
         Source { data: vec![file], columns }
     }
 
-    /// Reads the files, telling on standard error what was found.
-    pub fn read(&self) -> wgtune_models::Result<Dataset> {
-        let dataset = Dataset::open(&self.data, self.columns.as_ref().unwrap_or(&Columns::default()))?;
+    /// Reads the files, whose rows a template may make texts of, telling on standard error what was found.
+    pub fn read(&self, template: Option<&Template>) -> wgtune_models::Result<Dataset> {
+        let columns = self.columns.clone().unwrap_or_default().filling(template.cloned());
+        let dataset = Dataset::open(&self.data, &columns)?;
         dataset.files.iter().for_each(note);
         Ok(dataset)
     }
@@ -160,7 +167,7 @@ pub fn prepare(
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
-    let dataset = source.read()?;
+    let dataset = source.read(tuned.template.as_deref())?;
     let coder = Coder::open(model, Some(tuned), &dataset, conversations, max_length)?;
     encode(&dataset, &coder.encoder(), &coder.config, held_out, seed)
 }

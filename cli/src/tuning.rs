@@ -8,11 +8,23 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use serde_json::Value;
 use wgtune_engine::Device;
+use wgtune_models::data::template::Template;
 use wgtune_models::model::Model;
-use wgtune_models::peft::{self, Entry, Form, METHODS, Setting, Settings, Start, Tuned, method};
+use wgtune_models::peft::{self, Entry, Form, METHODS, Setting, Settings, Start, Tuned, VIRTUAL_TOKENS, method};
+use wgtune_models::tasks::Table;
 
-use crate::common::Force;
+use crate::common::{Force, Task, task_name};
 use crate::numbers::{above_zero, below_one, whole};
+
+const TEMPLATE_HELP: &str = r#"Make a text of each row's fields, with virtual tokens where the template has them:
+
+  <|virtual:8|> Question: {question} <|virtual:4|>
+
+Rows have the fields, texts or numbers, and the completion. {{ and }} are braces of the text. The
+virtual tokens are those of --virtual-tokens, numbered in the order in which they stand; methods
+without virtual tokens in a text take fields alone. An adapter keeps its template, and makes its
+texts by it wherever it is used. PEFT knows no templates and puts all virtual tokens first: of a
+template that begins with all of its own, it computes the same."#;
 
 /// How a model is tuned.
 pub struct Tuning {
@@ -21,6 +33,10 @@ pub struct Tuning {
     /// What is gone on from, in the place of a new adapter.
     pub adapter: Option<PathBuf>,
     force: Force,
+    /// What makes the texts of a new adapter.
+    template: Option<Template>,
+    /// Which task of its table is trained.
+    pub task: Option<String>,
 }
 
 /// Every setting of the methods once.
@@ -51,7 +67,20 @@ impl Args for Tuning {
             .help("Start from this PEFT adapter, with the settings that it has")
             .value_parser(value_parser!(PathBuf))
             .conflicts_with_all(settings().map(|setting| setting.name));
-        settings().map(argument).fold(Force::augment_args(command.arg(method).arg(adapter)), Command::arg)
+        let task = Arg::new("task")
+            .long("task")
+            .value_name("NAME")
+            .help("Train this task of the table that --out is; of an --adapter that is a table too, go on from that of the name")
+            .value_parser(task_name);
+        let template = Arg::new("prompt-template")
+            .long("prompt-template")
+            .value_name("TEXT")
+            .help("Make a text of each row's fields, with virtual tokens where the template has them")
+            .long_help(TEMPLATE_HELP)
+            .value_parser(Template::parse)
+            .conflicts_with("adapter");
+        let command = Force::augment_args(command.arg(method).arg(adapter).arg(task).arg(template));
+        settings().map(argument).fold(command, Command::arg)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -108,12 +137,19 @@ impl FromArgMatches for Tuning {
         let method = method(name).expect("it is one of the list");
         let refused = |message: String| Err(clap::Error::raw(ErrorKind::ArgumentConflict, format!("{message}\n")));
         let adapter: Option<&PathBuf> = matches.get_one("adapter");
+        let task: Option<&String> = matches.get_one("task");
+        let in_table = |folder: &PathBuf| Task { task: task.filter(|_| Table::is_one(folder)).cloned() }.of(folder);
+        let adapter = match adapter.map(in_table).transpose() {
+            Ok(adapter) => adapter,
+            Err(error) => return refused(error.to_string()),
+        };
+        let template: Option<&Template> = matches.get_one("prompt-template");
         if adapter.is_some() && method.adapter.is_none() {
             let fitting = listed(|entry| entry.adapter.is_some());
             return refused(format!("--adapter goes with {fitting}: merge it first to train the whole model"));
         }
         // What cannot be read is told where it is opened.
-        let method = match adapter.and_then(|folder| peft::method_of(folder).ok()) {
+        let method = match adapter.as_ref().and_then(|folder| peft::method_of(folder).ok()) {
             Some((own, _)) if matches.value_source("method") != Some(ValueSource::DefaultValue) && own.name != name => {
                 return refused(format!("the adapter is one of {}, and --method is {name}: expected no other", own.name));
             }
@@ -126,7 +162,16 @@ impl FromArgMatches for Tuning {
             let fitting = listed(|entry| has(entry, stray.name));
             return refused(format!("--{} goes with {fitting}, and the method is {name}", stray.name));
         }
+        let of_template = template.map(Template::virtual_tokens).filter(|count| *count > 0);
+        if let (Some(count), Some(&given)) = (of_template, matches.get_one::<usize>(VIRTUAL_TOKENS))
+            && count != given
+        {
+            return refused(format!("--{VIRTUAL_TOKENS} is {given}, and the template has {count}: expected one of the two"));
+        }
         let settings = Settings::new(method, |name| {
+            if let Some(count) = of_template.filter(|_| name == VIRTUAL_TOKENS) {
+                return Some(count.into());
+            }
             let setting = settings().find(|setting| setting.name == name).filter(|setting| is_given(setting.name))?;
             match &setting.form {
                 Form::Switch => matches.get_one::<bool>(name).map(|&is_on| is_on.into()),
@@ -135,7 +180,8 @@ impl FromArgMatches for Tuning {
                 Form::OneOf(_) | Form::Text { .. } => matches.get_one::<String>(name).map(|text| text.clone().into()),
             }
         });
-        Ok(Tuning { method, settings, adapter: adapter.cloned(), force: Force::from_arg_matches(matches)? })
+        let force = Force::from_arg_matches(matches)?;
+        Ok(Tuning { method, settings, adapter, force, template: template.cloned(), task: task.cloned() })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -154,7 +200,11 @@ impl Tuning {
             None => {
                 let encode = |text: &str| model.tokenizer()?.encode(text, false);
                 let start = Start { decoder: bare, base: &model.name()?, seed, encode: &encode };
-                (self.method.begin)(&self.settings, start)?
+                let tuned = (self.method.begin)(&self.settings, start)?;
+                match &self.template {
+                    Some(template) => tuned.with_template(template.clone())?,
+                    None => tuned,
+                }
             }
         };
         Ok(tuned.requiring_grad())

@@ -68,7 +68,7 @@ impl Generated {
 pub struct Request {
     /// Which of the models continues it.
     pub model: usize,
-    /// Its tokens so far, without the virtual ones that it begins with.
+    /// Its tokens so far, without the virtual ones that it begins with; or with all of these, where they stand elsewhere.
     pub prompt: Vec<u32>,
     /// At most so many new ones.
     pub max_new_tokens: usize,
@@ -247,7 +247,7 @@ impl Running {
     }
 }
 
-/// Checks that a prompt has tokens, all of the vocabulary.
+/// Checks that a prompt has tokens, all of the vocabulary but for the model's virtual ones, of which there are all or none.
 ///
 /// # Errors
 /// [`Error::Data`] naming the token.
@@ -256,9 +256,14 @@ pub fn check_prompt(model: &Tuned, prompt: &[u32]) -> Result<()> {
     if prompt.is_empty() {
         return Err(Error::Data { message: "the prompt is empty: expected at least one token".into() });
     }
-    match prompt.iter().find(|id| **id as usize >= vocabulary) {
-        Some(id) => Err(Error::Data { message: format!("token id {id} of the prompt: expected ids below {vocabulary}") }),
-        None => Ok(()),
+    let past: Vec<u32> = prompt.iter().copied().filter(|id| *id as usize >= vocabulary).collect();
+    let opening = model.opening();
+    match past.first() {
+        Some(id) if past != opening => {
+            let or = if opening.is_empty() { "" } else { ", or all virtual tokens in their order" };
+            Err(Error::Data { message: format!("token id {id} of the prompt: expected ids below {vocabulary}{or}") })
+        }
+        _ => Ok(()),
     }
 }
 

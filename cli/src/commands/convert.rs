@@ -13,8 +13,8 @@ use wgtune_models::peft::{Converted, WeightedSum, to_lora};
 use wgtune_models::transformer::load_decoder;
 use wgtune_models::wording::{counted, listed};
 
-use crate::adapters::{Weighted, check, largest_difference, load_sum, logits, weighted};
-use crate::common::{Compute, Force, Outcome, Overwrite, on_interrupt, print_json, print_line};
+use crate::adapters::{Weighted, check, largest_difference, load_sum, logits, picked, weighted};
+use crate::common::{Compute, Force, Outcome, Overwrite, Task, on_interrupt, print_json, print_line};
 use crate::config::Given;
 use crate::numbers::whole;
 use crate::progress::Progress;
@@ -32,9 +32,11 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A PEFT adapter directory, perhaps with a weight behind the last `=`; may be given several times
-    #[arg(long = "adapter", value_name = "DIR[=WEIGHT]", required_unless_present = "tuned", conflicts_with = "tuned")]
+    #[arg(id = "adapter", long, value_name = "DIR[=WEIGHT]", required_unless_present = "tuned", conflicts_with = "tuned")]
     #[arg(value_parser = weighted())]
     adapters: Vec<Weighted>,
+    #[command(flatten)]
+    task: Task,
     /// A model directory of the base with tuned weights, in the place of adapters
     #[arg(long, value_name = "DIR")]
     tuned: Option<PathBuf>,
@@ -79,16 +81,17 @@ struct Report {
 
 /// Writes the adapter, reads it back, and prints how far it is off.
 pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
-    let Arguments { adapters, tuned, to: Form::Lora, rank, out, compute, .. } = arguments;
+    let Arguments { tuned, to: Form::Lora, rank, out, compute, .. } = arguments;
+    let adapters = picked(&arguments.adapters, &arguments.task)?;
     let base = Model::open(&arguments.model)?;
     let tuned = tuned.as_deref().map(Model::open).transpose()?;
     let read = adapters.iter().map(|adapter| &*adapter.directory).chain(tuned.iter().map(Model::directory));
     arguments.overwrite.check_folder(out, &read.chain([base.directory()]).collect::<Vec<_>>())?;
-    check(adapters, &base, &arguments.force)?;
+    check(&adapters, &base, &arguments.force)?;
     let device = compute.open()?;
     let sum = match &tuned {
         Some(tuned) => WeightedSum::new(load_decoder(base.directory(), &device)?, vec![(tuned.load(&device)?, 1.0)])?,
-        None => load_sum(&base, adapters, &device)?,
+        None => load_sum(&base, &adapters, &device)?,
     };
     if rank.is_none() && !sum.is_of_products() {
         return Err("what is added is no product of thin matrices, as a LoRA's is: expected a --rank to cut it to".into());
@@ -124,7 +127,7 @@ fn write(arguments: &Arguments, base: &Model, converted: &Converted, device: &De
     let weights = base.hash_weights()?;
     let mut largest = 0.0;
     write_directory(&arguments.out, |directory| {
-        converted.tuned.method.write(&converted.tuned.decoder, Some(&weights), directory)?;
+        converted.tuned.write(Some(&weights), directory)?;
         base.copy_companions(directory, false)?;
         let after = logits(&base.load_adapted(device, Some(directory))?, arguments.compute.seed)?;
         device.flush()?;

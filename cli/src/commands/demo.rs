@@ -150,7 +150,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
         ))?;
         let folder = out.join(way.method);
         let summary = Summary::new(&learn(arguments, way, &model, &base, &data, &folder)?);
-        model.method.write(&model.decoder, Some(&base.hash_weights()?), &folder)?;
+        model.write(Some(&base.hash_weights()?), &folder)?;
         say("")?;
         models.push(model.detach());
         learnt.push((way.method, trained, summary));

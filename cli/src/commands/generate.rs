@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use wgtune_models::data::conversation::conversation_ids;
-use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
 use wgtune_models::generate::{FinishReason, Generated, Request, Sampling, generate};
@@ -36,7 +35,7 @@ pub struct Arguments {
     #[command(flatten)]
     source: Source,
     /// What the system says before a chat begins
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "ids", "prompts"])]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt", "ids", "fields", "prompts"])]
     system: Option<String>,
     #[command(flatten)]
     template: Template,
@@ -46,10 +45,10 @@ pub struct Arguments {
     #[arg(long, conflicts_with_all = ["chat", "prompts"])]
     json: bool,
     /// Rows of --prompts that run together
-    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = whole(1..=4096), conflicts_with_all = ["prompt", "ids", "chat"])]
+    #[arg(long, value_name = "ROWS", default_value_t = 16, value_parser = whole(1..=4096), conflicts_with_all = ["prompt", "ids", "fields", "chat"])]
     batch: usize,
     /// Write the lines of --prompts to this file, instead of printing them
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids", "chat"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "ids", "fields", "chat"])]
     out: Option<PathBuf>,
     #[command(flatten)]
     overwrite: Overwrite,
@@ -66,12 +65,19 @@ struct Source {
     /// The token ids to continue, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',', value_parser = token_id)]
     ids: Option<Vec<u32>>,
+    /// The fields of the adapter's template as a JSON object, where it keeps one, as in '{"question": "Why?"}'
+    #[arg(long, value_name = "JSON", value_parser = fields)]
+    fields: Option<Map<String, Value>>,
     /// A file of texts to continue, or of conversations to answer: a JSON line comes of each
     #[arg(long, visible_alias = "requests", value_name = "FILE", long_help = prompts::HELP)]
     prompts: Option<PathBuf>,
     /// Take turns: lines of standard input are answered through the model's chat template
     #[arg(long)]
     chat: bool,
+}
+
+fn fields(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|_| "expected a JSON object, as {\"question\": \"Why?\"}".into())
 }
 
 #[derive(Args, Clone)]
@@ -162,7 +168,8 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     arguments.out.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     let device = arguments.compute.open()?;
-    let model = arguments.base.load(&base, &device)?;
+    let by_row = arguments.source.prompts.is_some() && arguments.base.task.task.is_none() && arguments.base.table()?.is_some();
+    let model = if by_row { base.load(&device)? } else { arguments.base.load(&base, &device)? };
     // Ids in, ids out works without a tokenizer; everything else needs one.
     let tokenizer = match base.tokenizer() {
         Err(_) if arguments.source.ids.is_some() && arguments.sampling.stop.is_empty() => None,
@@ -178,7 +185,10 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     }
     let ids = match (&arguments.source.ids, &session.tokenizer) {
         (Some(ids), _) => ids.clone(),
-        (None, Some(tokenizer)) => tokenizer.encode(arguments.source.prompt.as_deref().unwrap_or_default(), true)?,
+        (None, Some(tokenizer)) => match &arguments.source.fields {
+            Some(fields) => session.models[0].filled(tokenizer, fields)?,
+            None => session.models[0].prompt(tokenizer, arguments.source.prompt.as_deref().unwrap_or_default())?,
+        },
         (None, None) => unreachable!("a text prompt opened the tokenizer"),
     };
     let (generated, text) = session.answer(&ids, !arguments.json)?;
@@ -203,7 +213,7 @@ impl Session<'_> {
         let request = Request {
             model: 0,
             prompt: ids.to_vec(),
-            max_new_tokens: arguments.new_tokens(self.base.blueprint(), self.models[0].taken() + ids.len())?,
+            max_new_tokens: arguments.new_tokens(self.base.blueprint(), self.models[0].positions(ids))?,
             ends: self.ends.clone(),
             sampling: arguments.sampling(self.arguments.compute.seed),
         };
@@ -214,14 +224,10 @@ impl Session<'_> {
         Ok((generated, text))
     }
 
-    /// Opens adapters beside the model that is there; the one that cannot be opened comes with its error.
-    fn put_on<'a>(&mut self, adapters: &[&'a str]) -> Result<(), (&'a str, Error)> {
-        for &adapter in adapters {
-            let folder = Path::new(adapter);
-            let checked = self.arguments.base.force.check(&self.base, Some(folder));
-            let opened = checked.and_then(|()| peft::open_beside(&self.models[0], folder));
-            self.models.push(opened.map_err(|error| (adapter, error))?);
-        }
+    /// Opens an adapter beside the model that is there.
+    fn put_on(&mut self, adapter: &Path) -> wgtune_models::Result<()> {
+        self.arguments.base.force.check(&self.base, Some(adapter))?;
+        self.models.push(peft::open_beside(&self.models[0], adapter)?);
         Ok(())
     }
 
@@ -241,6 +247,7 @@ impl Session<'_> {
     }
 
     fn chat(&mut self) -> Outcome {
+        self.models[0].check_converses()?;
         let template = self.template()?;
         let Some(tokenizer) = &self.tokenizer else { unreachable!("a chat opened the tokenizer") };
         let terminal = io::stdin().is_terminal();

@@ -54,11 +54,11 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     arguments.out.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     let device = arguments.compute.open()?;
-    let ids = arguments.prompt.ids(&base)?;
     let model = arguments.base.load(&base, &device)?;
+    let ids = arguments.prompt.ids(&base, &model)?;
     let decoder = &model.decoder;
     check_prompt(&model, &ids)?;
-    check_length(decoder.blueprint(), "the prompt", model.taken() + ids.len(), arguments.beyond)?;
+    check_length(decoder.blueprint(), "the prompt", model.positions(&ids), arguments.beyond)?;
     let logits = check_finite(model.logits(&ids).to_vec()?)?;
     let vocabulary = decoder.blueprint().vocab_size;
     if let Some(path) = &arguments.out {

@@ -14,8 +14,8 @@ use wgtune_models::peft::{self, Tuned};
 use wgtune_models::transformer::{Decoder, save_decoder};
 use wgtune_models::wording::counted;
 
-use crate::adapters::{Weighted, check, check_merges, largest_difference, load_sum, logits, weighted};
-use crate::common::{Compute, Force, Outcome, Overwrite, on_interrupt, print_json, print_line};
+use crate::adapters::{Weighted, check, check_merges, largest_difference, load_sum, logits, picked, weighted};
+use crate::common::{Compute, Force, Outcome, Overwrite, Task, on_interrupt, print_json, print_line};
 use crate::config::Given;
 
 /// Adds adapters to their base and writes a plain model, or takes one away again
@@ -32,8 +32,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A PEFT adapter directory, perhaps with a weight behind the last `=`; may be given several times
-    #[arg(long = "adapter", value_name = "DIR[=WEIGHT]", required = true, value_parser = weighted())]
+    #[arg(id = "adapter", long, value_name = "DIR[=WEIGHT]", required = true, value_parser = weighted())]
     adapters: Vec<Weighted>,
+    #[command(flatten)]
+    task: Task,
     /// Take the adapter away from a model that it was merged into
     #[arg(long)]
     unmerge: bool,
@@ -70,13 +72,14 @@ struct Unmerged {
 /// Writes the model, reads it back, and prints how far its logits are from those that they should be.
 pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = Model::open(&arguments.model)?;
-    let read = arguments.adapters.iter().map(|adapter| &*adapter.directory).chain([&*arguments.model]);
+    let adapters = picked(&arguments.adapters, &arguments.task)?;
+    let read = adapters.iter().map(|adapter| &*adapter.directory).chain([&*arguments.model]);
     arguments.overwrite.check_folder(&arguments.out, &read.collect::<Vec<_>>())?;
-    if arguments.unmerge { unmerge(arguments, &base) } else { merge(arguments, &base) }
+    if arguments.unmerge { unmerge(arguments, &adapters, &base) } else { merge(arguments, &adapters, &base) }
 }
 
-fn merge(arguments: &Arguments, base: &Model) -> Outcome {
-    let Arguments { adapters, out, compute, .. } = arguments;
+fn merge(arguments: &Arguments, adapters: &[Weighted], base: &Model) -> Outcome {
+    let Arguments { out, compute, .. } = arguments;
     check(adapters, base, &arguments.force)?;
     let device = compute.open()?;
     let sum = load_sum(base, adapters, &device)?;
@@ -99,14 +102,14 @@ fn merge(arguments: &Arguments, base: &Model) -> Outcome {
     print_line(&format!("largest difference of logits before and after: {largest_logit_difference:.2e}"))
 }
 
-fn unmerge(arguments: &Arguments, merged: &Model) -> Outcome {
-    let Arguments { adapters, out, compute, .. } = arguments;
-    let [Weighted { directory: adapter, weight: 1.0 }] = &adapters[..] else {
+fn unmerge(arguments: &Arguments, adapters: &[Weighted], merged: &Model) -> Outcome {
+    let Arguments { out, compute, .. } = arguments;
+    let [Weighted { directory: adapter, weight: 1.0 }] = adapters else {
         return Err("--unmerge takes one --adapter, of weight 1".into());
     };
     check_merges(adapter)?;
     let device = compute.open()?;
-    let Tuned { decoder, method } = merged.load_adapted(&device, Some(adapter))?;
+    let Tuned { decoder, method, .. } = merged.load_adapted(&device, Some(adapter))?;
     let before = logits(&Tuned::bare(decoder.clone()), compute.seed)?;
     let (mut largest_logit_difference, mut is_base, unmerged_layers) = (0.0, None, Cell::new(0));
     let unmerged = |name: &str, tensor: &Tensor| {

@@ -11,6 +11,7 @@ mod logits;
 mod merge;
 mod pretrain;
 mod sft;
+mod tasks;
 mod tokenize;
 
 use clap::Subcommand;
@@ -48,6 +49,7 @@ commands! {
     eval Eval
     merge Merge
     convert Convert
+    tasks Tasks
     logits Logits
     demo Demo
     completions Completions

@@ -80,7 +80,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let max_length = training.length.of_new_model();
     arguments.shape.check()?;
     let device = arguments.compute.open()?;
-    let dataset = arguments.source.read()?;
+    let dataset = arguments.source.read(None)?;
     let tokenizer = arguments.shape.tokenizer(&dataset)?;
     let config = arguments.shape.config(&tokenizer, max_length)?;
     let encoder = Encoder {

@@ -6,6 +6,7 @@ use clap::Args;
 use wgtune_models::formats::chat_template::TEMPLATE_FILE;
 use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::model::Model;
+use wgtune_models::tasks::Table;
 
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
@@ -19,6 +20,8 @@ use crate::tuning::Tuning;
     wgtune sft --model DIR --data rows.jsonl --out DIR --method full --learning-rate 2e-5 --epochs 1\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --eval-every 50 --patience 5\n  \
     wgtune sft --model DIR --data rows.jsonl --out DIR --resume\n  \
+    wgtune sft --model DIR --data rows.jsonl --out TABLE --task answers --method prompt \\\n      \
+    --prompt-template '<|virtual:8|> Question: {question} <|virtual:4|>'\n  \
     wgtune sft --config DIR/run.toml --out OTHER")]
 pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
@@ -44,7 +47,11 @@ pub struct Arguments {
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    let Arguments { model, source, conversations, out, tuning, training, compute, .. } = arguments;
+    let Arguments { model, source, conversations, tuning, training, compute, .. } = arguments;
+    let out = &match &tuning.task {
+        Some(name) => Table::open(&arguments.out)?.place(name)?,
+        None => arguments.out.clone(),
+    };
     let base = Model::open(model)?;
     let read: Vec<&Path> = [model.as_path()].into_iter().chain(tuning.read()).collect();
     training.check(out, &read)?;
@@ -74,7 +81,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         hashes,
     };
     let report = training.run(job, || {
-        model.method.write(&model.decoder, Some(&weights), out)?;
+        model.write(Some(&weights), out)?;
         base.copy_companions(out, !model.method.is_adapter())?;
         // Whoever asks the model is to ask it as it was trained.
         let template = conversations.template.template.as_deref();

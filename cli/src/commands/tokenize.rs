@@ -119,7 +119,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
 /// Prints a row of a data file: a line a token, those that carry loss behind a star, and in colour on a terminal.
 fn row(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, file: &Path) -> Outcome {
     let max_length = arguments.length.of(model.blueprint())?;
-    let dataset = data::Source::of(file.into(), arguments.columns.clone()).read()?;
+    let dataset = data::Source::of(file.into(), arguments.columns.clone()).read(None)?;
     let number = arguments.row;
     let Some(row) = dataset.rows.get(number - 1) else {
         let rows = counted(dataset.rows.len(), "row");

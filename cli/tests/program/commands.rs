@@ -5,8 +5,21 @@ use wgtune_models::formats::safetensors::Weights;
 
 use crate::folder::{Folder, TINY};
 
-const COMMANDS: [&str; 12] =
-    ["bench", "devices", "pretrain", "sft", "generate", "tokenize", "eval", "merge", "convert", "logits", "demo", "completions"];
+const COMMANDS: [&str; 13] = [
+    "bench",
+    "devices",
+    "pretrain",
+    "sft",
+    "generate",
+    "tokenize",
+    "eval",
+    "merge",
+    "convert",
+    "tasks",
+    "logits",
+    "demo",
+    "completions",
+];
 
 #[test]
 fn every_command_shows_an_example() {

@@ -17,4 +17,5 @@ mod prompts;
 mod resume;
 mod run_folder;
 mod samples;
+mod tasks;
 mod tensorboard;

@@ -5,6 +5,7 @@ use std::fmt;
 use super::IGNORE;
 use super::conversation::spelled_out;
 use super::rows::{Content, Dataset, Row};
+use super::template::{self, Piece};
 use crate::error::{Error, Result};
 use crate::formats::chat_template::ChatTemplate;
 use crate::formats::tokenizer::Tokenizer;
@@ -28,7 +29,7 @@ pub struct Encoder<'a> {
     pub template: &'a ChatTemplate,
     /// Rows of the model's embedding.
     pub vocab_size: usize,
-    /// Ids of the virtual tokens that every example begins with.
+    /// Ids of the virtual tokens that every example begins with, but one whose template has them stand elsewhere.
     pub opening: &'a [u32],
     /// Positions of the longest example, those before its tokens included. Longer rows are cut at their end.
     pub max_length: usize,
@@ -151,8 +152,11 @@ impl Encoder<'_> {
             }
             other => other,
         })?;
-        let fitted = encoded.into_iter().flat_map(|example| self.fit(example, &row.content, report));
-        Ok(fitted.map(|example| example.behind(self.opening)).collect())
+        // A template's virtual tokens are among the example's own.
+        let opening = if matches!(row.content, Content::Filled { .. }) { &[] } else { self.opening };
+        let room = self.room() + self.opening.len() - opening.len();
+        let fitted = encoded.into_iter().flat_map(|example| self.fit(example, room, &row.content, report));
+        Ok(fitted.map(|example| example.behind(opening)).collect())
     }
 
     /// How many tokens of its own the longest example has.
@@ -163,8 +167,9 @@ impl Encoder<'_> {
     fn content(&self, content: &Content, report: &mut Report) -> Result<Vec<Example>> {
         let example = match content {
             Content::Ids { ids, labels } => self.given(ids, labels),
-            Content::Text(text) => self.completion("", text),
-            Content::Completion { prompt, completion } => self.completion(prompt, completion),
+            Content::Text(text) => self.completion("", text, true),
+            Content::Completion { prompt, completion } => self.completion(prompt, completion, true),
+            Content::Filled { prompt, completion } => self.filled(prompt, completion),
             Content::Exchange { messages, learnt_from, tools } => {
                 self.answer(&spelled_out(self.template, messages), *learnt_from, tools.as_ref())
             }
@@ -190,10 +195,22 @@ impl Encoder<'_> {
         Ok(Example { ids: ids.to_vec(), labels: labels.to_vec() })
     }
 
-    fn completion(&self, prompt: &str, completion: &str) -> Result<Example> {
+    /// What is behind the last virtual token is encoded with the completion.
+    fn filled(&self, prompt: &[Piece], completion: &str) -> Result<Example> {
+        let (before, last) = match prompt.split_last() {
+            Some((Piece::Text(last), before)) => (before, last.as_str()),
+            _ => (prompt, ""),
+        };
+        let is_first = !before.iter().any(|piece| matches!(piece, Piece::Text(_)));
+        let example = self.completion(last, completion, is_first)?;
+        Ok(example.behind(&template::ids(before, self.tokenizer()?, self.vocab_size)?))
+    }
+
+    /// Opened as the tokenizer opens texts, or not.
+    fn completion(&self, prompt: &str, completion: &str, is_opened: bool) -> Result<Example> {
         let tokenizer = self.tokenizer()?;
-        let mut ids = tokenizer.encode(&format!("{prompt}{completion}"), true)?;
-        let start = if prompt.is_empty() { 0 } else { common_prefix(&ids, &tokenizer.encode(prompt, true)?) };
+        let mut ids = tokenizer.encode(&format!("{prompt}{completion}"), is_opened)?;
+        let start = if prompt.is_empty() { 0 } else { common_prefix(&ids, &tokenizer.encode(prompt, is_opened)?) };
         let ended = ids.last().is_some_and(|last| tokenizer.eos_ids().contains(last));
         if !ended {
             ids.extend(tokenizer.eos_id());
@@ -201,21 +218,21 @@ impl Encoder<'_> {
         Ok(Example::learnt_from(start, ids))
     }
 
-    /// Cuts an example to the length, or into several.
-    fn fit(&self, mut example: Example, content: &Content, report: &mut Report) -> Vec<Example> {
-        if example.ids.len() > self.room() && self.split_text && matches!(content, Content::Text(_)) {
+    /// Cuts an example to so many tokens, or into several.
+    fn fit(&self, mut example: Example, room: usize, content: &Content, report: &mut Report) -> Vec<Example> {
+        if example.ids.len() > room && self.split_text && matches!(content, Content::Text(_)) {
             // Windows share a token: the last of one is the first of the next, whose label is never used.
-            let starts = (0..example.ids.len() - 1).step_by(self.room() - 1);
+            let starts = (0..example.ids.len() - 1).step_by(room - 1);
             let window = |start: usize| {
-                let end = (start + self.room()).min(example.ids.len());
+                let end = (start + room).min(example.ids.len());
                 Example { ids: example.ids[start..end].to_vec(), labels: example.labels[start..end].to_vec() }
             };
             return starts.map(window).collect();
         }
-        if example.ids.len() > self.room() {
+        if example.ids.len() > room {
             report.truncated += 1;
-            example.ids.truncate(self.room());
-            example.labels.truncate(self.room());
+            example.ids.truncate(room);
+            example.labels.truncate(room);
         }
         vec![example]
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::data::rows::{DataFile, Format};
+use crate::data::template::Template;
 use crate::formats::chat_template::CHATML;
 
 pub struct Setting {
@@ -93,6 +94,43 @@ fn a_completion_is_learnt_from_where_its_tokens_part_from_the_prompts() {
     // ` the` is one token, so a prompt that ends within it shares only what comes before.
     assert_eq!(learnt("say t", "he end"), ["say the end<|endoftext|>"].map(|s| s[3..].to_string()));
     assert_eq!(learnt("", "the end"), ["the end<|endoftext|>"]);
+}
+
+/// What a template makes of a field `x`, before a completion.
+fn filled(template: &str, x: &str, completion: &str) -> Content {
+    let fields = json!({"x": x});
+    let prompt = Template::parse(template).unwrap().fill(fields.as_object().unwrap()).unwrap();
+    Content::Filled { prompt, completion: completion.into() }
+}
+
+#[test]
+fn virtual_tokens_stand_where_the_template_has_them_and_carry_no_loss() {
+    let setting = Setting::new(CHATML);
+    let opening: Vec<u32> = (300..304).collect();
+    let encoder = Encoder { opening: &opening, taken: 4, ..setting.encoder(1000) };
+    let ids = |text: &str| setting.tokenizer.encode(text, false).unwrap();
+    let (examples, _) = encode(&encoder, vec![filled("<|virtual:1|>say {x}<|virtual:3|> to", "the", " the end")]).unwrap();
+    let end = setting.tokenizer.eos_id().unwrap();
+    assert_eq!(examples[0].ids, [&[300], &ids("say the")[..], &[301, 302, 303], &ids(" to the end"), &[end]].concat());
+    let start = examples[0].ids.len() - ids(" the end").len() - 1;
+    assert!(examples[0].labels[..start].iter().all(|label| *label == IGNORE));
+    assert_eq!(examples[0].labels[start..], examples[0].ids[start..]);
+
+    // A template that begins with all of them is what stands behind them anyway, cut or not.
+    for max_length in [1000, 4 + ids("say the").len() + 1] {
+        let encoder = Encoder { max_length, ..encoder };
+        for template in ["<|virtual:4|>{x}", "<|virtual:4|>"] {
+            let prompt = if template.ends_with("{x}") { "say the" } else { "" };
+            let of_template = encode(&encoder, vec![filled(template, "say the", " end")]).unwrap();
+            assert_eq!(of_template, encode(&encoder, vec![completion(prompt, " end")]).unwrap());
+        }
+    }
+    // A method without virtual tokens makes plain texts.
+    let plain = setting.encoder(1000);
+    assert_eq!(
+        encode(&plain, vec![filled("say {x}", "the", " end")]).unwrap(),
+        encode(&plain, vec![completion("say the", " end")]).unwrap()
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod parquet;
 pub mod rows;
 mod shuffle;
 pub mod split;
+pub mod template;
 
 /// A label that carries no loss. It is no token's id.
 pub const IGNORE: u32 = u32::MAX;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::IGNORE;
+use super::template::Piece;
 use crate::error::{Error, Result};
 use crate::formats::json::abbreviated;
 use crate::hash::xxh3;
@@ -38,6 +39,8 @@ pub enum Format {
     Alpaca,
     /// `text`, or a plain text file.
     Text,
+    /// The fields of a template, and `completion`.
+    Fields,
 }
 
 /// A row, and where it was.
@@ -63,7 +66,14 @@ pub enum Content {
         /// What is learnt.
         completion: String,
     },
-    /// The messages from `learnt_from` on carry loss; the template makes them text.
+    /// The completion carries loss.
+    Filled {
+        /// What it follows, as a template makes it of the row's fields.
+        prompt: Vec<Piece>,
+        /// What is learnt.
+        completion: String,
+    },
+    /// The messages from `learnt_from` on carry loss; the chat template makes them text.
     Exchange {
         /// Objects with `role` and `content`.
         messages: Vec<Value>,
@@ -122,6 +132,10 @@ impl Content {
         match self {
             Content::Text(text) => text.len(),
             Content::Completion { prompt, completion } => prompt.len() + completion.len(),
+            Content::Filled { prompt, completion } => {
+                let length = |piece: &Piece| if let Piece::Text(text) = piece { text.len() } else { 0 };
+                prompt.iter().map(length).sum::<usize>() + completion.len()
+            }
             Content::Exchange { messages, .. } | Content::Conversation { messages, .. } => messages.iter().map(content).sum(),
             Content::Ids { .. } => 0,
         }
@@ -138,7 +152,7 @@ impl Dataset {
     ///   [`END_OF_TEXT`](crate::formats::tokenizer::END_OF_TEXT) alone.
     ///
     /// A file with another name is read if it begins as JSON or Parquet do. `columns` says which columns stand for which of
-    /// the forms'. A compressed file may grow to 64 MiB, and the rows of a Parquet file may take 1 GiB, or 200 times the
+    /// the forms', and whether a template makes texts of all rows. A compressed file may grow to 64 MiB, and the rows of a Parquet file may take 1 GiB, or 200 times the
     /// file's size where that is more.
     ///
     /// # Errors
@@ -235,6 +249,7 @@ impl fmt::Display for Format {
             Format::PromptCompletion => "prompt + completion",
             Format::Alpaca => "Alpaca",
             Format::Text => "plain text",
+            Format::Fields => "fields + completion",
         })
     }
 }

@@ -112,6 +112,26 @@ pub fn recover_directory(path: &Path) -> Result<()> {
     fs::rename(&previous, path).map_err(Error::io(path))
 }
 
+/// The names of what is in the folder `path`, hidden ones too, sorted.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read.
+pub fn names(path: &Path) -> Result<Vec<OsString>> {
+    let entries = fs::read_dir(path).map_err(Error::io(path))?;
+    let mut names: Vec<_> = entries.map(|entry| Ok(entry.map_err(Error::io(path))?.file_name())).collect::<Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Gives the folder `from` the name `to` beside it, which nothing has.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be renamed.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io(from))?;
+    sync_parent(to)
+}
+
 /// Reads a whole text file.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use wgtune_engine::{Tensor, ops};
 
 use super::files::{self, CONFIG_FILE, Files, PREFIX, Tensors, check_keys};
 use super::settings::{Form, Setting};
-use super::{Adapter, Entry, Method, Start, Tuned};
+use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
 use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
@@ -66,7 +66,7 @@ pub(super) const ENTRY: Entry = Entry {
                 Part::DownBias | Part::UpBias => device.zeros([shape[0]]),
             })
         })?;
-        Ok(Tuned { method: Arc::new(method), decoder })
+        Ok(Tuned::of(Arc::new(method), decoder))
     },
     adapter: Some(Adapter {
         peft_type: PEFT_TYPE,
@@ -78,7 +78,7 @@ pub(super) const ENTRY: Entry = Entry {
                 tensors.read(&place.tensor_name(part), shape, decoder.device())
             })?;
             tensors.finish()?;
-            Ok(Tuned { method: Arc::new(method), decoder })
+            Ok(Tuned::of(Arc::new(method), decoder))
         },
     }),
 };
@@ -277,12 +277,12 @@ impl Method for Adapters {
         true
     }
 
-    fn write(&self, _: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let tensors = self.parameters().into_iter().map(|(name, tensor)| (name, tensor.clone())).collect();
         let behind = self.config.behind.iter().map(|sublayer| sublayer.name).collect::<Vec<_>>().join(", ");
         let chosen = [("behind", behind), ("reduction factor", self.config.reduction_factor.to_string())];
         let card = adapter_card(self.config.base.as_deref(), "Bottleneck", &chosen);
-        files::write(directory, Files { config: self.config.to_json(), tensors, card, base })
+        files::write(directory, Files { config: self.config.to_json(), tensors, card, kept })
     }
 }
 

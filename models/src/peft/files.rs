@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use wgtune_engine::{DType, Device, Tensor};
 
+use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::formats::files::{read_bytes, write_bytes};
 use crate::formats::json::Object;
@@ -37,8 +38,33 @@ pub fn base_of(directory: &Path) -> Option<String> {
     Weights::open_file(&directory.join(ADAPTER_FILE)).ok()?.metadata().get(BASE).cloned()
 }
 
-/// The key of that hash in the weight file's metadata, since PEFT warns of keys of a config that it does not know.
+/// The template that the adapter in a folder keeps, where it keeps one.
+///
+/// # Errors
+/// A weight file that cannot be read, and what is no template.
+pub fn template_of(directory: &Path) -> Result<Option<Template>> {
+    let path = directory.join(ADAPTER_FILE);
+    let weights = Weights::open_file(&path)?;
+    let parse = |text: &String| {
+        let error = |message| Error::Weights { path, message: format!("the metadata's `{TEMPLATE}`: {message}") };
+        Template::parse(text).map_err(error)
+    };
+    weights.metadata().get(TEMPLATE).map(parse).transpose()
+}
+
+/// What an adapter keeps beside what was trained, as metadata of its weight file, since PEFT warns of keys of a config that it does
+/// not know.
+#[derive(Clone, Copy, Default)]
+pub struct Kept<'a> {
+    /// A hash of the weights that it was made for.
+    pub base: Option<&'a str>,
+    /// What makes its texts.
+    pub template: Option<&'a Template>,
+}
+
+/// The keys of the metadata.
 const BASE: &str = "base_weights";
+pub(super) const TEMPLATE: &str = "prompt_template";
 
 /// What an adapter's folder is written of.
 pub(super) struct Files<'a> {
@@ -48,18 +74,18 @@ pub(super) struct Files<'a> {
     pub tensors: BTreeMap<String, Tensor>,
     /// Written where there is none.
     pub card: String,
-    /// A hash of the weights that it was made for.
-    pub base: Option<&'a str>,
+    /// Beside them.
+    pub kept: Kept<'a>,
 }
 
 /// Writes an adapter's folder.
 pub(super) fn write(directory: &Path, files: Files) -> Result<()> {
-    let Files { config, tensors, card, base } = files;
+    let Files { config, tensors, card, kept } = files;
     let info =
         |(name, tensor): (&String, &Tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() };
     let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
-    let base = base.map(|base| (BASE.to_string(), base.to_string()));
-    let metadata = [("format".to_string(), "pt".to_string())].into_iter().chain(base).collect();
+    let metadata = [("format", Some("pt")), (BASE, kept.base), (TEMPLATE, kept.template.map(Template::text))];
+    let metadata = metadata.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?.to_string()))).collect();
     safetensors::save(&directory.join(ADAPTER_FILE), &infos, &metadata, |info| Ok(Cow::Owned(tensors[&info.name].to_bytes()?)))?;
     let path = directory.join(CARD_FILE);
     // Somebody may have written more on it.

@@ -7,7 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Tensor};
 
 use super::settings::{Form, Setting, names};
-use super::{Entry, Method, Start, Tuned};
+use super::{Entry, Kept, Method, Start, Tuned};
 use crate::error::{Error, Result};
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
@@ -27,7 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     begin: |settings, Start { decoder, .. }| {
         let patterns = Some(settings.text("train-only")).filter(|text| !text.is_empty());
         let only = patterns.map(names).transpose().map_err(|message| Error::Data { message })?;
-        Ok(Tuned { method: Arc::new(Full::new(only, &decoder)?), decoder })
+        Ok(Tuned::of(Arc::new(Full::new(only, &decoder)?), decoder))
     },
     adapter: None,
 };
@@ -111,7 +111,7 @@ impl Method for Full {
         false
     }
 
-    fn write(&self, decoder: &Decoder, _: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, decoder: &Decoder, _: Kept, directory: &Path) -> Result<()> {
         save_decoder(directory, decoder, decoder.blueprint().dtype.unwrap_or(DType::F32), |_, _| Ok(None))
     }
 }

@@ -12,7 +12,7 @@ use wgtune_engine::{DType, Tensor, ops};
 use super::files::{self, CONFIG_FILE, Files, PREFIX, Tensors, check_keys};
 use super::settings::{Form, Setting};
 use super::targets::{self, Targets};
-use super::{Adapter, Entry, Method, Start, Tuned};
+use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::{Error, Result};
 use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
@@ -46,7 +46,7 @@ pub(super) const ENTRY: Entry = Entry {
         };
         let config = Config { targets, inputs, base: Some(base.into()), task_type: Some("CAUSAL_LM".into()) };
         let method = Ia3::build(config, &decoder, |_, size| Ok(ops::full(decoder.device(), 1.0, [size])))?;
-        Ok(Tuned { method: Arc::new(method), decoder })
+        Ok(Tuned::of(Arc::new(method), decoder))
     },
     adapter: Some(Adapter {
         peft_type: PEFT_TYPE,
@@ -59,7 +59,7 @@ pub(super) const ENTRY: Entry = Entry {
                 Ok(tensors.read(&tensor_name(path), &shape, decoder.device())?.reshape([size]))
             })?;
             tensors.finish()?;
-            Ok(Tuned { method: Arc::new(method), decoder })
+            Ok(Tuned::of(Arc::new(method), decoder))
         },
     }),
 };
@@ -208,7 +208,7 @@ impl Method for Ia3 {
         true
     }
 
-    fn write(&self, decoder: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, decoder: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let stored = |(path, Vector { values, of_inputs }): (&String, &Vector)| {
             let size = values.size(0);
             (tensor_name(path), values.detach().reshape(if *of_inputs { [1, size] } else { [size, 1] }))
@@ -216,7 +216,7 @@ impl Method for Ia3 {
         let tensors = self.vectors.iter().map(stored).collect();
         let config = self.config.to_json(decoder.blueprint().family.names.transposed);
         let card = adapter_card(self.config.base.as_deref(), "IA3", &[("target modules", self.config.targets.to_string())]);
-        files::write(directory, Files { config, tensors, card, base })
+        files::write(directory, Files { config, tensors, card, kept })
     }
 }
 

@@ -26,7 +26,7 @@ use wgtune_engine::Tensor;
 use wgtune_engine::random::Philox;
 
 pub use convert::{Converted, to_lora};
-pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, base_of, fingerprint};
+pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, Kept, base_of, fingerprint, template_of};
 pub use full::Full;
 pub use lora::Lora;
 pub use mixed::{Group, Mixed};
@@ -35,6 +35,10 @@ pub use sum::WeightedSum;
 pub use targets::Targets;
 pub use tuned::Tuned;
 
+/// The name of the setting that says how many virtual tokens there are.
+pub const VIRTUAL_TOKENS: &str = virtual_tokens::COUNT.name;
+
+use self::files::TEMPLATE;
 use crate::error::{Error, Result};
 use crate::formats::files::recover_directory;
 use crate::formats::json::Object;
@@ -94,10 +98,17 @@ pub fn method(name: &str) -> Option<&'static Entry> {
 /// Puts the adapter in a folder onto a decoder, whichever method made it.
 ///
 /// # Errors
-/// What [`method_of`] says; unreadable files, and an adapter that was made for another base.
+/// What [`method_of`] says; unreadable files, an adapter that was made for another base, and one whose template is not its own.
 pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
     let (_, adapter) = method_of(directory)?;
-    (adapter.open)(directory, decoder)
+    let tuned = (adapter.open)(directory, decoder)?;
+    match template_of(directory)? {
+        None => Ok(tuned),
+        Some(template) => tuned.with_template(template).map_err(|error| {
+            let message = format!("the metadata's `{TEMPLATE}` is {error}");
+            Error::Weights { path: directory.join(ADAPTER_FILE), message }
+        }),
+    }
 }
 
 /// The way of tuning that made the adapter in a folder.
@@ -177,10 +188,10 @@ pub trait Method: Send + Sync {
     /// Whether [`write`](Self::write) writes an adapter, which needs its base, and not a whole model.
     fn is_adapter(&self) -> bool;
 
-    /// Writes what was trained into a folder that may hold other files too: each is replaced on its own. An adapter keeps `base`, a
-    /// hash of the weights that it was made for.
+    /// Writes what was trained into a folder that may hold other files too: each is replaced on its own. What an adapter
+    /// keeps beside it is `kept`.
     ///
     /// # Errors
     /// A full disk or a device that failed; what was there before is then still there.
-    fn write(&self, decoder: &Decoder, base: Option<&str>, directory: &Path) -> Result<()>;
+    fn write(&self, decoder: &Decoder, kept: Kept, directory: &Path) -> Result<()>;
 }

@@ -13,7 +13,7 @@ use super::encoder::{HIDDEN_SIZE, Layer, Lstm};
 use super::files::{self, CONFIG_FILE, Files, Tensors};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
-use super::{Adapter, Entry, Method, Start, Tuned};
+use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
 use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
@@ -35,11 +35,11 @@ pub(super) const ENTRY: Entry = Entry {
         },
         HIDDEN_SIZE,
     ],
-    begin: |settings, start| Ok(Tuned { method: Arc::new(PTuning::begin(settings, &start)), decoder: start.decoder }),
+    begin: |settings, start| Ok(Tuned::of(Arc::new(PTuning::begin(settings, &start)), start.decoder)),
     adapter: Some(Adapter {
         peft_type: PEFT_TYPE,
         merges: false,
-        open: |directory, decoder| Ok(Tuned { method: Arc::new(PTuning::open(directory, &decoder)?), decoder }),
+        open: |directory, decoder| Ok(Tuned::of(Arc::new(PTuning::open(directory, &decoder)?), decoder)),
     }),
 };
 
@@ -194,7 +194,7 @@ impl Method for PTuning {
         true
     }
 
-    fn write(&self, _: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let (kind, hidden_size) = match &self.writer {
             Writer::Table(_) => ("MLP", self.shared.width),
             Writer::Network { network, hidden_size, .. } => (network.name(), *hidden_size),
@@ -203,7 +203,7 @@ impl Method for PTuning {
         let chosen = [("virtual tokens", self.shared.count.to_string()), ("network", kind.into())];
         let card = adapter_card(self.shared.base(), "P-tuning", &chosen);
         let tensors = BTreeMap::from([(TABLE.into(), self.table().detach())]);
-        files::write(directory, Files { config: self.shared.to_json(PEFT_TYPE, own), tensors, card, base })
+        files::write(directory, Files { config: self.shared.to_json(PEFT_TYPE, own), tensors, card, kept })
     }
 }
 

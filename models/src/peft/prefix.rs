@@ -13,7 +13,7 @@ use super::encoder::Layer;
 use super::files::{self, CONFIG_FILE, Files, Tensors};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
-use super::{Adapter, Entry, Method, Start, Tuned};
+use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
 use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
@@ -36,11 +36,11 @@ pub(super) const ENTRY: Entry = Entry {
         },
         super::encoder::HIDDEN_SIZE,
     ],
-    begin: |settings, start| Ok(Tuned { method: Arc::new(Prefix::begin(settings, &start)?), decoder: start.decoder }),
+    begin: |settings, start| Ok(Tuned::of(Arc::new(Prefix::begin(settings, &start)?), start.decoder)),
     adapter: Some(Adapter {
         peft_type: PEFT_TYPE,
         merges: false,
-        open: |directory, decoder| Ok(Tuned { method: Arc::new(Prefix::open(directory, &decoder)?), decoder }),
+        open: |directory, decoder| Ok(Tuned::of(Arc::new(Prefix::open(directory, &decoder)?), decoder)),
     }),
 };
 
@@ -192,13 +192,13 @@ impl Method for Prefix {
         true
     }
 
-    fn write(&self, _: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let Prefix { shared, content, .. } = self;
         // What a projection writes is kept, and no projection.
         let config = shared.to_json(PEFT_TYPE, json!({"prefix_projection": false}));
         let card = adapter_card(shared.base(), "Prefix tuning", &[("virtual tokens", shared.count.to_string())]);
         let tensors = BTreeMap::from([(TABLE.into(), content.table().detach())]);
-        files::write(directory, Files { config, tensors, card, base })
+        files::write(directory, Files { config, tensors, card, kept })
     }
 }
 

@@ -12,7 +12,7 @@ use wgtune_engine::{Tensor, ops};
 use super::files::{self, CONFIG_FILE, Files, Tensors};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
-use super::{Adapter, Entry, Method, Start, Tuned};
+use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
 use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
@@ -37,11 +37,11 @@ pub(super) const ENTRY: Entry = Entry {
         },
         virtual_tokens::TEXT,
     ],
-    begin: |settings, start| Ok(Tuned { method: Arc::new(Prompt::begin(settings, &start)?), decoder: start.decoder }),
+    begin: |settings, start| Ok(Tuned::of(Arc::new(Prompt::begin(settings, &start)?), start.decoder)),
     adapter: Some(Adapter {
         peft_type: PEFT_TYPE,
         merges: false,
-        open: |directory, decoder| Ok(Tuned { method: Arc::new(Prompt::open(directory, &decoder)?), decoder }),
+        open: |directory, decoder| Ok(Tuned::of(Arc::new(Prompt::open(directory, &decoder)?), decoder)),
     }),
 };
 
@@ -126,12 +126,12 @@ impl Method for Prompt {
         true
     }
 
-    fn write(&self, _: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         // How a table began says nothing of one that was trained, and a reader might look for the tokenizer that it names.
         let config = self.shared.to_json(PEFT_TYPE, json!({"prompt_tuning_init": "RANDOM"}));
         let card = adapter_card(self.shared.base(), "Prompt tuning", &[("virtual tokens", self.shared.count.to_string())]);
         let tensors = BTreeMap::from([(TABLE.into(), self.table.clone())]);
-        files::write(directory, Files { config, tensors, card, base })
+        files::write(directory, Files { config, tensors, card, kept })
     }
 }
 

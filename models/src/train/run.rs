@@ -1,6 +1,6 @@
 //! The folder of a run: what the run was started with, who writes it, and its metrics.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{May, Record};
 use super::tensorboard::Events;
 use crate::error::{Error, Result};
-use crate::formats::files::{append_bytes, read_text, remove, write_bytes};
+use crate::formats::files::{append_bytes, names, read_text, remove, write_bytes};
 use crate::model::is_model_file;
 use crate::peft::ADAPTER_FILES;
 
@@ -192,6 +192,14 @@ pub fn check_content(path: &Path, begin: Begin) -> Result<()> {
     Err(Error::Data { message: format!("{} is not empty: it holds {name}, {expected}", path.display()) })
 }
 
+/// Checks that no run is writing a folder.
+///
+/// # Errors
+/// One that a run is writing.
+pub fn check_idle(path: &Path) -> Result<()> {
+    if path.join(LOCK).exists() { lock(path).map(drop) } else { Ok(()) }
+}
+
 fn is_written_here(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     // A write that was killed leaves its target's name between these.
@@ -218,13 +226,6 @@ fn saved(path: &Path) -> Result<Option<Record>> {
 
 fn has_results(record: &Record) -> bool {
     record.run.as_ref().is_some_and(|run| run.has_results)
-}
-
-fn names(path: &Path) -> Result<Vec<OsString>> {
-    let entries = fs::read_dir(path).map_err(Error::io(path))?;
-    let mut names: Vec<_> = entries.map(|entry| Ok(entry.map_err(Error::io(path))?.file_name())).collect::<Result<_>>()?;
-    names.sort();
-    Ok(names)
 }
 
 fn lock(path: &Path) -> Result<File> {

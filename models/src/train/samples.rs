@@ -46,9 +46,9 @@ impl<'a> Samples<'a> {
         let config = model.decoder.blueprint();
         tokenizer.check_vocabulary(config.vocab_size)?;
         let prompt = |text: &String| {
-            let ids = tokenizer.encode(text, true)?;
+            let ids = model.prompt(tokenizer, text)?;
             check_prompt(model, &ids)?;
-            let length = model.taken() + ids.len();
+            let length = model.positions(&ids);
             config.check_length("a sample's prompt with a new token", length + 1)?;
             let new_tokens = config.longest_text().map_or(TOKENS, |longest| TOKENS.min(longest - length));
             Ok(Prompt { text: text.clone(), ids, new_tokens })

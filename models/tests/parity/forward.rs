@@ -70,7 +70,7 @@ fn partial_gradients(device: &Device) -> Outcome {
     let decoder = load_decoder(&path("llama"), device)?;
     let patterns = ["lm_head.*", "model.layers.1.*", "*norm*"].map(String::from).to_vec();
     let method = Arc::new(Full::new(Some(patterns), &decoder)?);
-    let model = Tuned { decoder, method }.requiring_grad();
+    let model = Tuned::of(method, decoder).requiring_grad();
     let trained: Vec<String> = model.parameters().into_iter().map(|(name, _)| name).collect();
     // A head; nine parameters of the last block; two norms of the first, and the last norm.
     assert_eq!(trained.len(), 1 + 9 + 3, "{trained:?}");

@@ -102,5 +102,5 @@ fn gradients(device: &Device) -> Outcome {
 
 /// What is added, and nothing of the model's own.
 fn added_on_the_tape(model: &Tuned) -> Tuned {
-    Tuned { method: model.method.mapped(&Tensor::requiring_grad), decoder: model.decoder.clone() }
+    Tuned::of(model.method.mapped(&Tensor::requiring_grad), model.decoder.clone())
 }

@@ -1,7 +1,7 @@
 //! `wgtune generate --prompts`: a file of rows, of which many run together.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value, json};
@@ -11,10 +11,11 @@ use wgtune_models::data::rows::{messages, objects};
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::generate::{Generated, Listener, Request, generate};
-use wgtune_models::wording::{counted, shortened};
+use wgtune_models::tasks::Table;
+use wgtune_models::wording::{counted, listed, shortened};
 
 use super::{Answer, SamplingArguments, Session, stop};
-use crate::common::{Outcome, Stopped, note, on_interrupt, print_line};
+use crate::common::{Outcome, Stopped, Task, note, on_interrupt, print_line};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, seed, share, whole};
 use crate::progress::Progress;
 
@@ -24,19 +25,25 @@ CSV, TSV or Parquet, and .gz or .zst of them. A JSON line comes of each row, in 
   {"prompt": "Once upon a time"}
   {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
   {"prompt": "Once upon a time", "adapter": "adapters/tales"}
+  {"prompt": "Once upon a time", "task": "tales"}
+  {"fields": {"question": "Why?"}, "task": "answers"}
 
-A row's adapter, a folder, stands in the place of --adapter. Rows of different adapters, whatever
+A row's adapter, a folder, stands in the place of --adapter, and its task is one of the table that
+--adapter is. Fields fill the template that the adapter keeps. Rows of different adapters, whatever
 their methods, run together.
 
 A row's max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed and stop (a text, or a
 list of them) stand in the place of the options. Without a seed of its own, row i of 0, 1, 2 …
 draws from --seed plus i."#;
 
-const KEYS: &str = "prompt or messages, adapter, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop";
+/// The keys that say what is continued.
+const TEXTS: [&str; 3] = ["prompt", "messages", "fields"];
+const KEYS: &str =
+    "prompt or messages or fields, adapter or task, max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed, stop";
 
 /// A row of the file, as it will run.
 struct Asked {
-    /// `prompt` or `messages`, as it was given.
+    /// `prompt`, `messages` or `fields`, as it was given.
     key: &'static str,
     value: Value,
     stops: Vec<String>,
@@ -48,19 +55,27 @@ pub fn run(session: &mut Session, file: &Path) -> Outcome {
     let rows = objects(file)?;
     let converses = rows.iter().any(|(_, row)| row.contains_key("messages"));
     let template = if converses { Some(session.template()?) } else { None };
-    let mut adapters: Vec<&str> = rows.iter().filter_map(|(_, row)| adapter(row)).collect();
-    adapters.sort_unstable();
-    adapters.dedup();
-    session.put_on(&adapters).map_err(|(adapter, error)| {
-        match rows.iter().find(|(_, row)| self::adapter(row) == Some(adapter)) {
-            Some((line, _)) => Error::Row { path: file.to_path_buf(), line: *line, message: error.to_string() },
-            None => error,
+    let error = |line, message| Error::Row { path: file.to_path_buf(), line, message };
+    let base = &session.arguments.base;
+    let table = base.table()?;
+    let folder = |(line, row): &(usize, Map<String, Value>)| {
+        let folder = adapter(row, table.as_ref(), base.task.task.is_some());
+        folder.map_err(|message| error(*line, message))
+    };
+    let folders = rows.iter().map(folder).collect::<Result<Vec<Option<PathBuf>>, _>>()?;
+    let mut models: BTreeMap<&Path, usize> = BTreeMap::new();
+    for (folder, (line, _)) in folders.iter().zip(&rows) {
+        if let Some(folder) = folder
+            && !models.contains_key(folder.as_path())
+        {
+            session.put_on(folder).map_err(|refusal| error(*line, refusal.to_string()))?;
+            models.insert(folder, session.models.len() - 1);
         }
-    })?;
+    }
     let session = &*session;
     let ask = |(place, (line, row)): (usize, &(usize, Map<String, Value>))| {
-        let error = |message| Error::Row { path: file.to_path_buf(), line: *line, message };
-        asked(session, &adapters, template.as_ref(), row, place as u64).map_err(error)
+        let model = folders[place].as_ref().map_or(0, |folder| models[folder.as_path()]);
+        asked(session, model, template.as_ref(), row, place as u64).map_err(|message| error(*line, message))
     };
     let asked = rows.iter().enumerate().map(ask).collect::<Result<Vec<_>, _>>()?;
     let interrupted = on_interrupt("this token")?;
@@ -93,7 +108,7 @@ pub fn run(session: &mut Session, file: &Path) -> Outcome {
 /// What a row asks for. Errors are sentences; who calls adds file and line.
 fn asked(
     session: &Session,
-    adapters: &[&str],
+    model: usize,
     template: Option<&ChatTemplate>,
     row: &Map<String, Value>,
     place: u64,
@@ -105,31 +120,51 @@ fn asked(
         let set = of_row(&mut sampling, &mut own_seed, key, value);
         set.map_err(|expected| format!("`{key}` is {}: {expected}", shortened(&value.to_string(), 60)))?;
     }
-    let (key, value, ids) = match (row.get("prompt"), row.get("messages"), template) {
-        (Some(prompt @ Value::String(text)), None, _) => {
-            ("prompt", prompt, tokenizer.encode(text, true).map_err(|error| error.to_string())?)
+    let mut given = TEXTS.into_iter().filter_map(|key| Some((key, row.get(key)?)));
+    let (key, value) = match (given.next(), given.next()) {
+        (Some((one, _)), Some((other, _))) => return Err(format!("both `{one}` and `{other}`; expected one of them")),
+        (Some(given), None) => given,
+        (None, _) => {
+            let neither = "neither `prompt` nor `messages` nor `fields`";
+            return Err(format!("{neither}; expected one of them, and of other keys any of {KEYS}"));
         }
-        (None, Some(list), Some(template)) => {
-            let ids = conversation_ids(tokenizer, template, &messages(list)?, None, true);
-            ("messages", list, ids.map_err(|error| error.to_string())?)
-        }
-        (Some(_), Some(_), _) => return Err("both `prompt` and `messages`; expected one of them".into()),
-        (Some(prompt), ..) => return Err(format!("`prompt` is {}: expected a text", shortened(&prompt.to_string(), 60))),
-        _ => return Err(format!("neither `prompt` nor `messages`; expected one of them, and of other keys any of {KEYS}")),
     };
+    let tuned = &session.models[model];
+    let wrong = |expected: &str| format!("`{key}` is {}: expected {expected}", shortened(&value.to_string(), 60));
+    let ids = match (key, value, template) {
+        ("prompt", Value::String(text), _) => tuned.prompt(tokenizer, text),
+        ("prompt", ..) => return Err(wrong("a text")),
+        ("fields", Value::Object(fields), _) => tuned.filled(tokenizer, fields),
+        (_, list, Some(template)) if key == "messages" => {
+            let messages = messages(list)?;
+            tuned.check_converses().and_then(|()| conversation_ids(tokenizer, template, &messages, None, true))
+        }
+        _ => return Err(wrong("an object of texts and numbers")),
+    };
+    let ids = ids.map_err(|error| error.to_string())?;
     if ids.is_empty() {
         return Err(format!("`{key}` is empty: expected at least one token"));
     }
-    let model = adapter(row).and_then(|name| adapters.iter().position(|other| *other == name)).map_or(0, |index| index + 1);
-    let max_new_tokens = sampling.new_tokens(session.base.blueprint(), session.models[model].taken() + ids.len())?;
+    let max_new_tokens = sampling.new_tokens(session.base.blueprint(), tuned.positions(&ids))?;
     let request =
         Request { model, prompt: ids, max_new_tokens, ends: session.ends.clone(), sampling: sampling.sampling(own_seed) };
     Ok(Asked { key, value: value.clone(), stops: sampling.stop, request })
 }
 
-/// The folder of the adapter that a row names.
-fn adapter(row: &Map<String, Value>) -> Option<&str> {
-    row.get("adapter").and_then(Value::as_str).filter(|folder| !folder.is_empty())
+/// The folder of the adapter that a row names, itself or by a task of the table, which it has to unless one `is_picked` for all.
+fn adapter(row: &Map<String, Value>, table: Option<&Table>, is_picked: bool) -> Result<Option<PathBuf>, String> {
+    let named = |key: &str| row.get(key).and_then(Value::as_str).filter(|name| !name.is_empty());
+    let folder = match (named("adapter"), named("task"), table) {
+        (Some(_), Some(_), _) => return Err("both `adapter` and `task`; expected one of them".into()),
+        (Some(folder), None, _) => Task { task: None }.of(Path::new(folder)),
+        (None, Some(task), Some(table)) => table.task(task),
+        (None, Some(_), None) => return Err("`task` of no table: expected a table of tasks as --adapter".into()),
+        (None, None, Some(table)) if !is_picked => {
+            return Err(format!("no `task`; expected one of {}", listed(table.names())));
+        }
+        (None, None, _) => return Ok(None),
+    };
+    folder.map(Some).map_err(|error| error.to_string())
 }
 
 /// Puts a row's option in the place of the command's. A key takes what the option of its name takes.
@@ -137,11 +172,13 @@ fn of_row(sampling: &mut SamplingArguments, own_seed: &mut u64, key: &str, value
     // Tables hold numbers as texts.
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_string);
     match key {
-        "prompt" | "messages" => {}
+        _ if TEXTS.contains(&key) => {}
         // A cell that only other rows fill.
         _ if value.is_null() || value == "" => {}
         "adapter" if value.is_string() => {}
         "adapter" => return Err("expected the folder of an adapter".into()),
+        "task" if value.is_string() => {}
+        "task" => return Err("expected the name of a task".into()),
         "max_new_tokens" => sampling.max_new_tokens = Some(whole(1..=MOST_TOKENS)(&text)?),
         "temperature" => sampling.temperature = at_least_zero(&text)?,
         "top_k" => sampling.top_k = whole(0..=usize::MAX)(&text)?,

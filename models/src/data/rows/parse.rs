@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
 use super::{Content, Format, IGNORE};
+use crate::data::template::Template;
 use crate::formats::json::abbreviated;
 use crate::wording::listed;
 
@@ -39,6 +40,9 @@ pub fn recognise(row: &Value, columns: &Columns) -> Result<Format, String> {
     let Value::Object(row) = row else {
         return Err(format!("{}; expected an object", abbreviated(row)));
     };
+    if columns.template().is_some() {
+        return Ok(Format::Fields);
+    }
     let has_all = |keys: &[&str]| keys.iter().all(|key| row.contains_key(*key));
     let mapped = KEYS.iter().filter(|(_, keys)| keys.iter().any(|key| columns.names(key)));
     if let Some((format, _)) = mapped.chain(&KEYS).find(|(_, keys)| has_all(keys)) {
@@ -50,7 +54,7 @@ pub fn recognise(row: &Value, columns: &Columns) -> Result<Format, String> {
 }
 
 /// What a row of this form holds.
-pub fn content(format: Format, row: &Value) -> Result<Content, String> {
+pub fn content(format: Format, row: &Value, template: Option<&Template>) -> Result<Content, String> {
     match format {
         Format::Ids => ids(row),
         Format::Messages => Ok(Content::Conversation { messages: conversation(row, "messages")?, tools: tools(row)? }),
@@ -58,7 +62,15 @@ pub fn content(format: Format, row: &Value) -> Result<Content, String> {
         Format::PromptCompletion => prompt_completion(row),
         Format::Alpaca => alpaca(row),
         Format::Text => Ok(Content::Text(string(row, "text")?.into())),
+        Format::Fields => fields(row, template),
     }
+}
+
+fn fields(row: &Value, template: Option<&Template>) -> Result<Content, String> {
+    let (Some(template), Value::Object(fields)) = (template, row) else {
+        return Err("fields without a template; expected rows of another form".into());
+    };
+    Ok(Content::Filled { prompt: template.fill(fields)?, completion: string(row, "completion")?.into() })
 }
 
 fn ids(row: &Value) -> Result<Content, String> {

@@ -11,12 +11,18 @@ use super::{Content, Format, parse, table};
 use crate::data::parquet;
 use crate::error::{Error, Result};
 use crate::formats::tokenizer::END_OF_TEXT;
+use crate::wording::listed;
 
 /// Each with the line it begins on.
 pub type Lined<T> = Vec<(usize, T)>;
 
 /// The rows of a file, and the form they share. `seen` gathers the names of their columns.
 pub fn rows(path: &Path, source: Source, columns: &Columns, seen: &mut BTreeSet<String>) -> Result<(Format, Lined<Content>)> {
+    if let Some(template) = columns.template().filter(|_| source.kind == Kind::Text) {
+        let expected = listed(template.fields().iter().chain([&"completion".to_string()]));
+        let message = format!("{}: plain text; expected rows with {expected}, of which a template makes texts", path.display());
+        return Err(Error::Data { message });
+    }
     if source.kind == Kind::Text {
         return Ok((Format::Text, some(path, documents(&source.text(path)?))?));
     }
@@ -65,7 +71,7 @@ fn parsed(path: &Path, values: Lined<Value>, columns: &Columns, seen: &mut BTree
             let message = format!("a row of {format}; expected {expected}, as on line {first_line}");
             return Err(error(line, message));
         }
-        let content = parse::content(format, &value).map_err(|message| error(line, message))?;
+        let content = parse::content(format, &value, columns.template()).map_err(|message| error(line, message))?;
         rows.push((line, content));
     }
     Ok((first.map_or(Format::Text, |(_, format)| format), rows))

@@ -18,7 +18,7 @@ use dora::Magnitude;
 use super::files::{self, Files, Tensors};
 use super::settings::{Form, Setting, Settings, names};
 use super::targets::{self, Targets, no_layer};
-use super::{Adapter, Entry, Method, Start, Tuned};
+use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::{Error, Result};
 use crate::formats::model_card::adapter_card;
 use crate::nn::{Embedding, Linear, Tuning};
@@ -220,7 +220,7 @@ impl Lora {
     /// another shape, one that is missing, or one that belongs nowhere.
     pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
         let mut tensors = Tensors::open(directory)?;
-        let Tuned { decoder, method } = Lora::build(LoraConfig::open(directory)?, decoder, |config, layer, _, device| {
+        let Tuned { decoder, method, .. } = Lora::build(LoraConfig::open(directory)?, decoder, |config, layer, _, device| {
             let rank = config.rank_of(layer.path);
             let [a, b] = tensor_names(layer.path, layer.is_embedding);
             let magnitude = |tensors: &mut Tensors| tensors.read(&magnitude_name(layer.path), &[layer.outputs], device);
@@ -247,7 +247,7 @@ impl Lora {
         }
         tensors.finish()?;
         let decoder = decoder.mapped(|name, tensor| saved.get(name).unwrap_or(tensor).clone());
-        Ok(Tuned { decoder, method })
+        Ok(Tuned::of(method, decoder))
     }
 
     /// Updates of these factors A and B, by the paths of the layers that `config` targets.
@@ -295,7 +295,7 @@ impl Lora {
         let parts = ends.iter().any(|name| config.saves(name)) || pairs.contains_key(&decoder.embedding().path);
         let decoder = if parts { decoder.untied() } else { decoder };
         let config = LoraConfig { fan_in_fan_out: decoder.blueprint().family.names.transposed, ..config };
-        Ok(Tuned { decoder, method: Arc::new(Lora { config, pairs, random: None }) })
+        Ok(Tuned::of(Arc::new(Lora { config, pairs, random: None }), decoder))
     }
 
     fn with(&self, map: impl Fn(&Tensor) -> Tensor) -> Lora {
@@ -404,7 +404,7 @@ impl Method for Lora {
         true
     }
 
-    fn write(&self, decoder: &Decoder, base: Option<&str>, directory: &Path) -> Result<()> {
+    fn write(&self, decoder: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let saved = decoder.parameters().into_iter().filter(|(name, _)| self.trains(name));
         let names = decoder.blueprint().family.names;
         let saved = saved.map(|(name, tensor)| match names.is_transposed(&name, tensor.rank()) {
@@ -424,7 +424,7 @@ impl Method for Lora {
             chosen.push(("modules saved whole", saved.join(", ")));
         }
         let card = adapter_card(base_model.as_deref(), "LoRA", &chosen);
-        files::write(directory, Files { config: self.config.to_json(), tensors, card, base })
+        files::write(directory, Files { config: self.config.to_json(), tensors, card, kept })
     }
 }
 
