@@ -5,8 +5,8 @@ use wgtune_models::formats::safetensors::Weights;
 
 use crate::folder::{Folder, TINY};
 
-const COMMANDS: [&str; 11] =
-    ["bench", "devices", "pretrain", "sft", "generate", "tokenize", "eval", "merge", "logits", "demo", "completions"];
+const COMMANDS: [&str; 12] =
+    ["bench", "devices", "pretrain", "sft", "compare", "generate", "tokenize", "eval", "merge", "logits", "demo", "completions"];
 
 #[test]
 fn every_command_shows_an_example() {
