@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -304,10 +304,16 @@ impl std::error::Error for Stopped {}
 /// The exit code of a program that an interrupt ended, as shells count it.
 pub const INTERRUPTED: u8 = 130;
 
+/// Whether the program was interrupted; not there before somebody asks.
+static INTERRUPT: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
 /// Set by Ctrl-C (and SIGTERM), which is answered at once: `what` (as "this step") is finished first. A second one ends the
 /// program where it is.
 pub fn on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>, ctrlc::Error> {
-    let interrupted = Arc::new(AtomicBool::new(false));
+    if let Some(interrupted) = INTERRUPT.get() {
+        return Ok(interrupted.clone());
+    }
+    let interrupted = INTERRUPT.get_or_init(Arc::default).clone();
     let flag = interrupted.clone();
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::SeqCst) {

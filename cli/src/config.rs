@@ -42,13 +42,15 @@ const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "version"];
 const OF_ONE_RUN: [&str; 6] = ["out", "resume", "overwrite", "profile", "json", "quiet"];
 
 /// Options that decide no numbers, or that a hash stands for what they name.
-pub const MAY_DIFFER: [&str; 15] = [
+pub const MAY_DIFFER: [&str; 17] = [
     "model",
     "data",
     "columns",
     "template",
     "adapter",
     "task",
+    "probe",
+    "unseen",
     "beyond",
     "device",
     "matmul-precision",

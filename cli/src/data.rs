@@ -1,12 +1,14 @@
 //! Data files made into examples for a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
-use wgtune_models::data::rows::{Columns, Content, Dataset};
+use wgtune_models::data::mixture;
+use wgtune_models::data::rows::{Columns, Content, Dataset, Row};
 use wgtune_models::data::split::{HeldOut, split};
 use wgtune_models::data::template::Template;
+use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::xxh3;
@@ -42,12 +44,16 @@ its fields, texts or numbers, and the completion:
 And as CSV:
 
   prompt,completion
-  What is 2 and 2?,"4, exactly""#;
+  What is 2 and 2?,"4, exactly"
+
+Files in chosen shares, whatever their sizes, for training: a weight behind each name,
+as in --data a.jsonl:0.7 b.jsonl:0.3"#;
 
 /// Where rows come from.
 #[derive(Args)]
 pub struct Source {
-    /// Data files: JSON Lines, JSON arrays, CSV, TSV, Parquet or plain text, and .gz or .zst of them
+    /// Data files: JSON Lines, JSON arrays, CSV, TSV, Parquet or plain text, and .gz or .zst of them; for training, with the weights
+    /// of a mixture or without (a.jsonl:0.7 b.jsonl:0.3)
     #[arg(long, value_name = "FILE", num_args = 1.., required = true, long_help = DATA_HELP)]
     data: Vec<PathBuf>,
     /// Columns of other names, as in prompt=question,completion=solution: ours, and the data's
@@ -82,10 +88,44 @@ impl Source {
 
     /// Reads the files, whose rows a template may make texts of, telling on standard error what was found.
     pub fn read(&self, template: Option<&Template>) -> wgtune_models::Result<Dataset> {
+        let files = self.weighted().map_err(|message| Error::Data { message })?.into_iter().map(|(file, _)| file);
         let columns = self.columns.clone().unwrap_or_default().filling(template.cloned());
-        let dataset = Dataset::open(&self.data, &columns)?;
+        let dataset = Dataset::open(&files.collect::<Vec<_>>(), &columns)?;
         dataset.files.iter().for_each(note);
         Ok(dataset)
+    }
+
+    /// What each file weighs; `None` where they are not mixed.
+    ///
+    /// # Errors
+    /// A sentence, where a weight is none, or only some files have one.
+    pub fn weights(&self) -> Result<Option<Vec<f64>>, String> {
+        let files = self.weighted()?;
+        let weights: Vec<f64> = files.iter().filter_map(|(_, weight)| *weight).collect();
+        match files.iter().find(|(_, weight)| weight.is_none()) {
+            None if weights.iter().sum::<f64>().is_finite() => Ok(Some(weights)),
+            None => Err("weights whose sum is past all numbers: expected smaller ones".into()),
+            Some(_) if weights.is_empty() => Ok(None),
+            Some((file, _)) => Err(format!(
+                "{} has no weight, and other files have: expected one behind each, as in {}:1, or none",
+                file.display(),
+                file.display()
+            )),
+        }
+    }
+
+    fn weighted(&self) -> Result<Vec<(PathBuf, Option<f64>)>, String> {
+        self.data.iter().map(|file| weighted(file)).collect()
+    }
+}
+
+/// A file and the weight behind the last colon of its name, where no file is really called so.
+fn weighted(name: &Path) -> Result<(PathBuf, Option<f64>), String> {
+    let parts = name.to_str().filter(|_| !name.exists()).and_then(|text| text.rsplit_once(':'));
+    match parts.and_then(|(file, weight)| Some((file, weight.parse::<f64>().ok()?))) {
+        None => Ok((name.into(), None)),
+        Some((file, weight)) if weight > 0.0 && weight.is_finite() => Ok((file.into(), Some(weight))),
+        Some((file, weight)) => Err(format!("{file} weighs {weight}: expected a number above 0 behind the colon")),
     }
 }
 
@@ -95,6 +135,8 @@ pub struct Prepared {
     pub training: Vec<Example>,
     /// Held out.
     pub validation: Vec<Example>,
+    /// Where the examples to train on are from, in their order, if their files are mixed.
+    pub mixture: Option<Vec<mixture::Source>>,
     /// What padding is filled with.
     pub padding: u32,
     /// A hash of the rows that they are made of.
@@ -169,26 +211,69 @@ pub fn prepare(
 ) -> wgtune_models::Result<Prepared> {
     let dataset = source.read(tuned.template.as_deref())?;
     let coder = Coder::open(model, Some(tuned), &dataset, conversations, max_length)?;
-    encode(&dataset, &coder.encoder(), &coder.config, held_out, seed)
+    let weights = source.weights().map_err(|message| Error::Data { message })?;
+    encode(&dataset, weights.as_deref(), &coder.encoder(), &coder.config, held_out, seed)
+}
+
+/// The rows to train on and those held out: of all files together, or of each where files are mixed, by the same share.
+pub fn parted(
+    dataset: &Dataset,
+    is_mixed: bool,
+    held_out: HeldOut,
+    seed: u64,
+) -> wgtune_models::Result<Vec<(Vec<Row>, Vec<Row>)>> {
+    let all = dataset.rows.len();
+    if !is_mixed {
+        return Ok(vec![split(dataset.rows.clone(), held_out, seed)?]);
+    }
+    let share = match held_out {
+        HeldOut::Count(count) if count < all => HeldOut::Fraction(count as f64 / all as f64),
+        held_out => held_out,
+    };
+    let part = |file: usize| {
+        let rows: Vec<Row> = dataset.rows.iter().filter(|row| row.file == file).cloned().collect();
+        split(rows, share, seed).map_err(|error| of_file(dataset, file, error))
+    };
+    (0..dataset.files.len()).map(part).collect()
+}
+
+/// An error that names no file, with it.
+fn of_file(dataset: &Dataset, file: usize, error: Error) -> Error {
+    match error {
+        Error::Data { message } => Error::Data { message: format!("{}: {message}", dataset.files[file].path.display()) },
+        error => error,
+    }
 }
 
 /// Splits and encodes a data set for a model of this config, telling on standard error what became of it.
 pub fn encode(
     dataset: &Dataset,
+    weights: Option<&[f64]>,
     encoder: &Encoder,
     config: &Blueprint,
     held_out: HeldOut,
     seed: u64,
 ) -> wgtune_models::Result<Prepared> {
-    let (training, validation) = split(dataset.rows.clone(), held_out, seed)?;
-    let (training, report) = encoder.encode(dataset, &training)?;
-    note(report);
-    let (validation, report) = encoder.examples(dataset, &validation)?;
-    if validation.is_empty() && report.rows > 0 {
-        note(format!("no validation, for want of a token to learn in what was held out for it: {report}"));
+    let (mut training, mut validation) = (Vec::new(), Vec::new());
+    let mut sources = Vec::new();
+    for (file, (rows, held)) in parted(dataset, weights.is_some(), held_out, seed)?.into_iter().enumerate() {
+        let named = |error| if weights.is_some() { of_file(dataset, file, error) } else { error };
+        let (examples, report) = encoder.encode(dataset, &rows).map_err(named)?;
+        note(report);
+        if let Some(weights) = weights {
+            let name = dataset.files[file].path.display().to_string();
+            sources.push(mixture::Source { name, weight: weights[file], examples: examples.len() });
+        }
+        training.extend(examples);
+        let (examples, report) = encoder.examples(dataset, &held)?;
+        if examples.is_empty() && report.rows > 0 {
+            note(format!("no validation, for want of a token to learn in what was held out for it: {report}"));
+        }
+        validation.extend(examples);
     }
+    let mixture = weights.map(|_| sources);
     let padding = encoder.tokenizer.and_then(Tokenizer::pad_id).or(config.pad_token_id).unwrap_or(0);
-    Ok(Prepared { training, validation, padding, rows: dataset.fingerprint(), ends: ends(encoder.tokenizer, config) })
+    Ok(Prepared { training, validation, mixture, padding, rows: dataset.fingerprint(), ends: ends(encoder.tokenizer, config) })
 }
 
 fn ends(tokenizer: Option<&Tokenizer>, config: &Blueprint) -> Vec<(u32, String)> {

@@ -7,11 +7,15 @@ mod common;
 mod config;
 mod data;
 mod numbers;
+mod page;
+mod probes;
 mod profile;
 mod progress;
 mod report;
+mod tables;
 mod training;
 mod tuning;
+mod units;
 mod watch;
 
 use std::fmt::Display;
@@ -43,14 +47,7 @@ struct Program {
 
 fn main() -> ExitCode {
     sandbox::silence_panics();
-    // A negative number is a value, so that its option can say what it expects.
-    let mut command = Program::command().mut_subcommands(|command| {
-        command.mut_args(|argument| match argument.get_action().takes_values() {
-            true => argument.allow_negative_numbers(true),
-            false => argument,
-        })
-    });
-    command.build();
+    let command = program();
     quieten_drivers();
     let (typed, file) = match config::expanded(&command, std::env::args_os().collect()) {
         Ok(expanded) => expanded,
@@ -71,6 +68,19 @@ fn main() -> ExitCode {
             if interrupted { ExitCode::from(common::INTERRUPTED) } else { code }
         }
     }
+}
+
+/// The program's commands and their options.
+fn program() -> clap::Command {
+    // A negative number is a value, so that its option can say what it expects.
+    let mut command = Program::command().mut_subcommands(|command| {
+        command.mut_args(|argument| match argument.get_action().takes_values() {
+            true => argument.allow_negative_numbers(true),
+            false => argument,
+        })
+    });
+    command.build();
+    command
 }
 
 /// Says why. Nobody listening is no other failure.

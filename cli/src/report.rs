@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wgtune_engine::device::MatmulPrecision;
+use wgtune_models::data::mixture::Share;
 use wgtune_models::train::metrics::{Evaluation, Metrics};
 use wgtune_models::wording::counted;
 
 use crate::common::bytes;
+use crate::probes::Scored;
 
 /// What a run came to.
 #[derive(Serialize)]
@@ -17,8 +19,19 @@ pub struct Report {
     /// What products rounded their operands to.
     pub matmul_precision: MatmulPrecision,
     pub steps: usize,
+    /// Its greatest value.
+    pub learning_rate: f64,
     pub trained_parameters: usize,
     pub all_parameters: usize,
+    /// Trained of all.
+    pub trained_share: f64,
+    /// All over trained.
+    pub trained_factor: f64,
+    /// What the tensors of full tuning would take at least: see [`full_tuning_bytes`].
+    pub full_tuning_bytes: u64,
+    /// What the run saw of each file, where files were mixed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<Share>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_before: Option<Evaluation>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +47,24 @@ pub struct Report {
     pub training: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_process_bytes: Option<u64>,
+    /// What was asked to show how much is forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Scored>,
+    /// What was not trained on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Scored>,
+}
+
+/// Bytes that training every one of so many parameters takes at least: in f32, it, its gradient and AdamW's two moments.
+pub fn full_tuning_bytes(parameters: usize) -> u64 {
+    16 * parameters as u64
+}
+
+/// What a run sees of one file, for a reader.
+pub fn share_line(share: &Share) -> String {
+    let Share { name, wanted, rows, of_rows, of_tokens, passes, .. } = share;
+    let [wanted, of_rows, of_tokens] = [wanted, of_rows, of_tokens].map(|share| format!("{:.1} %", 100.0 * share));
+    format!("{name}: {of_rows} of the rows ({rows}, {passes:.2} passes), {of_tokens} of the tokens; {wanted} by its weight")
 }
 
 /// The updates of a run, at a glance.
@@ -87,6 +118,18 @@ impl Report {
             let process = self.peak_process_bytes.map_or(String::new(), |peak| format!(", {} of the process", bytes(peak)));
             lines.push(format!("{tokens_per_second:.0} tokens/s, {} of tensors at most{process}", bytes(peak_tensor_bytes)));
         }
+        lines.push(format!(
+            "trained {} of {} parameters ({:.2} %, 1 in {:.1}); full tuning takes at least {}: 16 bytes a parameter, for weight, \
+             gradient and AdamW's two moments in f32",
+            self.trained_parameters,
+            self.all_parameters,
+            100.0 * self.trained_share,
+            self.trained_factor,
+            bytes(self.full_tuning_bytes)
+        ));
+        lines.extend(self.mixture.iter().map(share_line));
+        lines.extend(self.probe.iter().map(|scored| scored.line("probe")));
+        lines.extend(self.unseen.iter().map(|scored| scored.line("unseen")));
         lines
     }
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
+use wgtune_models::data::mixture::{self, Unit};
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
 use wgtune_models::formats::tokenizer::Tokenizer;
@@ -24,9 +25,10 @@ use wgtune_models::wording::{counted, listed};
 
 use crate::common::{Overwrite, Stopped, check_folder, check_length, note, on_interrupt};
 use crate::config::{ConfigFile, Given, MAY_DIFFER};
-use crate::data::{Prepared, fingerprint};
+use crate::data::{Prepared, Source, fingerprint};
 use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
-use crate::report::{Report, Summary};
+use crate::probes::Probes;
+use crate::report::{Report, Summary, full_tuning_bytes, share_line};
 use crate::watch::Watch;
 
 /// How long a row may be.
@@ -97,6 +99,9 @@ pub struct Training {
     /// Put several whole rows into one, up to --max-length
     #[arg(long)]
     pub packing: bool,
+    /// What the weights behind --data are shares of [default: rows]
+    #[arg(long, value_enum, value_name = "UNIT")]
+    pub mix: Option<Mix>,
     /// Take rows in the files' order
     #[arg(long)]
     pub no_shuffle: bool,
@@ -152,8 +157,19 @@ pub struct Job<'a, R> {
     pub chosen: Vec<(&'static str, Value)>,
     /// What the model is asked on the way.
     pub samples: Option<Samples<'a>>,
+    /// What is scored beside, before and after.
+    pub probes: Probes,
     /// Hashes of what the options name.
     pub hashes: Vec<(&'static str, String)>,
+}
+
+/// The names of [`Unit`].
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mix {
+    /// Of the rows that are trained on
+    Rows,
+    /// Of their tokens
+    Tokens,
 }
 
 /// The names of [`Schedule`].
@@ -174,8 +190,18 @@ impl Training {
     }
 
     /// Checks, before any work, that the run can begin in `out` and write its files, and that none of the folders that are
-    /// `read` is written.
-    pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
+    /// `read` is written; and that the data's weights are ones.
+    pub fn check(&self, out: &Path, read: &[&Path], source: &Source) -> Result<(), Box<dyn std::error::Error>> {
+        let is_mixed = source.weights()?.is_some();
+        if self.mix.is_some() && !is_mixed {
+            return Err("--mix says what weights are of, and --data has none: expected FILE:WEIGHT".into());
+        }
+        if self.packing && is_mixed {
+            return Err(
+                "--packing orders rows by their lengths, and the weights of --data by their shares: expected only one of the two"
+                    .into(),
+            );
+        }
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
         check_folder(out, self.begin(), read, advice)?;
         if self.eval_every > 0 && self.validation == 0.0 && self.sample_prompt.is_empty() {
@@ -204,7 +230,7 @@ impl Training {
     }
 
     /// The recipe that learns these rows, and hashes of them. Tells where no answer would learn to stop.
-    pub fn learning(&self, data: Prepared, seed: u64, max_length: usize) -> (Sft, [(&'static str, String); 2]) {
+    pub fn learning(&self, data: Prepared, seed: u64, max_length: usize) -> (Sft, Vec<(&'static str, String)>) {
         let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
         if !ends.is_empty() && !data.training.iter().any(|example| example.learns(&ends)) {
             let pieces: Vec<String> = data.ends.into_iter().map(|(_, piece)| piece).collect();
@@ -220,11 +246,20 @@ impl Training {
             seed,
             padding: data.padding,
         };
-        let hashes = [("data", data.rows), ("examples", fingerprint(&data.training))];
-        let recipe = Sft {
-            training: Loader::new(data.training, batches(!self.no_shuffle)),
-            validation: (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false))),
+        let mut hashes = vec![("data", data.rows), ("examples", fingerprint(&data.training))];
+        let options = batches(!self.no_shuffle);
+        let training = match data.mixture {
+            None => Loader::new(data.training, options),
+            Some(sources) => {
+                // No hash: it is short, and says more as it is.
+                let part = |source: &mixture::Source| format!("{} of {}", source.weight, counted(source.examples, "example"));
+                hashes.push(("mixture", sources.iter().map(part).collect::<Vec<_>>().join(", ")));
+                let unit = if self.mix == Some(Mix::Tokens) { Unit::Tokens } else { Unit::Rows };
+                Loader::mixed(data.training, sources, unit, options)
+            }
         };
+        let recipe =
+            Sft { training, validation: (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false))) };
         (recipe, hashes)
     }
 
@@ -234,9 +269,10 @@ impl Training {
         job: Job<'_, impl Recipe>,
         write: impl FnOnce() -> wgtune_models::Result<()>,
     ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, recipe, out, seed, max_length, default_learning_rate, given, chosen, samples, hashes } = job;
+        let Job { model, recipe, out, seed, max_length, default_learning_rate, given, chosen, samples, probes, hashes } = job;
         let interrupted = on_interrupt("this step")?;
         let plan = self.plan(&recipe, seed, default_learning_rate);
+        recipe.shares(plan.steps * plan.accumulate).iter().for_each(|share| note(share_line(share)));
         let rate = &plan.learning_rate;
         let resolved = [
             ("steps", plan.steps.into()),
@@ -246,6 +282,7 @@ impl Training {
             ("learning-rate", rate.peak.into()),
             ("warmup", rate.warmup_steps.into()),
         ];
+        let hashes = hashes.into_iter().chain(probes.hashes.iter().cloned()).collect();
         let record = given.record(chosen.into_iter().chain(resolved), hashes);
         let rise: &[&str] = if rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
         let may = May { rise, differ: &MAY_DIFFER };
@@ -272,14 +309,21 @@ impl Training {
         let (device, (trained, all)) = (model.decoder.device(), model.sizes());
         let share = 100.0 * trained as f64 / all as f64;
         note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", device.name()));
+        let scored_before = match trainer.step() {
+            0 => Some(probes.score(model, "before", &interrupted)?),
+            _ => None,
+        };
         let mut watch = Watch::new(plan.steps, trainer.step(), self.profile.as_deref(), device, &interrupted)?;
         let outcome = trainer.train(&mut |event| watch.hear(event));
         let steps = trainer.step();
-        let Outcome { before, after, best, step: written_step } = outcome.map_err(|error| match error {
+        let ended = |error| match error {
             Error::Interrupted if steps > 0 => stopped(out, steps, plan.steps),
             error => error.into(),
-        })?;
+        };
+        let Outcome { before, after, best, step: written_step } = outcome.map_err(ended)?;
         let metrics = watch.finish()?;
+        let scored_after = probes.score(model, "after", &interrupted).map_err(ended)?;
+        let (probe, unseen) = probes.scored(scored_before, scored_after);
         if steps < plan.steps {
             note(format!(
                 "stopped after step {steps} of {}: {} in a row brought nothing better",
@@ -294,8 +338,13 @@ impl Training {
             device: device.name().to_string(),
             matmul_precision: device.matmul_precision(),
             steps,
+            learning_rate: plan.learning_rate.peak,
             trained_parameters: trained,
             all_parameters: all,
+            trained_share: trained as f64 / all as f64,
+            trained_factor: all as f64 / trained as f64,
+            full_tuning_bytes: full_tuning_bytes(model.decoder.parameters().iter().map(|(_, tensor)| tensor.elements()).sum()),
+            mixture: recipe.shares(steps * plan.accumulate),
             validation_before: before,
             validation_after: after,
             best_step: best.map(|best| best.step),
@@ -303,6 +352,8 @@ impl Training {
             written_step,
             training: Summary::new(&metrics),
             peak_process_bytes: process::memory().map(|memory| memory.peak),
+            probe,
+            unseen,
         })
     }
 

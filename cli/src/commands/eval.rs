@@ -39,6 +39,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let base = arguments.base.open()?;
     let max_length = arguments.length.of(base.blueprint())?;
+    if arguments.source.weights()?.is_some() {
+        return Err("--data has weights, which are for training: expected names of files alone".into());
+    }
     let device = arguments.compute.open()?;
     let model = arguments.base.load(&base, &device)?;
     let Arguments { source, conversations, compute, .. } = arguments;

@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments, and `run`.
 
 mod bench;
+mod compare;
 mod completions;
 mod convert;
 mod demo;
@@ -44,6 +45,7 @@ commands! {
     devices Devices
     pretrain Pretrain
     sft Sft
+    compare Compare
     generate Generate
     tokenize Tokenize
     eval Eval

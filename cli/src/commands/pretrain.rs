@@ -18,6 +18,7 @@ use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
 use crate::data::{Source, encode};
 use crate::numbers::whole;
+use crate::probes::Probes;
 use crate::training::{Job, Training};
 
 /// Trains a tokenizer and a small Llama from plain text
@@ -76,7 +77,7 @@ enum Storage {
 /// Trains and writes the model.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let (training, seed, out) = (&arguments.training, arguments.compute.seed, &arguments.out);
-    training.check(out, &[])?;
+    training.check(out, &[], &arguments.source)?;
     let max_length = training.length.of_new_model();
     arguments.shape.check()?;
     let device = arguments.compute.open()?;
@@ -93,7 +94,8 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         split_text: true,
         last_turn_only: false,
     };
-    let data = encode(&dataset, &encoder, &config, training.held_out(), seed)?;
+    let weights = arguments.source.weights()?;
+    let data = encode(&dataset, weights.as_deref(), &encoder, &config, training.held_out(), seed)?;
     let dtype = config.dtype.unwrap_or(DType::F32);
     let model = Tuned::bare(new_decoder(config, &device, seed)?).requiring_grad();
     let samples = training.samples(Some(&tokenizer), &model)?;
@@ -108,6 +110,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         given,
         chosen: Vec::new(),
         samples,
+        probes: Probes::default(),
         hashes: hashes.into(),
     };
     let report = training.run(job, || {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use wgtune_models::data::split::HeldOut;
 use wgtune_models::formats::chat_template::TEMPLATE_FILE;
 use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::model::Model;
@@ -11,6 +12,8 @@ use wgtune_models::tasks::Table;
 use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
 use crate::data::{Conversations, Source, prepare};
+use crate::probes::Probing;
+use crate::report::Report;
 use crate::training::{Job, Training};
 use crate::tuning::Tuning;
 
@@ -26,35 +29,43 @@ use crate::tuning::Tuning;
 pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub model: PathBuf,
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     #[command(flatten)]
-    conversations: Conversations,
+    pub conversations: Conversations,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub out: PathBuf,
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
-    training: Training,
+    pub training: Training,
+    #[command(flatten)]
+    probing: Probing,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    compute: Compute,
+    pub compute: Compute,
 }
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    let Arguments { model, source, conversations, tuning, training, compute, .. } = arguments;
+    let report = train(arguments, given)?;
+    if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+}
+
+/// Trains and writes the result, and says what it came to.
+pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Box<dyn std::error::Error>> {
+    let Arguments { model, source, conversations, tuning, training, probing, compute, .. } = arguments;
     let out = &match &tuning.task {
         Some(name) => Table::open(&arguments.out)?.place(name)?,
         None => arguments.out.clone(),
     };
     let base = Model::open(model)?;
     let read: Vec<&Path> = [model.as_path()].into_iter().chain(tuning.read()).collect();
-    training.check(out, &read)?;
+    training.check(out, &read, source)?;
     let max_length = training.length.of(base.blueprint())?;
     let tokenizer = training.tokenizer(&base)?;
     let device = compute.open()?;
@@ -65,6 +76,9 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         );
     }
     let data = prepare(&base, &model, source, conversations, max_length, training.held_out(), compute.seed)?;
+    let probes = probing.open(training.batch_size, |source| {
+        prepare(&base, &model, source, conversations, max_length, HeldOut::Count(0), compute.seed)
+    })?;
     let (recipe, of_data) = training.learning(data, compute.seed, max_length);
     let weights = base.hash_weights()?;
     let hashes = [Some(("model", base.fingerprint(&weights))), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
@@ -78,14 +92,14 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         given,
         chosen: tuning.resolved(),
         samples: training.samples(tokenizer.as_ref(), &model)?,
+        probes,
         hashes,
     };
-    let report = training.run(job, || {
+    training.run(job, || {
         model.write(Some(&weights), out)?;
         base.copy_companions(out, !model.method.is_adapter())?;
         // Whoever asks the model is to ask it as it was trained.
         let template = conversations.template.template.as_deref();
         template.map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
-    })?;
-    if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+    })
 }

@@ -5,11 +5,12 @@ use wgtune_models::formats::safetensors::Weights;
 
 use crate::folder::{Folder, TINY};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "bench",
     "devices",
     "pretrain",
     "sft",
+    "compare",
     "generate",
     "tokenize",
     "eval",

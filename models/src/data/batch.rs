@@ -1,12 +1,15 @@
-//! Batches: examples in a seeded order, padded to the longest or packed several to a row.
+//! Batches: examples in a seeded order, or drawn from sources in shares, padded to the longest or packed several to a row.
 //!
 //! A batch is a function of the examples, the seed and its number alone, so that a run which begins at
 //! batch n sees what one that came there from 0 sees.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::IGNORE;
 use super::encode::Example;
+use super::mixture::{Mixture, Share, Source, Unit};
 use super::shuffle::permutation;
 
 /// A batch of B rows of T positions, row-major. Masks come from `lengths` and `segments`: what the padding
@@ -51,6 +54,8 @@ pub struct Loader {
     /// The examples of every row.
     rows: Vec<Vec<usize>>,
     options: Options,
+    /// What draws the rows, and has drawn those of the batches so far.
+    mixture: Option<RefCell<Mixture>>,
 }
 
 impl Loader {
@@ -69,7 +74,28 @@ impl Loader {
                 pack(&lengths, capacity)
             }
         };
-        Loader { examples, rows, options }
+        Loader { examples, rows, options, mixture: None }
+    }
+
+    /// Batches of examples that are drawn from `sources`, whose own follow each other, in shares of this unit. An epoch is as many
+    /// rows as there are examples, whichever they are.
+    ///
+    /// # Panics
+    /// As [`new`](Loader::new), and as [`Mixture::new`]; if rows are to be packed, which is in an order of its own.
+    #[track_caller]
+    pub fn mixed(examples: Vec<Example>, sources: Vec<Source>, unit: Unit, options: Options) -> Loader {
+        assert!(options.packing.is_none(), "[Loader] expected no packing of a mixture");
+        let mixture = Mixture::new(sources, &examples, unit, options.shuffle.then_some(options.seed));
+        Loader { mixture: Some(RefCell::new(mixture)), ..Loader::new(examples, options) }
+    }
+
+    /// What the first so many batches hold of each source; nothing where none are mixed.
+    pub fn shares(&self, batches: usize) -> Vec<Share> {
+        let Some(mixture) = &self.mixture else { return Vec::new() };
+        let mut mixture = mixture.borrow().rewound();
+        let draws = batches.checked_sub(1).map_or(0, |last| self.rows_of(last).end);
+        drawn(&mut mixture, draws..draws);
+        mixture.shares()
     }
 
     /// Batches of an epoch; the last may have fewer rows.
@@ -79,20 +105,40 @@ impl Loader {
 
     /// Batch number `index` of the run, counted from 0 through all epochs.
     pub fn batch(&self, index: usize) -> Batch {
-        let epoch = index / self.batches_per_epoch();
-        let first = index % self.batches_per_epoch() * self.options.batch_size;
-        let last = (first + self.options.batch_size).min(self.rows.len());
-        let order = if self.options.shuffle {
-            permutation(self.rows.len(), self.options.seed, epoch as u64)
-        } else {
-            (0..self.rows.len()).collect()
+        let (run, all) = (self.rows_of(index), self.rows.len());
+        let order: Vec<usize> = match &self.mixture {
+            Some(mixture) => drawn(&mut mixture.borrow_mut(), run),
+            None => {
+                let epoch = run.start / all;
+                let order = match self.options.shuffle {
+                    true => permutation(all, self.options.seed, epoch as u64),
+                    false => (0..all).collect(),
+                };
+                order[run.start - epoch * all..run.end - epoch * all].to_vec()
+            }
         };
-        let rows: Vec<Vec<&Example>> = order[first..last]
-            .iter()
-            .map(|&row| self.rows[row].iter().map(|&example| &self.examples[example]).collect())
-            .collect();
+        let rows: Vec<Vec<&Example>> =
+            order.iter().map(|&row| self.rows[row].iter().map(|&example| &self.examples[example]).collect()).collect();
         Batch::of_rows(&rows, self.options.padding)
     }
+
+    /// Which rows of the run a batch holds, counted through all epochs.
+    fn rows_of(&self, batch: usize) -> Range<usize> {
+        let (epoch, number) = (batch / self.batches_per_epoch(), batch % self.batches_per_epoch());
+        let [first, end] = [number, number + 1].map(|number| (number * self.options.batch_size).min(self.rows.len()));
+        epoch * self.rows.len() + first..epoch * self.rows.len() + end
+    }
+}
+
+/// The draws of these numbers. A mixture that is past them begins again.
+fn drawn(mixture: &mut Mixture, numbers: Range<usize>) -> Vec<usize> {
+    if mixture.draws() > numbers.start {
+        *mixture = mixture.rewound();
+    }
+    while mixture.draws() < numbers.start {
+        mixture.draw();
+    }
+    numbers.map(|_| mixture.draw()).collect()
 }
 
 impl Batch {

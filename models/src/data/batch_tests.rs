@@ -70,6 +70,27 @@ fn an_example_longer_than_a_packed_row_is_a_bug() {
     Loader::new(vec![example(0, 4)], Options { packing: Some(3), ..options(1) });
 }
 
+#[test]
+fn a_batch_of_a_mixture_is_the_same_however_one_comes_to_it() {
+    let examples: Vec<_> = (0..7).map(|i| example(i * 10, 2 + i as usize % 3)).collect();
+    let source = |weight, examples| Source { name: String::new(), weight, examples };
+    let sources = vec![source(0.7, 2), source(0.3, 5)];
+    for unit in [Unit::Rows, Unit::Tokens] {
+        let loader = Loader::mixed(examples.clone(), sources.clone(), unit, options(2));
+        assert_eq!((loader.batches_per_epoch(), loader.batch(3).rows, loader.batch(4).rows), (4, 1, 2));
+        let all: Vec<Batch> = (0..40).map(|index| loader.batch(index)).collect();
+        for index in [39, 0, 17, 16, 18] {
+            assert_eq!(loader.batch(index), all[index]);
+            let resumed = Loader::mixed(examples.clone(), sources.clone(), unit, options(2));
+            assert_eq!(resumed.batch(index), all[index]);
+        }
+        let shares = loader.shares(40);
+        assert_eq!(shares.iter().map(|share| share.rows).sum::<usize>(), 70);
+        assert_eq!(shares.iter().map(|share| share.tokens).sum::<usize>(), all.iter().map(Batch::tokens).sum::<usize>());
+        assert_eq!(unit == Unit::Rows, shares[0].rows == 49);
+    }
+}
+
 proptest! {
     /// Nothing is lost, nothing is split, and every mask says the same of every token.
     #[test]

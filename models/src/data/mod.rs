@@ -8,6 +8,7 @@ pub mod batch;
 mod compressed;
 pub mod conversation;
 pub mod encode;
+pub mod mixture;
 mod parquet;
 pub mod rows;
 mod shuffle;

@@ -1,6 +1,7 @@
 //! Training: what every recipe shares, and the recipes.
 
 pub mod checkpoint;
+pub mod choices;
 pub mod metrics;
 pub mod record;
 pub mod run;

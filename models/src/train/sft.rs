@@ -5,6 +5,7 @@ use wgtune_engine::ops;
 use super::metrics::{Evaluation, Figures};
 use super::trainer::{Loss, OnBatch, Recipe};
 use crate::data::batch::{Batch, Loader};
+use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
 use crate::transformer::{Decoder, Forward, Rows};
@@ -34,6 +35,10 @@ impl Recipe for Sft {
 
     fn targets(&self, batch: &Batch) -> usize {
         batch.trained_tokens()
+    }
+
+    fn shares(&self, batches: usize) -> Vec<Share> {
+        self.training.shares(batches)
     }
 
     fn loss(&self, decoder: &Decoder, batch: &Batch, forward: &Forward) -> Loss {
@@ -95,7 +100,7 @@ fn cross_entropy(decoder: &Decoder, batch: &Batch, forward: &Forward) -> ops::Cr
 }
 
 /// Padding stands at the end, where no real token looks, so attention needs no lengths.
-fn rows_of(batch: &Batch) -> Rows<'_> {
+pub(super) fn rows_of(batch: &Batch) -> Rows<'_> {
     let segments = batch.is_packed().then_some(&batch.segments[..]);
     Rows { count: batch.rows, ids: &batch.ids, positions: &batch.positions, segments }
 }

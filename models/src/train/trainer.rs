@@ -11,6 +11,7 @@ use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
 use super::tensorboard::Events;
 use super::update::{Progress, step};
+use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
 use crate::transformer::{Decoder, Forward};
@@ -34,6 +35,11 @@ pub trait Recipe {
 
     /// The loss of a batch, which `forward` takes through the model.
     fn loss(&self, decoder: &Decoder, batch: &Self::Batch, forward: &Forward) -> Loss;
+
+    /// What the first so many batches hold of each of the sources that they are drawn from in shares; nothing where none are.
+    fn shares(&self, _batches: usize) -> Vec<Share> {
+        Vec::new()
+    }
 
     /// How well the model does on what was held out; `None` where nothing was. `on_batch` hears how many batches of how many
     /// are done, and may break.

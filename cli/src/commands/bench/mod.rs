@@ -10,7 +10,6 @@ mod results;
 mod shapes;
 mod steps;
 mod table;
-mod units;
 mod workload;
 
 use std::path::PathBuf;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::compare::Comparison;
 use super::results::{Ceilings, Measurement, Results};
-use super::units::{byte_rate, duration, error, flops_rate, percent};
 use crate::common::bytes;
+use crate::tables::columns;
+use crate::units::{byte_rate, duration, error, flops_rate, percent};
 
 /// All lines.
 pub fn lines(results: &Results, comparison: Option<&Comparison>) -> Vec<String> {
@@ -14,11 +15,11 @@ pub fn lines(results: &Results, comparison: Option<&Comparison>) -> Vec<String> 
     let (steps, ops): (Vec<&Measurement>, Vec<&Measurement>) = results.results.iter().partition(|one| one.op == "step");
     if !ops.is_empty() {
         let head = ["op", "", "shape", "median", "p10 to p90", "rate", "memory", "bound by", "share", "error"];
-        lines.extend(columns(head, ops.into_iter().map(op_row)));
+        lines.extend(columns(&head, ops.into_iter().map(op_row)));
     }
     if !steps.is_empty() {
         let head = ["step", "shape", "median", "p10 to p90", "tokens/s", "peak memory", "dispatches", "rate", "share"];
-        lines.extend(columns(head, steps.into_iter().map(step_row)));
+        lines.extend(columns(&head, steps.into_iter().map(step_row)));
     }
     // Ceilings are of operands in memory.
     if results.results.iter().any(|one| one.share > 1.0) {
@@ -86,7 +87,7 @@ fn compared(comparison: &Comparison) -> Vec<String> {
         let mark = if one.slower { "slower" } else { "" };
         [format!("{:.3} {mark}", one.ratio), one.name.clone(), duration(one.before), duration(one.now)]
     });
-    let mut lines = columns(head, rows);
+    let mut lines = columns(&head, rows);
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     comparison.left_out.iter().for_each(|one| reasons.entry(&one.reason).or_default().push(&one.name));
     for (reason, names) in reasons {
@@ -94,15 +95,4 @@ fn compared(comparison: &Comparison) -> Vec<String> {
         lines.push(format!("not compared, {reason}: {}{more}", names[..names.len().min(3)].join("; ")));
     }
     lines
-}
-
-/// A table below an empty line: as wide as it must be, the first column and texts to the left.
-fn columns<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> Vec<String> {
-    let rows: Vec<[String; N]> = std::iter::once(head.map(String::from)).chain(rows).collect();
-    let widths: Vec<usize> = (0..N).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
-    let line = |row: &[String; N]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_string()
-    };
-    std::iter::once(String::new()).chain(rows.iter().map(line)).collect()
 }

@@ -10,19 +10,14 @@ use wgtune_engine::device::MatmulPrecision;
 use super::compare::Comparison;
 use super::results::{Direction, Measurement, Results};
 use super::table::ceilings;
+use crate::page::{document, escape, section};
 
 /// The page.
 pub fn page(results: &Results, comparison: Option<&Comparison>) -> String {
     let device = &results.device;
     let driver = if device.driver.is_empty() { String::new() } else { format!(", driver {}", escape(&device.driver)) };
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>wgtune bench: {name}</title>\n<style>\n{style}</style>\n<main>\n\
-         <h1>How fast wgtune is on {name}</h1>\n\
-         <p class=\"about\">{kind}{driver}; wgtune {version}, products of matrices {precision}</p>\n",
-        name = escape(&device.name),
-        style = include_str!("style.css"),
+    let about = format!(
+        "{kind}{driver}; wgtune {version}, products of matrices {precision}",
         kind = escape(kind(&device.kind)),
         version = escape(&results.wgtune),
         precision = match device.matmul_precision {
@@ -30,7 +25,7 @@ pub fn page(results: &Results, comparison: Option<&Comparison>) -> String {
             MatmulPrecision::High => "of f16, summed in f32",
         },
     );
-    page.push_str(INTRODUCTION);
+    let mut page = INTRODUCTION.to_string();
     section(&mut page, "What this device can do", CEILINGS, &tiles(results));
     let (steps, ops): (Vec<&Measurement>, Vec<&Measurement>) = results.results.iter().partition(|one| one.op == "step");
     if !steps.is_empty() {
@@ -53,8 +48,8 @@ pub fn page(results: &Results, comparison: Option<&Comparison>) -> String {
         _ => "the host's clock round each kernel",
     };
     section(&mut page, "How it was measured", "", &METHOD.replace("{clock}", clock));
-    page.push_str("</main>\n</html>\n");
-    page
+    let name = &device.name;
+    document(&format!("wgtune bench: {name}"), &format!("How fast wgtune is on {name}"), &about, &page)
 }
 
 const INTRODUCTION: &str = "<p>wgtune fine-tunes language models: it takes a model that can already write and trains it further on \
@@ -108,10 +103,6 @@ fn tiles(results: &Results) -> String {
     tiles + "</div>\n"
 }
 
-fn section(page: &mut String, title: &str, about: &str, content: &str) {
-    let _ = write!(page, "<section>\n<h2>{title}</h2>\n{about}{content}</section>\n");
-}
-
 /// The families that ops are shown in: a CSS colour, what it is called, and which ops belong to it.
 const FAMILIES: [(&str, &str, &[&str]); 6] = [
     ("matrix", "matrix products", &["matmul", "ladder"]),
@@ -133,20 +124,4 @@ fn in_words(direction: Direction) -> &'static str {
         Direction::Backward => "backward",
         Direction::Both => "forward and backward",
     }
-}
-
-/// Text as HTML.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

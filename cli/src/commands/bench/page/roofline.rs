@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{FAMILIES, escape, family, in_words};
+use super::{FAMILIES, family, in_words};
 use crate::commands::bench::results::{Ceilings, Direction, Measurement};
-use crate::commands::bench::units::{byte_rate, digits, duration, flops_rate, percent};
+use crate::page::escape;
+use crate::units::{byte_rate, digits, duration, flops_rate, percent};
 
 /// Size of the drawing, and its margins: left, right, top, bottom.
 const SIZE: [f64; 2] = [760.0, 480.0];

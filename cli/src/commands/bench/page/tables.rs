@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{escape, in_words};
+use super::in_words;
 use crate::commands::bench::compare::Comparison;
 use crate::commands::bench::results::{LeftOut, Measurement};
-use crate::commands::bench::units::{byte_rate, digits, duration, error, flops_rate, percent};
 use crate::common::bytes;
+use crate::page::escape;
+use crate::page::table::{Cell, table};
+use crate::units::{byte_rate, digits, duration, error, flops_rate, percent};
 
 /// A table for each model's shapes.
 pub fn ops(measured: &[&Measurement]) -> String {
@@ -28,7 +30,7 @@ pub fn ops(measured: &[&Measurement]) -> String {
         });
         let open = if index == 0 { " open" } else { "" };
         let _ = write!(html, "<details{open}>\n<summary>{}</summary>\n", escape(&called(model)));
-        html.push_str(&table(["Op", "Time", "Arithmetic", "Memory", "Limited by", "Share", "Error"], rows));
+        html.push_str(&table(&["Op", "Time", "Arithmetic", "Memory", "Limited by", "Share", "Error"], rows));
         html.push_str("</details>\n");
     }
     html
@@ -47,7 +49,7 @@ pub fn steps(measured: &[&Measurement]) -> String {
             share(one),
         ]
     });
-    table(["Step", "Time", "Tokens a second", "Peak memory", "Kernels started", "Share of the ceilings"], rows)
+    table(&["Step", "Time", "Tokens a second", "Peak memory", "Kernels started", "Share of the ceilings"], rows)
 }
 
 /// Then and now.
@@ -55,10 +57,10 @@ pub fn comparison(comparison: &Comparison) -> String {
     let mut sorted: Vec<_> = comparison.ratios.iter().collect();
     sorted.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
     let rows = sorted.into_iter().map(|one| {
-        let ratio = Cell { class: if one.slower { "figure slower" } else { "figure" }, html: format!("{:.2}", one.ratio) };
+        let ratio = Cell::html(if one.slower { "figure slower" } else { "figure" }, format!("{:.2}", one.ratio));
         vec![Cell::plain(escape(&one.name)), Cell::figure(duration(one.before)), Cell::figure(duration(one.now)), ratio]
     });
-    table(["What", "Then", "Now", "Now over then"], rows) + &left_out(&comparison.left_out)
+    table(&["What", "Then", "Now", "Now over then"], rows) + &left_out(&comparison.left_out)
 }
 
 /// What is missing, and why.
@@ -74,49 +76,14 @@ pub fn left_out(list: &[LeftOut]) -> String {
     html
 }
 
-/// A cell's class and its content, which is HTML already.
-struct Cell {
-    class: &'static str,
-    html: String,
-}
-
-impl Cell {
-    fn plain(html: String) -> Cell {
-        Cell { class: "", html }
-    }
-
-    fn figure(text: String) -> Cell {
-        Cell { class: "figure", html: escape(&text) }
-    }
-
-    fn unless(self, empty: bool) -> Cell {
-        if empty { Cell { html: String::new(), ..self } } else { self }
-    }
-}
-
 fn times(one: &Measurement) -> Cell {
     let spread = format!("{} to {}", duration(one.seconds.p10), duration(one.seconds.p90));
-    Cell { class: "figure", html: format!("{}<small>{}</small>", duration(one.seconds.median), spread) }
+    Cell::html("figure", format!("{}<small>{}</small>", duration(one.seconds.median), spread))
 }
 
 fn share(one: &Measurement) -> Cell {
     let part = (100.0 * one.share).clamp(0.0, 100.0);
-    Cell { class: "figure", html: format!("<span class=\"share\" style=\"--part:{part:.0}%\">{}</span>", percent(one.share)) }
-}
-
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = Vec<Cell>>) -> String {
-    let mut html = "<table>\n<thead><tr>".to_string();
-    head.iter().for_each(|name| html.push_str(&format!("<th>{name}</th>")));
-    html.push_str("</tr></thead>\n<tbody>\n");
-    for row in rows {
-        html.push_str("<tr>");
-        for (name, cell) in head.iter().zip(row) {
-            let class = if cell.class.is_empty() { String::new() } else { format!(" class=\"{}\"", cell.class) };
-            let _ = write!(html, "<td data-name=\"{name}\"{class}>{}</td>", cell.html);
-        }
-        html.push_str("</tr>\n");
-    }
-    html + "</tbody>\n</table>\n"
+    Cell::html("figure", format!("<span class=\"share\" style=\"--part:{part:.0}%\">{}</span>", percent(one.share)))
 }
 
 /// Whose shapes they are, in words.
