@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use serde::Serialize;
 use wgtune_engine::Device;
 use wgtune_models::error::{Error, Result};
@@ -24,6 +24,7 @@ use crate::progress::Progress;
 /// LoRAs alone are joined: A and B of each stand beside those of the others, and nothing is lost. With --rank every layer has the
 /// nearest product of that rank to what was added to it, W_i - W, weighted and summed.
 #[derive(Args)]
+#[command(group = ArgGroup::new("source").args(["adapters", "tuned"]).required(true))]
 #[command(after_help = "Examples:
   wgtune convert --model DIR --adapter one=0.7 --adapter other=0.3 --to lora --out DIR
   wgtune convert --model DIR --tuned DIR --to lora --rank 32 --out DIR")]
@@ -32,8 +33,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A PEFT adapter directory, perhaps with a weight behind the last `=`; may be given several times
-    #[arg(id = "adapter", long, value_name = "DIR[=WEIGHT]", required_unless_present = "tuned", conflicts_with = "tuned")]
-    #[arg(value_parser = weighted())]
+    #[arg(id = "adapter", long, value_name = "DIR[=WEIGHT]", value_parser = weighted())]
     adapters: Vec<Weighted>,
     #[command(flatten)]
     task: Task,

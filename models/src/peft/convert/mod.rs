@@ -124,22 +124,35 @@ fn tensor(device: &Device, vectors: &Vectors, length: usize) -> Tensor {
 /// A LoRA of these ranks, scaled by 1; `all` are the layers that there are.
 fn config(ranks: &BTreeMap<String, usize>, all: &[&str], base: &str) -> LoraConfig {
     let rank = ranks.values().copied().max().unwrap_or_default();
-    let others = ranks.iter().filter(|(_, own)| **own != rank);
-    let rank_pattern: BTreeMap<String, usize> = others.map(|(path, own)| (path.clone(), *own)).collect();
+    let rank_pattern = rank_pattern(ranks, rank);
     LoraConfig {
         rank,
         alpha: rank as f64,
         targets: targets(ranks, all),
-        alpha_pattern: rank_pattern.iter().map(|(path, own)| (path.clone(), *own as f64)).collect(),
+        alpha_pattern: rank_pattern.iter().map(|(name, own)| (name.clone(), *own as f64)).collect(),
         rank_pattern,
         base_model: Some(base.into()),
         ..LoraConfig::default()
     }
 }
 
+/// Ranks other than this one, by the last parts of names where all layers of such a part have the same, or else by whole names.
+fn rank_pattern(ranks: &BTreeMap<String, usize>, rank: usize) -> BTreeMap<String, usize> {
+    let is_alike = |part: &str, own: usize| ranks.iter().all(|(path, rank)| last_part(path) != part || *rank == own);
+    let name = |path: &String, own: usize| {
+        let part = last_part(path);
+        if is_alike(part, own) { part.to_string() } else { path.clone() }
+    };
+    ranks.iter().filter(|(_, own)| **own != rank).map(|(path, own)| (name(path, *own), *own)).collect()
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
 /// The last parts of the layers' names where these name no others, or else whole names.
 fn targets(ranks: &BTreeMap<String, usize>, all: &[&str]) -> Targets {
-    let mut names: Vec<&str> = ranks.keys().filter_map(|path| path.rsplit('.').next()).collect();
+    let mut names: Vec<&str> = ranks.keys().map(|path| last_part(path)).collect();
     names.sort_unstable();
     names.dedup();
     let named = all.iter().filter(|path| names.iter().any(|name| is_or_ends_in(path, name))).count();
