@@ -326,16 +326,19 @@ impl<'a> Planned<'a> {
             return Ok(run);
         }
         let device = self.parsed.compute.open()?;
-        if !before.contains_key(&self.seed) {
-            let bare = subject.base.load(&device)?;
-            before.insert(self.seed, self.choose(subject, &bare, &held, choices)?);
-        }
+        let before = match before.get(&self.seed) {
+            Some(share) => *share,
+            None => {
+                let share = self.choose(subject, &subject.base.load(&device)?, &held, choices)?;
+                *before.entry(self.seed).or_insert(share)
+            }
+        };
         let out = &self.parsed.out;
         let tuned = match self.way.is_adapter() {
             true => subject.base.load_adapted(&device, Some(out))?,
             false => Model::open(out)?.load(&device)?,
         };
-        run.choose(before[&self.seed], self.choose(subject, &tuned, &held, choices)?);
+        run.choose(before, self.choose(subject, &tuned, &held, choices)?);
         Ok(run)
     }
 

@@ -111,7 +111,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         chosen: Vec::new(),
         samples,
         probes: Probes::default(),
-        hashes: hashes.into(),
+        hashes,
     };
     let report = training.run(job, || {
         tokenizer.save(out)?;

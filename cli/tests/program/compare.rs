@@ -1,8 +1,11 @@
 //! Ways of tuning side by side.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Run};
 
 const COMPARE: &str = "compare --methods lora,ia3,head --model model --data choices.jsonl --steps 3 --validation 4 --batch-size 4 \
      --rank 4 --device cpu --json --out out";
@@ -10,7 +13,8 @@ const COMPARE: &str = "compare --methods lora,ia3,head --model model --data choi
 /// A folder with a pretrained model and rows that choose from two completions.
 fn folder() -> Folder {
     let folder = Folder::pretrained();
-    let row = |row: usize| json!({"prompt": format!("The {row}"), "completion": if row % 2 == 0 { "cat" } else { "dog" }});
+    let row =
+        |row: usize| json!({"prompt": format!("The {row}"), "completion": if row.is_multiple_of(2) { "cat" } else { "dog" }});
     folder.write_rows("choices.jsonl", &(0..16).map(row).collect::<Vec<_>>());
     folder
 }
@@ -78,6 +82,30 @@ fn several_seeds_are_a_mean_and_a_deviation() {
         assert!((spread["deviation"].as_f64().unwrap() - deviation).abs() < 1e-12, "{method}");
     }
     assert_eq!(report["methods"][0]["learning_rate"]["mean"], 0.01);
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_comparison_goes_on_where_it_was() {
+    let folder = folder();
+    let command = COMPARE.replace("--steps 3", "--steps 60 --schedule constant");
+    let mut child = folder.command(&command.split_whitespace().collect::<Vec<_>>());
+    let child = child.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while std::fs::metadata(folder.path("out/ia3/metrics.jsonl")).map_or(0, |metadata| metadata.len()) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step was made");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let run = Run::new(child.wait_with_output().unwrap());
+    run.failed(&["stopped in out/", "the same command goes on there"]);
+    assert_eq!(run.code, Some(130));
+
+    let again = folder.run(&command);
+    assert!(again.stderr.contains("out/lora: made before"), "{}", again.stderr);
+    let report: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert!(report["runs"].as_array().unwrap().iter().all(|run| run["losses"].as_array().unwrap().len() == 60));
 }
 
 #[test]

@@ -212,6 +212,7 @@ mod tests {
             }
         }
 
+        /// The longest has up to 49 tokens.
         #[test]
         fn no_source_is_more_than_a_longest_row_off_its_share_of_tokens(
             weights in prop::collection::vec(0.01f64..10.0, 1..5),
