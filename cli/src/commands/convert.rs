@@ -24,7 +24,7 @@ use crate::progress::Progress;
 /// LoRAs alone are joined: A and B of each stand beside those of the others, and nothing is lost. With --rank every layer has the
 /// nearest product of that rank to what was added to it, W_i - W, weighted and summed.
 #[derive(Args)]
-#[command(group = ArgGroup::new("source").args(["adapters", "tuned"]).required(true))]
+#[command(group = ArgGroup::new("source").args(["adapter", "tuned"]).required(true))]
 #[command(after_help = "Examples:
   wgtune convert --model DIR --adapter one=0.7 --adapter other=0.3 --to lora --out DIR
   wgtune convert --model DIR --tuned DIR --to lora --rank 32 --out DIR")]
