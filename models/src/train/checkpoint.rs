@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use super::metrics::Best;
 use super::run::{CHECKPOINT, RunDirectory, step_of};
 use super::update::Progress;
 use crate::error::{Error, Result};
-use crate::formats::files::{link_or_copy, read_text, recover_directory, remove, write_bytes, write_directory};
+use crate::formats::files::{link_or_copy, names, read_text, recover_directory, remove, write_bytes, write_directory};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 
 const STATE: &str = "state.json";
@@ -71,8 +70,7 @@ impl RunDirectory {
 
     /// Removes those of earlier steps that are more than are kept.
     fn remove_old(&self) -> Result<()> {
-        let entries = fs::read_dir(self.path()).map_err(Error::io(self.path()))?;
-        let mut steps: Vec<usize> = entries.flatten().filter_map(|entry| step_of(entry.file_name().to_str()?)).collect();
+        let mut steps: Vec<usize> = names(self.path())?.iter().filter_map(|name| step_of(name.to_str()?)).collect();
         steps.sort_unstable_by(|a, b| b.cmp(a));
         let old = steps.iter().skip(self.kept() - 1);
         old.map(|step| self.path().join(format!("{CHECKPOINT}-{step}"))).try_for_each(|path| remove(&path))
