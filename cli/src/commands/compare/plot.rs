@@ -104,7 +104,7 @@ impl Scale {
         }
         let is_logarithmic = axis.is_logarithmic;
         if is_logarithmic {
-            let (low, high) = (least.log10().floor() as i32, (most.log10() + 1e-9).ceil() as i32);
+            let (low, high) = (least.log10().floor() as i32, most.log10().ceil() as i32);
             let ticks: Vec<f64> = (low..=high.max(low + 1)).map(|power| 10f64.powi(power)).collect();
             return Some(Scale { is_logarithmic, ends: [ticks[0], ticks[ticks.len() - 1]], ticks });
         }
