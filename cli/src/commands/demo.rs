@@ -31,20 +31,20 @@ use crate::watch::unless;
 
 const ROWS: usize = 1600;
 const HELD_OUT: usize = 50;
-const STEPS: usize = 700;
 const BATCH_SIZE: usize = 8;
 
 /// A way in which the task is learnt, and what is chosen of it.
 struct Way {
     method: &'static str,
     title: &'static str,
+    steps: usize,
     learning_rate: f64,
     chosen: &'static [(&'static str, f64)],
 }
 
 const WAYS: [Way; 2] = [
-    Way { method: "lora", title: "LoRA", learning_rate: 4e-3, chosen: &[("rank", 16.0), ("alpha", 32.0)] },
-    Way { method: "prompt", title: "Prompt tuning", learning_rate: 5e-2, chosen: &[("virtual-tokens", 40.0)] },
+    Way { method: "lora", title: "LoRA", steps: 700, learning_rate: 4e-3, chosen: &[("rank", 16.0), ("alpha", 32.0)] },
+    Way { method: "prompt", title: "Prompt tuning", steps: 400, learning_rate: 5e-2, chosen: &[("virtual-tokens", 20.0)] },
 ];
 
 /// Tells the whole story in under a minute: a tiny model that ships with the program learns a task it could not do
@@ -145,8 +145,8 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
         let (trained, all) = model.sizes();
         let share = 100.0 * trained as f64 / all as f64;
         say(&format!(
-            "{number}. {}: {trained} trained parameters beside {all} in all ({share:.1} %), {STEPS} steps on {ROWS} rows\n",
-            way.title
+            "{number}. {}: {trained} trained parameters beside {all} in all ({share:.1} %), {} steps on {ROWS} rows\n",
+            way.title, way.steps
         ))?;
         let folder = out.join(way.method);
         let summary = Summary::new(&learn(arguments, way, &model, &base, &data, &folder)?);
@@ -230,9 +230,14 @@ fn learn(
     let options = Options { batch_size: BATCH_SIZE, packing: None, shuffle: true, seed, padding };
     let recipe = Sft { training: Loader::new(examples, options), validation: None };
     let plan = Plan {
-        steps: STEPS,
+        steps: way.steps,
         accumulate: 1,
-        learning_rate: LearningRate { peak: way.learning_rate, warmup_steps: 10, total_steps: STEPS, schedule: Schedule::Cosine },
+        learning_rate: LearningRate {
+            peak: way.learning_rate,
+            warmup_steps: 10,
+            total_steps: way.steps,
+            schedule: Schedule::Cosine,
+        },
         weight_decay: 0.0,
         clip: 1.0,
         checkpoint_blocks: false,
@@ -246,7 +251,7 @@ fn learn(
     let record = Record::new("demo", [("seed".into(), seed.into())].into_iter().collect(), Map::new());
     let run = RunDirectory::open(out, Begin::New, record, &May::default())?;
     let interrupted = on_interrupt("this step")?;
-    let mut all = Vec::with_capacity(STEPS);
+    let mut all = Vec::with_capacity(way.steps);
     let mut listen = |event: Event| {
         if let Event::Step(metrics) = event {
             if !arguments.json && (metrics.step == 1 || metrics.step.is_multiple_of(100)) {

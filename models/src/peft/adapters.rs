@@ -244,10 +244,6 @@ impl Method for Adapters {
         ENTRY.name
     }
 
-    fn trains(&self, _: &str) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         let of = |(place, network): (&Place, _)| {
             let network: &Network = network;
@@ -267,14 +263,6 @@ impl Method for Adapters {
 
     fn tuning(&self, _: Option<Philox>) -> Arc<dyn Tuning> {
         Arc::new(self.clone())
-    }
-
-    fn merged(&self, _: &str, _: &Tensor) -> Option<Tensor> {
-        None
-    }
-
-    fn is_adapter(&self) -> bool {
-        true
     }
 
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {

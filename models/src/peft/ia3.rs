@@ -170,10 +170,6 @@ impl Method for Ia3 {
         ENTRY.name
     }
 
-    fn trains(&self, _: &str) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         self.vectors.iter().map(|(path, vector)| (tensor_name(path), &vector.values)).collect()
     }
@@ -202,10 +198,6 @@ impl Method for Ia3 {
                 Err(Error::Data { message })
             }
         }
-    }
-
-    fn is_adapter(&self) -> bool {
-        true
     }
 
     fn write(&self, decoder: &Decoder, kept: Kept, directory: &Path) -> Result<()> {

@@ -148,7 +148,10 @@ pub trait Method: Send + Sync {
     fn name(&self) -> &'static str;
 
     /// Whether the decoder's own parameter of this name is trained.
-    fn trains(&self, parameter: &str) -> bool;
+    fn trains(&self, parameter: &str) -> bool {
+        let _ = parameter;
+        false
+    }
 
     /// What is added to the decoder, under the names of the adapter's file.
     fn parameters(&self) -> Vec<(String, &Tensor)>;
@@ -165,7 +168,10 @@ pub trait Method: Send + Sync {
     fn tuning(&self, random: Option<Philox>) -> Arc<dyn Tuning>;
 
     /// A parameter of the decoder with what is added to it, in f32; `None` where nothing is.
-    fn merged(&self, name: &str, parameter: &Tensor) -> Option<Tensor>;
+    fn merged(&self, name: &str, parameter: &Tensor) -> Option<Tensor> {
+        let _ = (name, parameter);
+        None
+    }
 
     /// A parameter that [`merged`](Self::merged) made, as it was before, in f32; `None` where nothing was added to it.
     ///
@@ -186,7 +192,9 @@ pub trait Method: Send + Sync {
     }
 
     /// Whether [`write`](Self::write) writes an adapter, which needs its base, and not a whole model.
-    fn is_adapter(&self) -> bool;
+    fn is_adapter(&self) -> bool {
+        true
+    }
 
     /// Writes what was trained into a folder that may hold other files too: each is replaced on its own. What an adapter
     /// keeps beside it is `kept`.

@@ -154,10 +154,6 @@ impl Method for PTuning {
         ENTRY.name
     }
 
-    fn trains(&self, _: &str) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         match &self.writer {
             Writer::Table(table) => vec![(TABLE.into(), table)],
@@ -184,14 +180,6 @@ impl Method for PTuning {
 
     fn tuning(&self, _: Option<Philox>) -> Arc<dyn Tuning> {
         Arc::new(Written { table: self.table() })
-    }
-
-    fn merged(&self, _: &str, _: &Tensor) -> Option<Tensor> {
-        None
-    }
-
-    fn is_adapter(&self) -> bool {
-        true
     }
 
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {

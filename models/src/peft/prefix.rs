@@ -152,10 +152,6 @@ impl Method for Prefix {
         ENTRY.name
     }
 
-    fn trains(&self, _: &str) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         match &self.content {
             Content::Table(table) | Content::Text { rest: table, .. } => vec![(TABLE.into(), table)],
@@ -182,14 +178,6 @@ impl Method for Prefix {
         let [heads, width] = self.heads;
         let table = self.content.table().reshape([self.shared.count, 2 * self.layers, heads, width]);
         Arc::new(Written { table })
-    }
-
-    fn merged(&self, _: &str, _: &Tensor) -> Option<Tensor> {
-        None
-    }
-
-    fn is_adapter(&self) -> bool {
-        true
     }
 
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {

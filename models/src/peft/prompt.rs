@@ -98,10 +98,6 @@ impl Method for Prompt {
         ENTRY.name
     }
 
-    fn trains(&self, _: &str) -> bool {
-        false
-    }
-
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         vec![(TABLE.into(), &self.table)]
     }
@@ -116,14 +112,6 @@ impl Method for Prompt {
 
     fn tuning(&self, _: Option<Philox>) -> Arc<dyn Tuning> {
         Arc::new(self.clone())
-    }
-
-    fn merged(&self, _: &str, _: &Tensor) -> Option<Tensor> {
-        None
-    }
-
-    fn is_adapter(&self) -> bool {
-        true
     }
 
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {

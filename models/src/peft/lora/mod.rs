@@ -293,10 +293,6 @@ impl Method for Lora {
         magnitude.is_none().then(|| if *is_embedding { [a.transpose(), b.transpose()] } else { [b, a] })
     }
 
-    fn is_adapter(&self) -> bool {
-        true
-    }
-
     fn write(&self, decoder: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let saved = decoder.parameters().into_iter().filter(|(name, _)| self.trains(name));
         let names = decoder.blueprint().family.names;
