@@ -7,7 +7,7 @@ use wgtune_engine::device::{AdapterInfo, Config, adapters};
 use wgtune_engine::optim::{AdamW, AdamWConfig, Parameter, Parameters};
 use wgtune_engine::{Device, Tensor, ops};
 use wgtune_models::transformer::Blueprint;
-use wgtune_models::transformer::{Decoder, Forward, Input};
+use wgtune_models::transformer::{Decoder, Forward, Rows};
 
 use crate::gpt;
 use crate::work::{EPSILON, Engine, Job, Then, Work};

@@ -120,7 +120,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     say(&format!("1. A base model, on {}", device.name()))?;
     say("   It ships with wgtune: a Llama of 0.87 million parameters that has read short stories, questions and reviews.\n")?;
     let opening = "Mia could not sleep, because";
-    say(&indent(&format!("{opening}{}", continued(&[bare.clone()], &tokenizer, &[opening], 48, "\n")?[0][0])))?;
+    say(&indent(&format!("{opening}{}", continued(std::slice::from_ref(&bare), &tokenizer, &[opening], 48, "\n")?[0][0])))?;
 
     let held_out = task::held_out(seed, HELD_OUT);
     let reviews: Vec<&str> = held_out.iter().map(|row| row.prompt.as_str()).collect();
