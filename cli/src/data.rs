@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::mixture;
 use wgtune_models::data::rows::{Columns, Content, Dataset, Row};
@@ -16,7 +17,8 @@ use wgtune_models::model::{self, Model};
 use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
 
-use crate::common::{self, note};
+use crate::common::{self, check_length, note};
+use crate::numbers::{MOST_TOKENS, whole};
 
 const DATA_HELP: &str = r#"Data files, told by the ends of their names, with .gz or .zst after them or not:
 
@@ -68,6 +70,34 @@ pub fn columns(text: &str) -> Result<Columns, String> {
         Ok((ours.trim().into(), theirs.trim().into()))
     };
     Columns::new(text.split(',').map(pair).collect::<Result<_, String>>()?)
+}
+
+/// How long a row may be.
+#[derive(Args)]
+pub struct Length {
+    /// Tokens of the longest row; longer rows are cut, and counted [default: 1024, or as many as the model was made for]
+    #[arg(long, value_parser = whole(2..=MOST_TOKENS), value_name = "TOKENS")]
+    pub max_length: Option<usize>,
+    /// Allow more tokens than the model was made for (its max_position_embeddings, and what its rope scaling makes of them)
+    #[arg(long)]
+    pub beyond: bool,
+}
+
+impl Length {
+    const DEFAULT: usize = 1024;
+
+    /// For rows that this model reads.
+    pub fn of(&self, config: &Blueprint) -> Result<usize, String> {
+        match self.max_length {
+            None => Ok(config.longest_text().map_or(Length::DEFAULT, |longest| longest.min(Length::DEFAULT))),
+            Some(length) => check_length(config, "the longest row", length, self.beyond).map(|()| length),
+        }
+    }
+
+    /// For rows of a model that is made for them.
+    pub fn of_new_model(&self) -> usize {
+        self.max_length.unwrap_or(Length::DEFAULT)
+    }
 }
 
 /// How conversations become text, and which of it carries loss.
@@ -152,7 +182,7 @@ pub struct Coder {
     template: ChatTemplate,
     opening: Vec<u32>,
     max_length: usize,
-    taken: usize,
+    prefix: usize,
     last_turn_only: bool,
 }
 
@@ -179,7 +209,7 @@ impl Coder {
             template,
             opening: tuned.map(Tuned::opening).unwrap_or_default(),
             max_length,
-            taken: tuned.map_or(0, Tuned::taken),
+            prefix: tuned.map_or(0, |tuned| tuned.method.prefix_length()),
             last_turn_only: conversations.last_turn_only,
         })
     }
@@ -192,7 +222,7 @@ impl Coder {
             vocab_size: self.config.vocab_size,
             opening: &self.opening,
             max_length: self.max_length,
-            taken: self.taken,
+            prefix: self.prefix,
             split_text: true,
             last_turn_only: self.last_turn_only,
         }
@@ -286,4 +316,9 @@ fn ends(tokenizer: Option<&Tokenizer>, config: &Blueprint) -> Vec<(u32, String)>
 pub fn fingerprint(examples: &[Example]) -> String {
     let words = examples.iter().flat_map(|example| example.ids.iter().chain(&example.labels).chain([&u32::MAX]));
     xxh3(words.map(|word| word.to_le_bytes()))
+}
+
+/// Batches of examples that are only evaluated.
+pub fn evaluation_loader(examples: Vec<Example>, batch_size: usize, padding: u32) -> Loader {
+    Loader::new(examples, Options { batch_size, packing: None, shuffle: false, seed: 0, padding })
 }

@@ -14,9 +14,8 @@ use wgtune_models::train::metrics::Evaluation;
 use wgtune_models::train::sft::evaluate;
 
 use crate::common::note;
-use crate::data::{Prepared, Source};
+use crate::data::{Prepared, Source, evaluation_loader};
 use crate::progress::Progress;
-use crate::training::evaluation_loader;
 use crate::watch::unless;
 
 /// Which files are scored before and after.

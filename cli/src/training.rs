@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
-use wgtune_models::data::encode::Example;
 use wgtune_models::data::mixture::{self, Unit};
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::error::Error;
@@ -20,44 +19,15 @@ use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Outcome, Plan, Recipe, Trainer};
-use wgtune_models::transformer::Blueprint;
 use wgtune_models::wording::{counted, listed};
 
-use crate::common::{Overwrite, Stopped, check_folder, check_length, note, on_interrupt};
+use crate::common::{Overwrite, Stopped, check_folder, note, on_interrupt};
 use crate::config::{ConfigFile, Given, MAY_DIFFER};
-use crate::data::{Prepared, Source, fingerprint};
-use crate::numbers::{MOST_TOKENS, above_zero, at_least_zero, whole};
+use crate::data::{Length, Prepared, Source, fingerprint};
+use crate::numbers::{above_zero, at_least_zero, whole};
 use crate::probes::Probes;
 use crate::report::{Report, Summary, full_tuning_bytes, share_line};
 use crate::watch::Watch;
-
-/// How long a row may be.
-#[derive(Args)]
-pub struct Length {
-    /// Tokens of the longest row; longer rows are cut, and counted [default: 1024, or as many as the model was made for]
-    #[arg(long, value_parser = whole(2..=MOST_TOKENS), value_name = "TOKENS")]
-    pub max_length: Option<usize>,
-    /// Allow more tokens than the model was made for (its max_position_embeddings, and what its rope scaling makes of them)
-    #[arg(long)]
-    pub beyond: bool,
-}
-
-impl Length {
-    const DEFAULT: usize = 1024;
-
-    /// For rows that this model reads.
-    pub fn of(&self, config: &Blueprint) -> Result<usize, String> {
-        match self.max_length {
-            None => Ok(config.longest_text().map_or(Length::DEFAULT, |longest| longest.min(Length::DEFAULT))),
-            Some(length) => check_length(config, "the longest row", length, self.beyond).map(|()| length),
-        }
-    }
-
-    /// For rows of a model that is made for them.
-    pub fn of_new_model(&self) -> usize {
-        self.max_length.unwrap_or(Length::DEFAULT)
-    }
-}
 
 /// How a run goes.
 #[derive(Args)]
@@ -394,9 +364,4 @@ fn stopped(out: &Path, step: usize, steps: usize) -> Box<dyn std::error::Error> 
     let how =
         format!("stopped after step {step} of {steps}: the checkpoint is in {place}; the same command with --resume goes on");
     Stopped(how).into()
-}
-
-/// Batches of examples that are only evaluated.
-pub fn evaluation_loader(examples: Vec<Example>, batch_size: usize, padding: u32) -> Loader {
-    Loader::new(examples, Options { batch_size, packing: None, shuffle: false, seed: 0, padding })
 }

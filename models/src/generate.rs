@@ -101,9 +101,9 @@ pub trait Listener {
 
 impl Listener for () {}
 
-/// Continues the texts of `requests` by `models`, which are one that is tuned in different ways, or not at all. Of the texts `batch` run together: as one ends, the next takes its place. What comes of them, in
-/// their order. What comes of one does not depend on the others, but for the last bits of its logits where more rows are multiplied
-/// in another order.
+/// Continues the texts of `requests` by `models`, which are one that is tuned in different ways, or not at all. Of the texts `batch`
+/// run together: as one ends, the next takes its place. What comes of them, in their order. What comes of one does not depend on the
+/// others, but for the last bits of its logits where more rows are multiplied in another order.
 ///
 /// # Panics
 /// Without a model.

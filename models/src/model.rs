@@ -1,6 +1,7 @@
 //! A model's folder: one thing that opens all that is in it.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use twox_hash::xxhash3_128;
 use wgtune_engine::Device;
@@ -32,6 +33,8 @@ pub fn is_model_file(name: &str) -> bool {
 pub struct Model {
     directory: PathBuf,
     blueprint: Blueprint,
+    /// Found once: a large model is read whole for it.
+    hash: OnceLock<String>,
 }
 
 impl Model {
@@ -42,7 +45,7 @@ impl Model {
     /// [`Blueprint::open`] says.
     pub fn open(directory: &Path) -> Result<Model> {
         check_directory(directory)?;
-        Ok(Model { directory: directory.to_path_buf(), blueprint: Blueprint::open(directory)? })
+        Ok(Model { directory: directory.to_path_buf(), blueprint: Blueprint::open(directory)?, hash: OnceLock::new() })
     }
 
     /// Where it is.
@@ -123,6 +126,9 @@ impl Model {
     /// # Errors
     /// What [`Weights::open_model`] says.
     pub fn hash_weights(&self) -> Result<String> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash.clone());
+        }
         let weights = Weights::open_model(&self.directory)?;
         let mut hash = xxhash3_128::Hasher::new();
         for name in weights.names() {
@@ -130,7 +136,7 @@ impl Model {
             hash.write(format!("{name} {} {:?}", view.dtype, view.shape).as_bytes());
             hash.write(view.bytes);
         }
-        Ok(format!("{:032x}", hash.finish_128()))
+        Ok(self.hash.get_or_init(|| format!("{:032x}", hash.finish_128())).clone())
     }
 
     /// What an adapter may call it: the hub's name where the config says one, or else the folder's whole path, since the adapter is

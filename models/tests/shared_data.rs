@@ -94,7 +94,7 @@ fn encoder(max_length: usize, split_text: bool, test: impl Fn(Encoder) -> Result
         vocab_size: 512,
         max_length,
         opening: &[],
-        taken: 0,
+        prefix: 0,
         split_text,
         last_turn_only: false,
     })

@@ -221,7 +221,7 @@ fn learn(
         vocab_size: model.decoder.blueprint().vocab_size,
         max_length: 128,
         opening: &model.opening(),
-        taken: model.taken(),
+        prefix: model.method.prefix_length(),
         split_text: false,
         last_turn_only: false,
     };

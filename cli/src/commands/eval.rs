@@ -8,10 +8,9 @@ use wgtune_models::train::sft::{ACCURACY, evaluate};
 
 use crate::common::{Base, Compute, Outcome, print_json, print_line};
 use crate::config::Given;
-use crate::data::{Conversations, Source, prepare};
+use crate::data::{Conversations, Length, Source, evaluation_loader, prepare};
 use crate::numbers::whole;
 use crate::progress::Progress;
-use crate::training::{Length, evaluation_loader};
 
 /// Measures loss and perplexity on rows
 #[derive(Args)]

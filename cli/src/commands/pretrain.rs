@@ -90,7 +90,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         vocab_size: config.vocab_size,
         max_length,
         opening: &[],
-        taken: 0,
+        prefix: 0,
         split_text: true,
         last_turn_only: false,
     };

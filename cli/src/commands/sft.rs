@@ -70,7 +70,7 @@ pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Box<dyn std
     let tokenizer = training.tokenizer(&base)?;
     let device = compute.open()?;
     let model = tuning.load(&base, &device, compute.seed)?;
-    if training.packing && model.forward().tuning.prefix_length(0) > 0 {
+    if training.packing && model.method.prefix_length() > 0 {
         return Err(
             "--packing puts several texts into a row, and a prefix stands before one: expected only one of the two".into()
         );

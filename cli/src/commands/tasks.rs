@@ -12,6 +12,7 @@ use wgtune_models::train::run::check_idle;
 
 use crate::common::{Outcome, Overwrite, print_json, print_line, task_name};
 use crate::config::Given;
+use crate::tables::columns;
 
 /// Looks after a table of tasks: a folder with an adapter of one model for each, whatever their methods
 #[derive(Args)]
@@ -96,19 +97,12 @@ fn list(table: &Path, json: bool) -> Outcome {
     if json {
         return print_json(&tasks);
     }
-    let heads = ["task", "method", "size", "parameters", "base"].map(String::from);
-    let line = |task: &Task| {
+    let row = |task: &Task| {
         let Task { name, method, size, trained_parameters, base, .. } = task;
         [name.clone(), method.clone(), size.clone(), trained_parameters.to_string(), base.clone().unwrap_or_default()]
     };
-    let lines: Vec<[String; 5]> = [heads].into_iter().chain(tasks.iter().map(line)).collect();
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths = [0, 1, 2, 3].map(width);
-    lines.iter().try_for_each(|[name, method, size, parameters, base]| {
-        let [of_name, of_method, of_size, of_parameters] = widths;
-        let line = format!("{name:of_name$}  {method:of_method$}  {size:of_size$}  {parameters:>of_parameters$}  {base}");
-        print_line(line.trim_end())
-    })
+    let lines = columns(&["task", "method", "size", "parameters", "base"], tasks.iter().map(row));
+    lines.iter().skip(1).try_for_each(|line| print_line(line))
 }
 
 fn add(table: &Path, name: &str, adapter: &Path, overwrite: bool) -> Outcome {

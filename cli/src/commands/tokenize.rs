@@ -18,9 +18,8 @@ use wgtune_models::wording::counted;
 
 use crate::common::{Outcome, note, print_json, print_line};
 use crate::config::Given;
-use crate::data::{self, Coder, Conversations};
+use crate::data::{self, Coder, Conversations, Length};
 use crate::numbers::whole;
-use crate::training::Length;
 
 /// What is shown that has no rows.
 const NOT_DATA: [&str; 2] = ["text", "messages"];

@@ -137,6 +137,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
         ("--targets (", "expected a regular expression"),
         ("--targets .*nowhere", "are in no layer of the model"),
         ("--rank-pattern nowhere=4", "target \"nowhere\" is in no layer"),
+        ("--alpha-pattern q_proj=inf", "expected a name and a number above 0"),
         ("--rank-pattern q_proj=0", "expected a name and a number above 0"),
         ("--rank-pattern q_proj=4096", "expected at most its width"),
         ("--layers 7", "block 7: expected one below 2"),

@@ -33,8 +33,8 @@ pub struct Encoder<'a> {
     pub opening: &'a [u32],
     /// Positions of the longest example, those before its tokens included. Longer rows are cut at their end.
     pub max_length: usize,
-    /// Positions that are taken before the tokens of an example: by virtual tokens, or by a prefix.
-    pub taken: usize,
+    /// Positions that a prefix of keys takes before those.
+    pub prefix: usize,
     /// Whether plain texts longer than that are cut into several examples instead.
     pub split_text: bool,
     /// Whether only the last of the assistant's turns in a conversation carries loss, instead of all.
@@ -140,9 +140,10 @@ impl Encoder<'_> {
     /// # Errors
     /// As [`examples`](Encoder::examples).
     pub fn row(&self, dataset: &Dataset, row: &Row, report: &mut Report) -> Result<Vec<Example>> {
-        if self.room() < 2 {
-            let (length, least) = (self.max_length, self.taken + 2);
-            let why = if self.taken > 0 { format!(", since {} are taken before a text", self.taken) } else { String::new() };
+        let taken = self.prefix + self.opening.len();
+        if self.max_length < taken + 2 {
+            let (length, least) = (self.max_length, taken + 2);
+            let why = if taken > 0 { format!(", since {taken} are taken before a text") } else { String::new() };
             return Err(Error::Data { message: format!("a length of at most {length}; expected at least {least}{why}") });
         }
         let encoded = self.content(&row.content, report).map_err(|error| match error {
@@ -154,14 +155,9 @@ impl Encoder<'_> {
         })?;
         // A template's virtual tokens are among the example's own.
         let opening = if matches!(row.content, Content::Filled { .. }) { &[] } else { self.opening };
-        let room = self.room() + self.opening.len() - opening.len();
+        let room = self.max_length - self.prefix - opening.len();
         let fitted = encoded.into_iter().flat_map(|example| self.fit(example, room, &row.content, report));
         Ok(fitted.map(|example| example.behind(opening)).collect())
-    }
-
-    /// How many tokens of its own the longest example has.
-    fn room(&self) -> usize {
-        self.max_length.saturating_sub(self.taken)
     }
 
     fn content(&self, content: &Content, report: &mut Report) -> Result<Vec<Example>> {

@@ -30,7 +30,7 @@ impl Setting {
             vocab_size: 300,
             max_length,
             opening: &[],
-            taken: 0,
+            prefix: 0,
             split_text: false,
             last_turn_only: false,
         }
@@ -107,7 +107,7 @@ fn filled(template: &str, x: &str, completion: &str) -> Content {
 fn virtual_tokens_stand_where_the_template_has_them_and_carry_no_loss() {
     let setting = Setting::new(CHATML);
     let opening: Vec<u32> = (300..304).collect();
-    let encoder = Encoder { opening: &opening, taken: 4, ..setting.encoder(1000) };
+    let encoder = Encoder { opening: &opening, ..setting.encoder(1000) };
     let ids = |text: &str| setting.tokenizer.encode(text, false).unwrap();
     let (examples, _) = encode(&encoder, vec![filled("<|virtual:1|>say {x}<|virtual:3|> to", "the", " the end")]).unwrap();
     let end = setting.tokenizer.eos_id().unwrap();

@@ -164,6 +164,11 @@ pub trait Method: Send + Sync {
         0
     }
 
+    /// How many keys stand before those of a text.
+    fn prefix_length(&self) -> usize {
+        0
+    }
+
     /// What it does to a pass; dropout is drawn from `random`, and there is none without it.
     fn tuning(&self, random: Option<Philox>) -> Arc<dyn Tuning>;
 

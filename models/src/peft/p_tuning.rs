@@ -10,12 +10,11 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{Tensor, ops};
 
 use super::encoder::{HIDDEN_SIZE, Layer, Lstm};
-use super::files::{self, CONFIG_FILE, Files, Tensors};
+use super::files::{self, Files};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
-use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
@@ -130,14 +129,11 @@ impl PTuning {
 
     fn open(directory: &Path, decoder: &Decoder) -> Result<PTuning> {
         let blueprint = decoder.blueprint();
-        let keys = Object::read(&directory.join(CONFIG_FILE))?;
         // The network is not kept.
         let own = ["encoder_dropout", "encoder_hidden_size", "encoder_num_layers", "encoder_reparameterization_type"];
         let width = blueprint.hidden_size;
-        let shared = VirtualTokens::read(&keys, PEFT_TYPE, &own, blueprint, width, blueprint.num_attention_heads)?;
-        let mut tensors = Tensors::open(directory)?;
-        let table = tensors.read(TABLE, &[shared.count, width], decoder.device())?;
-        tensors.finish()?;
+        let heads = blueprint.num_attention_heads;
+        let (shared, table) = VirtualTokens::open(directory, decoder, PEFT_TYPE, &own, [width, heads], width)?;
         Ok(PTuning { shared, writer: Writer::Table(table) })
     }
 

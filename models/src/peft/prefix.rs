@@ -10,12 +10,11 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{Tensor, ops};
 
 use super::encoder::Layer;
-use super::files::{self, CONFIG_FILE, Files, Tensors};
+use super::files::{self, Files};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
-use crate::error::Result;
-use crate::formats::json::Object;
+use crate::error::{Error, Result};
 use crate::formats::model_card::adapter_card;
 use crate::nn::Tuning;
 use crate::transformer::{Cache, Decoder, Forward};
@@ -106,7 +105,10 @@ impl Prefix {
             text => {
                 let mut ids = (start.encode)(text)?;
                 ids.truncate(shared.count);
-                virtual_tokens::ids(&ids, 1)?;
+                if ids.len() < 2 {
+                    let message = "a prefix of a text's first token, which stays as it is: expected at least two tokens";
+                    return Err(Error::Data { message: message.into() });
+                }
                 shared.count = ids.len();
                 let table = read(&start.decoder, &ids, layers, width)?;
                 let [first, rest] = [0..1, 1..ids.len()].map(|rows| ops::copy(&table.slice(0, rows)));
@@ -118,15 +120,11 @@ impl Prefix {
 
     fn open(directory: &Path, decoder: &Decoder) -> Result<Prefix> {
         let blueprint = decoder.blueprint();
-        let keys = Object::read(&directory.join(CONFIG_FILE))?;
         let heads = [blueprint.num_key_value_heads, blueprint.head_dim];
         let (width, layers) = (heads[0] * heads[1], blueprint.num_hidden_layers);
         // A projection is not kept.
         let own = ["encoder_hidden_size", "prefix_projection"];
-        let shared = VirtualTokens::read(&keys, PEFT_TYPE, &own, blueprint, width, heads[0])?;
-        let mut tensors = Tensors::open(directory)?;
-        let table = tensors.read(TABLE, &[shared.count, 2 * layers * width], decoder.device())?;
-        tensors.finish()?;
+        let (shared, table) = VirtualTokens::open(directory, decoder, PEFT_TYPE, &own, [width, heads[0]], 2 * layers * width)?;
         Ok(Prefix { shared, heads, layers, content: Content::Table(table) })
     }
 }
@@ -172,6 +170,10 @@ impl Method for Prefix {
             },
         };
         Arc::new(Prefix { content, ..self.clone() })
+    }
+
+    fn prefix_length(&self) -> usize {
+        self.shared.count
     }
 
     fn tuning(&self, _: Option<Philox>) -> Arc<dyn Tuning> {

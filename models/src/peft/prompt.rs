@@ -9,12 +9,11 @@ use serde_json::json;
 use wgtune_engine::random::Philox;
 use wgtune_engine::{Tensor, ops};
 
-use super::files::{self, CONFIG_FILE, Files, Tensors};
+use super::files::{self, Files};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
-use crate::formats::json::Object;
 use crate::formats::model_card::adapter_card;
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
@@ -73,14 +72,11 @@ impl Prompt {
 
     fn open(directory: &Path, decoder: &Decoder) -> Result<Prompt> {
         let blueprint = decoder.blueprint();
-        let keys = Object::read(&directory.join(CONFIG_FILE))?;
         let starts = ["prompt_tuning_init", "prompt_tuning_init_text", "prompt_tuning_init_state_dict_path"];
         let own = [&starts[..], &["tokenizer_name_or_path", "tokenizer_kwargs"]].concat();
         let width = blueprint.hidden_size;
-        let shared = VirtualTokens::read(&keys, PEFT_TYPE, &own, blueprint, width, blueprint.num_attention_heads)?;
-        let mut tensors = Tensors::open(directory)?;
-        let table = tensors.read(TABLE, &[shared.count, width], decoder.device())?;
-        tensors.finish()?;
+        let heads = blueprint.num_attention_heads;
+        let (shared, table) = VirtualTokens::open(directory, decoder, PEFT_TYPE, &own, [width, heads], width)?;
         Ok(Prompt { shared, table })
     }
 }

@@ -100,7 +100,7 @@ impl Tuned {
 
     /// How many positions a text takes, with its virtual tokens and a prefix of keys.
     pub fn positions(&self, ids: &[u32]) -> usize {
-        self.opened(ids).len() + self.forward().tuning.prefix_length(0)
+        self.opened(ids).len() + self.method.prefix_length()
     }
 
     /// The tokens of a prompt that is a text, which fills the template where there is one.
@@ -149,11 +149,6 @@ impl Tuned {
     /// What [`Method::write`] says.
     pub fn write(&self, base: Option<&str>, directory: &Path) -> Result<()> {
         self.method.write(&self.decoder, Kept { base, template: self.template.as_deref() }, directory)
-    }
-
-    /// How many positions are taken before a text's own tokens: by virtual tokens, and by a prefix of keys.
-    pub fn taken(&self) -> usize {
-        self.method.opening() + self.forward().tuning.prefix_length(0)
     }
 
     /// The logits [T, V] of a text, of whose tokens T there are no virtual ones.

@@ -1,12 +1,15 @@
 //! What the configs of methods with virtual tokens share in PEFT's layout.
 
-use serde_json::{Value, json};
+use std::path::Path;
 
-use super::files::check_keys;
+use serde_json::{Value, json};
+use wgtune_engine::Tensor;
+
+use super::files::{CONFIG_FILE, Tensors, check_keys};
 use super::settings::{Form, Setting, Settings};
 use crate::error::{Error, Result};
 use crate::formats::json::Object;
-use crate::transformer::Blueprint;
+use crate::transformer::{Blueprint, Decoder};
 
 /// How many virtual tokens there are.
 pub(super) const COUNT: Setting = Setting {
@@ -51,15 +54,26 @@ impl VirtualTokens {
         }
     }
 
-    /// Those of an adapter's config, for a model of this kind; `own` are keys that its method understands.
-    pub fn read(
-        keys: &Object,
+    /// Those of the adapter in a folder, for this model, and their table [V, columns]; `own` are keys that its method understands,
+    /// and what it trains has so many numbers a token, and so many heads.
+    pub fn open(
+        directory: &Path,
+        decoder: &Decoder,
         peft_type: &str,
         own: &[&str],
-        blueprint: &Blueprint,
-        width: usize,
-        heads: usize,
-    ) -> Result<VirtualTokens> {
+        [width, heads]: [usize; 2],
+        columns: usize,
+    ) -> Result<(VirtualTokens, Tensor)> {
+        let keys = Object::read(&directory.join(CONFIG_FILE))?;
+        let layers = decoder.blueprint().num_hidden_layers;
+        let shared = VirtualTokens::read(&keys, peft_type, own, layers, [width, heads])?;
+        let mut tensors = Tensors::open(directory)?;
+        let table = tensors.read(TABLE, &[shared.count, columns], decoder.device())?;
+        tensors.finish()?;
+        Ok((shared, table))
+    }
+
+    fn read(keys: &Object, peft_type: &str, own: &[&str], layers: usize, [width, heads]: [usize; 2]) -> Result<VirtualTokens> {
         let shared = ["num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers"];
         check_keys(keys, peft_type, |key, value| match key {
             // An encoder-decoder has two.
@@ -68,7 +82,6 @@ impl VirtualTokens {
         })?;
         let expected = "a positive integer";
         let number = |key: &str| keys.required(key, expected, keys.size(key)?);
-        let layers = blueprint.num_hidden_layers;
         for (key, expected) in [("token_dim", width), ("num_layers", layers)] {
             if keys.size(key)?.is_some_and(|found| found != expected) {
                 return Err(keys.error(key, format!("{expected}, as of this model: an adapter of another base")));

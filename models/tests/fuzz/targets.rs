@@ -13,8 +13,8 @@ use wgtune_models::formats::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use wgtune_models::formats::safetensors::{INDEX_FILE, MODEL_FILE, Weights};
 use wgtune_models::formats::sandbox::silence_panics;
 use wgtune_models::formats::tokenizer::Tokenizer;
-use wgtune_models::peft::Tuned;
 use wgtune_models::peft::lora::LoraConfig;
+use wgtune_models::peft::{self, ADAPTER_FILE, CONFIG_FILE, Tuned};
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
@@ -122,6 +122,15 @@ fn adapter_configs() {
         config.scale_of(module);
         Ok(())
     });
+}
+
+/// The config of an adapter of any method, on a model that it may fit, beside tensors that fit one of them.
+#[test]
+fn adapters() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let decoder = load_decoder(&fixtures.join("llama"), &Device::cpu()).unwrap();
+    let tensors = fixture("tuned/prompt_llama/adapter_model.safetensors");
+    fuzz_file("adapter", 2000, CONFIG_FILE, &[(ADAPTER_FILE, &tensors)], |folder| peft::open(folder, decoder.clone()).map(drop));
 }
 
 /// A format of rows is one line here, and a folder of seeds.

@@ -107,7 +107,7 @@ fn loader(trainer: &Trainer, model: &Tuned) -> wgtune_models::Result<Loader> {
         vocab_size: model.decoder.blueprint().vocab_size,
         max_length: trainer.max_length,
         opening: &[],
-        taken: 0,
+        prefix: 0,
         split_text: false,
         last_turn_only: false,
     };

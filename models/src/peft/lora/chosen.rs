@@ -106,12 +106,14 @@ fn blocks(text: &str) -> std::result::Result<Vec<usize>, String> {
 
 /// Names of layers, each with a number above 0.
 fn pattern<T: FromStr + PartialOrd + Default>(text: &str) -> std::result::Result<BTreeMap<String, T>, String> {
-    let entry = |part: &str| {
-        let part = part.trim();
-        let pair = part.split_once('=').and_then(|(name, number)| Some((name.trim(), number.trim().parse::<T>().ok()?)));
-        let fits = pair.filter(|(name, number)| !name.is_empty() && *number > T::default());
-        fits.map(|(name, number)| (name.to_string(), number))
-            .ok_or(format!("`{part}`: expected a name and a number above 0, as q_proj=4"))
+    let pair = |part: &str| {
+        let (name, text) = part.split_once('=')?;
+        let (name, text) = (name.trim(), text.trim());
+        let is_finite = text.parse().is_ok_and(f64::is_finite);
+        let number = text.parse().ok().filter(|number| is_finite && *number > T::default())?;
+        (!name.is_empty()).then(|| (name.to_string(), number))
     };
+    let expected = |part: &str| format!("`{}`: expected a name and a number above 0, as q_proj=4", part.trim());
+    let entry = |part: &str| pair(part).ok_or_else(|| expected(part));
     text.split(',').map(entry).collect()
 }

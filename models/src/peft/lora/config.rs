@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::error::Result;
@@ -29,9 +30,9 @@ pub struct LoraConfig {
     pub rank_stabilised: bool,
     /// DoRA, <https://arxiv.org/abs/2402.09353>: the rows of an updated weight keep a length of their own, which is trained.
     pub decomposed: bool,
-    /// Ranks of single modules, by the last parts of their names.
+    /// Ranks of single modules, by expressions that fit their names or the ends of these after a dot.
     pub rank_pattern: BTreeMap<String, usize>,
-    /// Alphas of single modules, by the last parts of their names.
+    /// Alphas of single modules, likewise.
     pub alpha_pattern: BTreeMap<String, f64>,
     /// How A begins; B begins at zero.
     pub init: Init,
@@ -250,6 +251,7 @@ fn pattern<T>(keys: &Object, key: &str, read: impl Fn(&Object, &str) -> Result<O
         return Ok(BTreeMap::new());
     };
     let entry = |module: &String| {
+        expression(module).map_err(|error| pattern.error(module, format!("a name or a regular expression as key: {error}")))?;
         let value = pattern.required(module, "a positive number", read(&pattern, module)?)?;
         Ok((module.clone(), value))
     };
@@ -257,8 +259,14 @@ fn pattern<T>(keys: &Object, key: &str, read: impl Fn(&Object, &str) -> Result<O
 }
 
 fn of_pattern<T: Copy>(pattern: &BTreeMap<String, T>, module: &str) -> Option<T> {
-    let found = pattern.iter().find(|(name, _)| is_or_ends_in(module, name));
+    let fits = |name: &str| expression(name).is_ok_and(|expression| expression.is_match(module).unwrap_or(false));
+    let found = pattern.iter().find(|(name, _)| fits(name));
     found.map(|(_, value)| *value)
+}
+
+/// How PEFT takes the name of a pattern.
+fn expression(name: &str) -> std::result::Result<Regex, Box<fancy_regex::Error>> {
+    Regex::new(&format!(r"^(?:.*\.)?(?:{name})$")).map_err(Box::new)
 }
 
 fn as_index(value: &Value) -> Option<usize> {

@@ -117,6 +117,23 @@ fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
 }
 
 #[test]
+fn the_names_of_patterns_are_expressions_as_in_peft() {
+    let config = read(json!({"peft_type": "LORA", "target_modules": ["q_proj", "v_proj"], "r": 8, "lora_alpha": 8,
+        "rank_pattern": {"layers\\.[01]\\..*_proj": 2, "v_proj": 4}, "alpha_pattern": {"^model.layers.1.self_attn.q_proj": 6}}));
+    let config = config.unwrap();
+    for (module, rank, scale) in [
+        ("model.layers.0.self_attn.q_proj", 2, 4.0),
+        ("model.layers.1.self_attn.q_proj", 2, 3.0),
+        ("model.layers.2.self_attn.q_proj", 8, 1.0),
+        ("model.layers.2.self_attn.v_proj", 4, 2.0),
+    ] {
+        assert_eq!((config.rank_of(module), config.scale_of(module)), (rank, scale), "{module}");
+    }
+    let broken = read(json!({"peft_type": "LORA", "target_modules": ["q_proj"], "rank_pattern": {"(q_proj": 2}}));
+    assert!(broken.unwrap_err().to_string().contains("a name or a regular expression as key"));
+}
+
+#[test]
 fn what_peft_writes_by_default_is_understood() {
     // `LoraConfig(target_modules=["q_proj"]).to_dict()` of peft 0.21.2.
     let config = read(json!({"alora_invocation_tokens": null, "alpha_pattern": {}, "arrow_config": null, "auto_mapping": null,
