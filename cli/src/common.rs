@@ -301,6 +301,11 @@ impl Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
+/// Whether somebody stopped what ended so.
+pub fn is_interrupt(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<Stopped>() || matches!(error.downcast_ref(), Some(Error::Interrupted))
+}
+
 /// The exit code of a program that an interrupt ended, as shells count it.
 pub const INTERRUPTED: u8 = 130;
 

@@ -16,6 +16,8 @@ use wgtune_models::formats::files::read_text;
 use wgtune_models::train::record::{Record, TABLES};
 use wgtune_models::wording::{listed, shortened};
 
+use crate::jobs;
+
 const CONFIG_HELP: &str = r#"Options from a TOML file, under their long names:
 
   model = "DIR"
@@ -37,7 +39,7 @@ pub struct ConfigFile {
 }
 
 /// Options that no file is asked for.
-const OF_THE_COMMAND_LINE: [&str; 3] = ["config", "help", "version"];
+const OF_THE_COMMAND_LINE: [&str; 4] = ["config", "jobs", "help", "version"];
 /// Options that are of one run alone: where it goes, and what it says.
 const OF_ONE_RUN: [&str; 6] = ["out", "resume", "overwrite", "profile", "json", "quiet"];
 
@@ -76,87 +78,117 @@ pub struct Given {
     pub file: Option<Source>,
 }
 
-/// The arguments of the command line, and between the command's name and its options those of the file that `--config` names.
+/// A command as it is to be parsed.
+pub struct Asked {
+    pub typed: Vec<OsString>,
+    pub file: Option<Source>,
+    /// Where what was added to the command line stands, if there are several such.
+    pub place: Option<String>,
+}
+
+/// The arguments of the command line, and between the command's name and its options those of the file that `--config` names; of
+/// `--jobs`, the same for each job.
 ///
 /// # Errors
 /// A file that cannot be read, or is another command's; a key that is no option, and a value that its option does not take,
 /// each with its line and what was expected.
-pub fn expanded(
-    program: &Command,
-    mut typed: Vec<OsString>,
-) -> Result<(Vec<OsString>, Option<Source>), Box<dyn std::error::Error>> {
+pub fn expanded(program: &Command, typed: Vec<OsString>) -> Result<Vec<Asked>, Box<dyn std::error::Error>> {
     let lenient = program.clone().mut_subcommands(|command| command.mut_args(|argument| argument.required(false)));
+    let as_it_is = |typed| Ok(vec![Asked { typed, file: None, place: None }]);
     // What is wrong with the command line itself is said where the whole of it is parsed.
-    let Ok(matches) = lenient.clone().try_get_matches_from(&typed) else { return Ok((typed, None)) };
-    let Some((name, given)) = matches.subcommand() else { return Ok((typed, None)) };
-    let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") else { return Ok((typed, None)) };
+    let Ok(matches) = lenient.clone().try_get_matches_from(&typed) else { return as_it_is(typed) };
+    let Some((name, given)) = matches.subcommand() else { return as_it_is(typed) };
     let command = program.find_subcommand(name).expect("it was parsed");
-
+    let path = |option: &str| given.try_get_one::<PathBuf>(option).ok().flatten();
+    let at = typed.iter().skip(1).position(|word| word == name).map_or(typed.len(), |place| place + 2);
+    let spliced =
+        |words: Vec<String>| [&typed[..at], &words.into_iter().map(OsString::from).collect::<Vec<_>>(), &typed[at..]].concat();
+    if let Some(path) = path("jobs") {
+        let text = read_text(path)?;
+        let file = File { path, text: &text, lenient: &lenient, command, given };
+        let asked = |job: jobs::Words| Asked { typed: spliced(job.words), file: None, place: Some(job.place) };
+        return Ok(jobs::words(&file)?.into_iter().map(asked).collect());
+    }
+    let Some(path) = path("config") else { return as_it_is(typed) };
     let text = read_text(path)?;
     let record = Record::parse(path, &text)?;
     if let Some(run) = record.run.as_ref().filter(|run| run.command != name) {
         let found = format!("{}: `run.command` is \"{}\"", path.display(), run.command);
         return Err(format!("{found}; expected \"{name}\", or a file without the table `run`").into());
     }
-    let file = File { path, text: &text, command };
-    let overridden = |argument: &Arg| {
-        let is_typed = |argument: &Arg| given.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine);
-        is_typed(argument) || command.get_arguments().any(|other| is_typed(other) && conflict(command, argument, other))
-    };
-    let check = |words: &[String]| {
-        let alone = ["wgtune", name].into_iter().chain(words.iter().map(String::as_str));
-        lenient.clone().try_get_matches_from(alone).map(drop)
-    };
-    let words = file.words(overridden, check)?;
-    let at = typed.iter().skip(1).position(|word| word == name).map_or(typed.len(), |place| place + 2);
-    typed.splice(at..at, words.into_iter().map(OsString::from));
-    Ok((typed, Some(Source { path: path.clone(), record })))
+    let file = File { path, text: &text, lenient: &lenient, command, given };
+    let options = file.options(&file.table()?, &TABLES, &[])?;
+    let file = Some(Source { path: path.clone(), record });
+    Ok(vec![Asked { typed: spliced(options.words), file, place: None }])
 }
 
 /// A file of options, and the command that it is for.
-struct File<'a> {
-    path: &'a Path,
+pub struct File<'a> {
+    pub path: &'a Path,
     text: &'a str,
-    command: &'a Command,
+    /// The program without an argument that must be given.
+    lenient: &'a Command,
+    pub command: &'a Command,
+    /// What the command line gives.
+    given: &'a ArgMatches,
 }
 
-impl File<'_> {
-    /// Its options as arguments, but for those that are overridden.
-    fn words(
-        &self,
-        overridden: impl Fn(&Arg) -> bool,
-        check: impl Fn(&[String]) -> Result<(), clap::Error>,
-    ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-        let table = DeTable::parse(self.text).map_err(Error::toml(self.path, self.text))?.into_inner();
-        let mut keys: Vec<_> = table.iter().filter(|(key, _)| !TABLES.contains(&&**key.get_ref())).collect();
+/// Options of a file.
+pub struct Options<'a> {
+    /// As they would be typed.
+    pub words: Vec<String>,
+    /// Which they are.
+    pub arguments: Vec<&'a Arg>,
+}
+
+impl<'a> File<'a> {
+    /// What is in it.
+    pub fn table(&self) -> Result<DeTable<'_>, Error> {
+        Ok(DeTable::parse(self.text).map_err(Error::toml(self.path, self.text))?.into_inner())
+    }
+
+    /// The line in which a place of the text is, from 1.
+    pub fn line(&self, at: usize) -> usize {
+        1 + self.text[..at].matches('\n').count()
+    }
+
+    /// The options in a table of it, but for those in whose place the command line, or one of `over`, says something else. Keys
+    /// `without` are of no option.
+    pub fn options(&self, table: &DeTable, without: &[&str], over: &[&Arg]) -> Result<Options<'a>, Box<dyn std::error::Error>> {
+        let is_typed = |argument: &Arg| self.given.value_source(argument.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let is_over = |argument: &Arg| is_typed(argument) || over.iter().any(|other| other.get_id() == argument.get_id());
+        let overridden = |argument: &Arg| {
+            is_over(argument)
+                || self.command.get_arguments().any(|other| is_over(other) && conflict(self.command, argument, other))
+        };
+        let mut keys: Vec<_> = table.iter().filter(|(key, _)| !without.contains(&&**key.get_ref())).collect();
         keys.sort_by_key(|(key, _)| key.span().start);
-        let mut all = Vec::new();
-        let mut kept: Vec<&Arg> = Vec::new();
+        let mut options = Options { words: Vec::new(), arguments: Vec::new() };
         for (key, value) in keys {
             let at = |message: String| {
-                let line = 1 + self.text[..key.span().start].matches('\n').count();
-                format!("{}:{line}: `{}` {message}", self.path.display(), key.get_ref())
+                format!("{}:{}: `{}` {message}", self.path.display(), self.line(key.span().start), key.get_ref())
             };
             let argument = self.argument(key.get_ref()).map_err(at)?;
             let found = shortened(&self.text[value.span()], 60);
             let refused = |expected: String| at(format!("is {found}; {expected}"));
             let words = words(argument, value.get_ref()).ok_or_else(|| refused(expected(argument)))?;
-            check(&words).map_err(|error| refused(refusal(&error)))?;
+            let alone = ["wgtune", self.command.get_name()].into_iter().chain(words.iter().map(String::as_str));
+            self.lenient.clone().try_get_matches_from(alone).map_err(|error| refused(refusal(&error)))?;
             if words.is_empty() || overridden(argument) {
                 continue;
             }
-            if let Some(other) = kept.iter().find(|other| conflict(self.command, argument, other)) {
+            if let Some(other) = options.arguments.iter().find(|other| conflict(self.command, argument, other)) {
                 return Err(at(format!("cannot stand beside `{}`; expected one of the two", long(other))).into());
             }
-            kept.push(argument);
-            all.extend(words);
+            options.arguments.push(argument);
+            options.words.extend(words);
         }
-        Ok(all)
+        Ok(options)
     }
 
-    fn argument(&self, key: &str) -> Result<&Arg, String> {
+    fn argument(&self, key: &str) -> Result<&'a Arg, String> {
         let of_a_file = |argument: &&Arg| argument.get_long().is_some_and(|name| !OF_THE_COMMAND_LINE.contains(&name));
-        let known: Vec<&Arg> = self.command.get_arguments().filter(of_a_file).collect();
+        let known: Vec<&'a Arg> = self.command.get_arguments().filter(of_a_file).collect();
         let named = |name: &str| known.iter().find(|argument| long(argument) == name).copied();
         named(key).ok_or_else(|| {
             let expected = match named(&key.replace('_', "-")) {
@@ -205,7 +237,8 @@ impl Given {
     }
 }
 
-fn long(argument: &Arg) -> &str {
+/// An option's name.
+pub fn long(argument: &Arg) -> &str {
     argument.get_long().unwrap_or_default()
 }
 
@@ -284,7 +317,7 @@ mod tests {
     fn given(typed: &[&str]) -> Given {
         let mut program = Program::command();
         program.build();
-        let (typed, file) = expanded(&program, typed.iter().map(OsString::from).collect()).unwrap();
+        let Asked { typed, file, .. } = expanded(&program, typed.iter().map(OsString::from).collect()).unwrap().remove(0);
         let matches = program.clone().get_matches_from(typed);
         let (name, matches) = matches.subcommand().unwrap();
         Given::new(program.find_subcommand(name).unwrap(), matches, file)

@@ -6,12 +6,14 @@ mod commands;
 mod common;
 mod config;
 mod data;
+mod jobs;
 mod numbers;
 mod page;
 mod probes;
 mod profile;
 mod progress;
 mod report;
+mod runs;
 mod tables;
 mod training;
 mod tuning;
@@ -23,11 +25,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use wgtune_models::error::Error;
 use wgtune_models::formats::sandbox::{self, Allocator};
 
 use crate::commands::Command;
-use crate::config::Given;
+use crate::config::{Asked, Given};
 
 /// Holds what runs in a sandbox to its memory.
 #[global_allocator]
@@ -49,23 +50,33 @@ fn main() -> ExitCode {
     sandbox::silence_panics();
     let command = program();
     quieten_drivers();
-    let (typed, file) = match config::expanded(&command, std::env::args_os().collect()) {
-        Ok(expanded) => expanded,
+    let asked = match config::expanded(&command, std::env::args_os().collect()) {
+        Ok(asked) => asked,
         Err(error) => return failed(&error),
     };
-    let matches = command.clone().get_matches_from(typed);
-    let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    common::say_nothing(program.quiet);
-    let (name, given) = matches.subcommand().expect("a command is required");
-    let chosen = command.find_subcommand(name).expect("it was parsed");
-    let given = Given::new(chosen, given, file);
-    match program.command.run(&given) {
+    let mut all = Vec::with_capacity(asked.len());
+    for Asked { typed, file, place } in asked {
+        let parsed =
+            command.clone().try_get_matches_from(typed).and_then(|matches| Ok((Program::from_arg_matches(&matches)?, matches)));
+        let (program, matches) = match (parsed, place) {
+            (Ok(parsed), _) => parsed,
+            (Err(error), Some(place)) if error.use_stderr() => {
+                return failed(&format!("{place}: {}", error.to_string().trim_start_matches("error: ").trim_end()));
+            }
+            (Err(error), _) => error.exit(),
+        };
+        common::say_nothing(program.quiet);
+        let (name, given) = matches.subcommand().expect("a command is required");
+        let given = Given::new(command.find_subcommand(name).expect("it was parsed"), given, file);
+        all.push((program.command, given));
+    }
+    let chosen = command.find_subcommand(&all[0].1.command).expect("it was parsed");
+    match commands::run(all) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let advice = advice::advice(&*error, chosen).map_or(String::new(), |advice| format!(": {advice}"));
             let code = failed(&format!("{error}{advice}"));
-            let interrupted = error.is::<common::Stopped>() || matches!(error.downcast_ref(), Some(Error::Interrupted));
-            if interrupted { ExitCode::from(common::INTERRUPTED) } else { code }
+            if common::is_interrupt(&*error) { ExitCode::from(common::INTERRUPTED) } else { code }
         }
     }
 }

@@ -81,11 +81,11 @@ impl Probing {
 }
 
 impl Probes {
-    /// How well the model does on each.
+    /// How well the model does on each; `label` begins what is said of it.
     ///
     /// # Errors
     /// [`Error::Interrupted`]; what [`evaluate`] meets.
-    pub fn score(&self, model: &Tuned, when: &str, interrupted: &AtomicBool) -> Result<Vec<Evaluation>> {
+    pub fn score(&self, model: &Tuned, label: &str, when: &str, interrupted: &AtomicBool) -> Result<Vec<Evaluation>> {
         let score = |Probe { file, loader }: &Probe| {
             let mut bar = Progress::new("scoring", loader.batches_per_epoch(), 0);
             let evaluation = evaluate(model, loader, &mut |_, _| {
@@ -93,7 +93,7 @@ impl Probes {
                 unless(interrupted)
             })?;
             drop(bar);
-            note(format!("{} {when}: loss {:.4}", file.display(), evaluation.loss));
+            note(format!("{label}{} {when}: loss {:.4}", file.display(), evaluation.loss));
             Ok(evaluation)
         };
         self.all.iter().map(score).collect()

@@ -1,33 +1,28 @@
-//! What training commands share: the options of a run, and the run itself, whatever its recipe.
+//! What training commands share: the options of a run, and what they make of it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use wgtune_engine::process;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::mixture::{self, Unit};
 use wgtune_models::data::split::HeldOut;
-use wgtune_models::error::Error;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
-use wgtune_models::train::record::May;
-use wgtune_models::train::run::{Begin, RunDirectory};
+use wgtune_models::train::run::Begin;
 use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
-use wgtune_models::train::trainer::{Outcome, Plan, Recipe, Trainer};
+use wgtune_models::train::trainer::{Plan, Recipe};
 use wgtune_models::wording::{counted, listed};
 
-use crate::common::{Overwrite, Stopped, check_folder, note, on_interrupt};
-use crate::config::{ConfigFile, Given, MAY_DIFFER};
+use crate::common::{Overwrite, check_folder, note};
+use crate::config::{ConfigFile, Given};
 use crate::data::{Length, Prepared, Source, fingerprint};
 use crate::numbers::{above_zero, at_least_zero, whole};
 use crate::probes::Probes;
-use crate::report::{Report, Summary, full_tuning_bytes, share_line};
-use crate::watch::Watch;
 
 /// How a run goes.
 #[derive(Args)]
@@ -115,9 +110,12 @@ pub struct Training {
 
 /// What is trained, on what, and where it goes.
 pub struct Job<'a, R> {
-    pub model: &'a Tuned,
+    /// What begins each line that is said of it, where there are several.
+    pub label: String,
+    pub training: &'a Training,
+    pub model: Tuned,
     pub recipe: R,
-    pub out: &'a Path,
+    pub out: PathBuf,
     pub seed: u64,
     /// Tokens of the longest row.
     pub max_length: usize,
@@ -131,7 +129,12 @@ pub struct Job<'a, R> {
     pub probes: Probes,
     /// Hashes of what the options name.
     pub hashes: Vec<(&'static str, String)>,
+    /// Writes what was trained into `out`.
+    pub write: Write<'a>,
 }
+
+/// Writes what was trained.
+pub type Write<'a> = Box<dyn Fn(&Tuned) -> wgtune_models::Result<()> + 'a>;
 
 /// The names of [`Unit`].
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -195,7 +198,8 @@ impl Training {
         tokenizer.map(|tokenizer| Samples::new(tokenizer, &self.sample_prompt, model)).transpose()
     }
 
-    fn begin(&self) -> Begin {
+    /// How the run's folder is opened.
+    pub fn begin(&self) -> Begin {
         if self.resume { Begin::Resumed } else { self.overwrite.begin() }
     }
 
@@ -233,101 +237,7 @@ impl Training {
         (recipe, hashes)
     }
 
-    /// Runs it: validation, training, validation; then `write` writes what was trained, before another run may have the folder.
-    pub fn run(
-        &self,
-        job: Job<'_, impl Recipe>,
-        write: impl FnOnce() -> wgtune_models::Result<()>,
-    ) -> Result<Report, Box<dyn std::error::Error>> {
-        let Job { model, recipe, out, seed, max_length, default_learning_rate, given, chosen, samples, probes, hashes } = job;
-        let interrupted = on_interrupt("this step")?;
-        let plan = self.plan(&recipe, seed, default_learning_rate);
-        recipe.shares(plan.steps * plan.accumulate).iter().for_each(|share| note(share_line(share)));
-        let rate = &plan.learning_rate;
-        let resolved = [
-            ("steps", plan.steps.into()),
-            // They became steps.
-            ("epochs", Value::Null),
-            ("max-length", max_length.into()),
-            ("learning-rate", rate.peak.into()),
-            ("warmup", rate.warmup_steps.into()),
-        ];
-        let hashes = hashes.into_iter().chain(probes.hashes.iter().cloned()).collect();
-        let record = given.record(chosen.into_iter().chain(resolved), hashes);
-        let rise: &[&str] = if rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
-        let may = May { rise, differ: &MAY_DIFFER };
-        if let Some(file) = &given.file {
-            file.record.check_hashes(&file.path, &record, &may)?;
-        }
-        let mut run = RunDirectory::open(out, self.begin(), record, &may)?;
-        run.keep(self.keep);
-        let mut trainer = Trainer::new(model, &recipe, &plan, &run);
-        if let Some(samples) = samples {
-            trainer.write_samples(samples);
-        }
-        if !self.no_tensorboard {
-            trainer.write_events()?;
-        }
-        if self.resume {
-            run.changes().iter().for_each(|change| note(format!("changed: {change}")));
-            match trainer.resume()? {
-                true => note(format!("resumed after step {} of {}", trainer.step(), plan.steps)),
-                false => note(format!("no checkpoint in {}: starting from the beginning", out.display())),
-            }
-        }
-
-        let (device, (trained, all)) = (model.decoder.device(), model.sizes());
-        let share = 100.0 * trained as f64 / all as f64;
-        note(format!("training {trained} of {all} parameters ({share:.2} %) on {}", device.name()));
-        let scored_before = match trainer.step() {
-            0 => Some(probes.score(model, "before", &interrupted)?),
-            _ => None,
-        };
-        let mut watch = Watch::new(plan.steps, trainer.step(), self.profile.as_deref(), device, &interrupted)?;
-        let outcome = trainer.train(&mut |event| watch.hear(event));
-        let steps = trainer.step();
-        let ended = |error| match error {
-            Error::Interrupted if steps > 0 => stopped(out, steps, plan.steps),
-            error => error.into(),
-        };
-        let Outcome { before, after, best, step: written_step } = outcome.map_err(ended)?;
-        let metrics = watch.finish()?;
-        let scored_after = probes.score(model, "after", &interrupted).map_err(ended)?;
-        let (probe, unseen) = probes.scored(scored_before, scored_after);
-        if steps < plan.steps {
-            note(format!(
-                "stopped after step {steps} of {}: {} in a row brought nothing better",
-                plan.steps,
-                counted(plan.patience, "evaluation")
-            ));
-        }
-        run.begin_results()?;
-        write()?;
-        Ok(Report {
-            out: out.to_path_buf(),
-            device: device.name().to_string(),
-            matmul_precision: device.matmul_precision(),
-            steps,
-            learning_rate: plan.learning_rate.peak,
-            trained_parameters: trained,
-            all_parameters: all,
-            trained_share: trained as f64 / all as f64,
-            trained_factor: all as f64 / trained as f64,
-            full_tuning_bytes: full_tuning_bytes(model.decoder.parameters().iter().map(|(_, tensor)| tensor.elements()).sum()),
-            mixture: recipe.shares(steps * plan.accumulate),
-            validation_before: before,
-            validation_after: after,
-            best_step: best.map(|best| best.step),
-            best_validation_loss: best.map(|best| best.loss),
-            written_step,
-            training: Summary::new(&metrics),
-            peak_process_bytes: process::memory().map(|memory| memory.peak),
-            probe,
-            unseen,
-        })
-    }
-
-    fn plan(&self, recipe: &impl Recipe, seed: u64, default_learning_rate: f64) -> Plan {
+    pub fn plan(&self, recipe: &impl Recipe, seed: u64, default_learning_rate: f64) -> Plan {
         let updates_per_epoch = recipe.batches_per_epoch() as f64 / self.accumulate as f64;
         let steps = self.steps.unwrap_or_else(|| (updates_per_epoch * self.epochs).ceil().max(1.0) as usize);
         let warmup = if self.warmup < 1.0 { (self.warmup * steps as f64).ceil() } else { self.warmup };
@@ -356,12 +266,4 @@ impl Training {
             save_after: Duration::try_from_secs_f64(60.0 * self.save_minutes).unwrap_or(Duration::MAX),
         }
     }
-}
-
-/// How an interrupted run ends.
-fn stopped(out: &Path, step: usize, steps: usize) -> Box<dyn std::error::Error> {
-    let place = out.display();
-    let how =
-        format!("stopped after step {step} of {steps}: the checkpoint is in {place}; the same command with --resume goes on");
-    Stopped(how).into()
 }

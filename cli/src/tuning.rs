@@ -7,11 +7,11 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use serde_json::Value;
-use wgtune_engine::Device;
 use wgtune_models::data::template::Template;
 use wgtune_models::model::Model;
 use wgtune_models::peft::{self, Entry, Form, METHODS, Setting, Settings, Start, Tuned, VIRTUAL_TOKENS, method};
 use wgtune_models::tasks::Table;
+use wgtune_models::transformer::Decoder;
 
 use crate::common::{Force, Task, task_name};
 use crate::numbers::{above_zero, below_one, whole};
@@ -191,10 +191,9 @@ impl FromArgMatches for Tuning {
 }
 
 impl Tuning {
-    /// The model on a device, with what is trained on the tape.
-    pub fn load(&self, model: &Model, device: &Device, seed: u64) -> wgtune_models::Result<Tuned> {
+    /// The bare model with what is trained on the tape.
+    pub fn begin(&self, model: &Model, bare: Decoder, seed: u64) -> wgtune_models::Result<Tuned> {
         self.force.check(model, self.adapter.as_deref())?;
-        let bare = model.load(device)?.decoder;
         let tuned = match &self.adapter {
             Some(directory) => peft::open(directory, bare)?,
             None => {

@@ -1,10 +1,8 @@
 //! A run of training as it is watched: progress on standard error, the metrics kept, kernels timed, an interrupt passed on.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wgtune_engine::Device;
 use wgtune_models::train::metrics::{Evaluation, Metrics};
 use wgtune_models::train::samples::Sample;
 use wgtune_models::train::trainer::{Event, Moment};
@@ -14,12 +12,16 @@ use crate::common::note;
 use crate::profile::Profiler;
 use crate::progress::Progress;
 
-/// Watches one run.
+/// Watches one run, or several side by side.
 pub struct Watch<'a> {
     interrupted: &'a AtomicBool,
-    /// Of this process.
-    pub metrics: Vec<Metrics>,
+    /// What begins what is said of each run.
+    labels: Vec<String>,
+    /// Of this process, run by run.
+    metrics: Vec<Vec<Metrics>>,
+    /// Of all runs, and how many of them were done before.
     steps: usize,
+    done: usize,
     /// Of the updates, and of an evaluation before or after them.
     training: Option<Progress>,
     validating: Option<Progress>,
@@ -28,29 +30,35 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Of a run that has so many `steps`, of which `done` are done; where there is a file `profile`, kernels are timed for it.
+    /// Of runs that have so many `steps` together, of which `done` are done. Kernels are timed by the first run's.
     pub fn new(
+        labels: Vec<String>,
         steps: usize,
         done: usize,
-        profile: Option<&Path>,
-        device: &Device,
+        profiler: Option<Profiler>,
         interrupted: &'a AtomicBool,
-    ) -> wgtune_models::Result<Watch<'a>> {
-        let profiler = profile.map(|file| Profiler::new(file, device, done + 1)).transpose()?;
-        Ok(Watch { interrupted, metrics: Vec::new(), steps, training: None, validating: None, profiler, failed: None })
+    ) -> Watch<'a> {
+        let metrics = labels.iter().map(|_| Vec::new()).collect();
+        Watch { interrupted, labels, metrics, steps, done, training: None, validating: None, profiler, failed: None }
     }
 
-    /// Hears what happens.
-    pub fn hear(&mut self, event: Event) -> ControlFlow<()> {
+    /// The updates of a run that were made in this process.
+    pub fn metrics(&self, run: usize) -> &[Metrics] {
+        &self.metrics[run]
+    }
+
+    /// Hears what happens to a run.
+    pub fn hear(&mut self, run: usize, event: Event) -> ControlFlow<()> {
         match event {
             Event::Step(metrics) => {
-                if let Some(profiler) = &mut self.profiler {
+                if let Some(profiler) = self.profiler.as_mut().filter(|_| run == 0) {
                     self.failed = self.failed.take().or(profiler.after(metrics.step).err());
                 }
-                let note = format!("loss {:.4}, {:.0} tokens/s", metrics.loss, metrics.tokens_per_second);
-                let begin = || Progress::new("training", self.steps, metrics.step - 1);
+                let note = format!("{}loss {:.4}, {:.0} tokens/s", self.labels[run], metrics.loss, metrics.tokens_per_second);
+                let begin = || Progress::new("training", self.steps, self.done);
                 self.training.get_or_insert_with(begin).advance(&note);
-                self.metrics.push(metrics.clone());
+                self.done += 1;
+                self.metrics[run].push(metrics.clone());
             }
             Event::Validating { moment: Moment::At(_), done, of } => {
                 if let Some(bar) = &self.training {
@@ -63,30 +71,30 @@ impl<'a> Watch<'a> {
             }
             Event::Evaluated { moment, evaluation } => {
                 self.validating = None;
-                self.say(&line(moment, evaluation));
+                self.say(run, &line(moment, evaluation));
             }
             Event::Sampled(Sample { step, prompt, text }) => {
-                self.say(&format!("sample after step {step}: {prompt:?} -> {text:?}"))
+                self.say(run, &format!("sample after step {step}: {prompt:?} -> {text:?}"))
             }
         }
         unless(self.interrupted)
     }
 
-    fn say(&self, text: &str) {
+    fn say(&self, run: usize, text: &str) {
+        let text = format!("{}{text}", self.labels[run]);
         match &self.training {
-            Some(bar) => bar.say(text),
+            Some(bar) => bar.say(&text),
             None => note(text),
         }
     }
 
-    /// Ends a run that came to its end: prints and writes what was timed.
-    pub fn finish(self) -> Result<Vec<Metrics>, Box<dyn std::error::Error>> {
+    /// Ends runs that came to their ends: prints and writes what was timed.
+    pub fn finish(self) -> Result<(), Box<dyn std::error::Error>> {
         drop((self.training, self.validating));
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.profiler.map_or(Ok(()), Profiler::finish)?;
-        Ok(self.metrics)
+        self.profiler.map_or(Ok(()), Profiler::finish)
     }
 }
 

@@ -262,7 +262,7 @@ fn learn(
         }
         unless(&interrupted)
     };
-    match Trainer::new(model, &recipe, &plan, &run).train(&mut listen) {
+    match Trainer::new(model.clone(), recipe, plan, run).train(&mut listen) {
         Err(Error::Interrupted) => Err(Stopped("stopped".into()).into()),
         Err(error) => Err(error.into()),
         Ok(_) => Ok(all),

@@ -29,14 +29,29 @@ macro_rules! commands {
         }
 
         impl Command {
-            /// Does it. `given` are the same arguments by name.
-            pub fn run(&self, given: &Given) -> Outcome {
+            fn run(&self, given: &Given) -> Outcome {
                 match self {
                     $(Command::$variant(arguments) => $name::run(arguments, given),)*
                 }
             }
         }
     };
+}
+
+/// Does what is asked, whose arguments are given by name too: one command, or several jobs of one.
+pub fn run(asked: Vec<(Command, Given)>) -> Outcome {
+    match &asked[..] {
+        [(command, given)] => command.run(given),
+        jobs => {
+            fn sft((command, given): &(Command, Given)) -> (&sft::Arguments, &Given) {
+                match command {
+                    Command::Sft(arguments) => (arguments, given),
+                    _ => unreachable!("no other command has jobs"),
+                }
+            }
+            sft::run_jobs(&jobs.iter().map(sft).collect::<Vec<_>>())
+        }
+    }
 }
 
 // Adding a command is its file, and its names here and above, in the order of the program's help.

@@ -19,6 +19,7 @@ use crate::config::Given;
 use crate::data::{Source, encode};
 use crate::numbers::whole;
 use crate::probes::Probes;
+use crate::runs;
 use crate::training::{Job, Training};
 
 /// Trains a tokenizer and a small Llama from plain text
@@ -101,9 +102,11 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let samples = training.samples(Some(&tokenizer), &model)?;
     let (recipe, hashes) = training.learning(data, seed, max_length);
     let job = Job {
-        model: &model,
+        label: String::new(),
+        training,
+        model,
         recipe,
-        out,
+        out: out.clone(),
         seed,
         max_length,
         default_learning_rate: 1e-3,
@@ -112,11 +115,12 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         samples,
         probes: Probes::default(),
         hashes,
+        write: Box::new(|model| {
+            tokenizer.save(out)?;
+            save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))
+        }),
     };
-    let report = training.run(job, || {
-        tokenizer.save(out)?;
-        save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))
-    })?;
+    let report = runs::run(vec![job])?.remove(0)?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 

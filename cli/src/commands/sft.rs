@@ -6,14 +6,20 @@ use clap::Args;
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::formats::chat_template::TEMPLATE_FILE;
 use wgtune_models::formats::files::{read_bytes, write_bytes};
+use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
+use wgtune_models::peft::Tuned;
 use wgtune_models::tasks::Table;
+use wgtune_models::train::sft::Sft;
+use wgtune_models::transformer::Decoder;
 
-use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::common::{Compute, Outcome, Stopped, is_interrupt, print_json, print_line};
 use crate::config::Given;
 use crate::data::{Conversations, Source, prepare};
+use crate::jobs::Jobs;
 use crate::probes::Probing;
 use crate::report::Report;
+use crate::runs::{self, Failure};
 use crate::training::{Job, Training};
 use crate::tuning::Tuning;
 
@@ -25,7 +31,8 @@ use crate::tuning::Tuning;
     wgtune sft --model DIR --data rows.jsonl --out DIR --resume\n  \
     wgtune sft --model DIR --data rows.jsonl --out TABLE --task answers --method prompt \\\n      \
     --prompt-template '<|virtual:8|> Question: {question} <|virtual:4|>'\n  \
-    wgtune sft --config DIR/run.toml --out OTHER")]
+    wgtune sft --config DIR/run.toml --out OTHER\n  \
+    wgtune sft --jobs jobs.toml")]
 pub struct Arguments {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
@@ -40,6 +47,8 @@ pub struct Arguments {
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
+    jobs: Jobs,
+    #[command(flatten)]
     pub training: Training,
     #[command(flatten)]
     probing: Probing,
@@ -52,54 +61,150 @@ pub struct Arguments {
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    let report = train(arguments, given)?;
+    if arguments.jobs.jobs.is_some() {
+        return run_jobs(&[(arguments, given)]);
+    }
+    let report = train(&[(arguments, given)])?.remove(0)?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 
-/// Trains and writes the result, and says what it came to.
-pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Box<dyn std::error::Error>> {
-    let Arguments { model, source, conversations, tuning, training, probing, compute, .. } = arguments;
-    let out = &match &tuning.task {
-        Some(name) => Table::open(&arguments.out)?.place(name)?,
-        None => arguments.out.clone(),
-    };
-    let base = Model::open(model)?;
-    let read: Vec<&Path> = [model.as_path()].into_iter().chain(tuning.read()).collect();
-    training.check(out, &read, source)?;
-    let max_length = training.length.of(base.blueprint())?;
-    let tokenizer = training.tokenizer(&base)?;
-    let device = compute.open()?;
-    let model = tuning.load(&base, &device, compute.seed)?;
-    if training.packing && model.method.prefix_length() > 0 {
-        return Err(
-            "--packing puts several texts into a row, and a prefix stands before one: expected only one of the two".into()
-        );
+/// Trains several adapters side by side.
+pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
+    let ends = train(jobs)?;
+    let (all, mut reports, mut failures) = (ends.len(), Vec::new(), Vec::new());
+    for ((arguments, _), end) in jobs.iter().zip(ends) {
+        match end {
+            Ok(report) => reports.push(report),
+            Err(failure) => failures.push((arguments.out.display(), failure)),
+        }
     }
-    let data = prepare(&base, &model, source, conversations, max_length, training.held_out(), compute.seed)?;
-    let probes = probing.open(training.batch_size, |source| {
-        prepare(&base, &model, source, conversations, max_length, HeldOut::Count(0), compute.seed)
-    })?;
-    let (recipe, of_data) = training.learning(data, compute.seed, max_length);
+    if jobs[0].0.json {
+        print_json(&reports)?;
+    } else {
+        reports.iter().flat_map(Report::lines).try_for_each(|line| print_line(&line))?;
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let said: Vec<String> = failures.iter().map(|(out, failure)| format!("{out}: {failure}")).collect();
+    let said = said.join("; ");
+    match failures.iter().any(|(_, failure)| is_interrupt(&**failure)) {
+        true => Err(Stopped(said).into()),
+        false => Err(format!("{} of {all} jobs failed: {said}", failures.len()).into()),
+    }
+}
+
+/// Trains and writes what is asked, side by side if it is more than one, and says what each came to.
+pub fn train(jobs: &[(&Arguments, &Given)]) -> Result<Vec<Result<Report, Failure>>, Failure> {
+    let (first, _) = jobs[0];
+    let base = Model::open(&first.model)?;
+    let mut outs: Vec<PathBuf> = Vec::new();
+    for (arguments, _) in jobs {
+        let out = arguments.place()?;
+        if outs.contains(&out) {
+            return Err(format!("two jobs write {}: expected an --out for each", out.display()).into());
+        }
+        let read: Vec<&Path> = [arguments.model.as_path()].into_iter().chain(arguments.tuning.read()).collect();
+        arguments.training.check(&out, &read, &arguments.source)?;
+        arguments.training.length.of(base.blueprint())?;
+        outs.push(out);
+    }
+    let tokenizers: Vec<Option<Tokenizer>> =
+        jobs.iter().map(|(arguments, _)| arguments.training.tokenizer(&base)).collect::<Result<_, _>>()?;
+    let bare = base.load(&first.compute.open()?)?.decoder;
     let weights = base.hash_weights()?;
-    let hashes = [Some(("model", base.fingerprint(&weights))), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
-    let job = Job {
-        model: &model,
-        recipe,
-        out,
-        seed: compute.seed,
-        max_length,
-        default_learning_rate: tuning.method.learning_rate,
-        given,
-        chosen: tuning.resolved(),
-        samples: training.samples(tokenizer.as_ref(), &model)?,
-        probes,
-        hashes,
-    };
-    training.run(job, || {
-        model.write(Some(&weights), out)?;
-        base.copy_companions(out, !model.method.is_adapter())?;
-        // Whoever asks the model is to ask it as it was trained.
-        let template = conversations.template.template.as_deref();
-        template.map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
-    })
+    let mut prepared = Vec::with_capacity(jobs.len());
+    for (((arguments, given), out), tokenizer) in jobs.iter().zip(outs).zip(&tokenizers) {
+        let label = if jobs.len() > 1 { format!("{}: ", arguments.out.display()) } else { String::new() };
+        prepared.push(arguments.job(given, label, &base, &weights, bare.clone(), out, tokenizer.as_ref())?);
+    }
+    if prepared.len() > 1 {
+        check_together(&prepared)?;
+    }
+    runs::run(prepared)
+}
+
+/// Checks that jobs can share each pass.
+fn check_together(jobs: &[Job<Sft>]) -> Result<(), String> {
+    for Job { out, model, .. } in jobs {
+        let whole = model.decoder.parameters().into_iter().map(|(name, _)| name).find(|name| model.method.trains(name));
+        if let Some(name) = whole {
+            let out = out.display();
+            return Err(format!("{out}: {name} is trained whole, and jobs share it: expected what leaves the model as it is"));
+        }
+    }
+    let with_prefix = jobs.iter().find(|job| job.model.method.prefix_length() > 0);
+    let packed = jobs.iter().find(|job| job.training.packing);
+    match (with_prefix, packed) {
+        (Some(one), Some(other)) => Err(format!(
+            "{} puts several texts into a row, and the prefix of {} stands before one: expected only one of the two among jobs",
+            other.out.display(),
+            one.out.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Arguments {
+    /// Where the result goes.
+    fn place(&self) -> wgtune_models::Result<PathBuf> {
+        match &self.tuning.task {
+            Some(name) => Table::open(&self.out)?.place(name),
+            None => Ok(self.out.clone()),
+        }
+    }
+
+    /// What is to be trained of the model `bare`, on its data.
+    #[allow(clippy::too_many_arguments)]
+    fn job<'a>(
+        &'a self,
+        given: &'a Given,
+        label: String,
+        base: &'a Model,
+        weights: &'a str,
+        bare: Decoder,
+        out: PathBuf,
+        tokenizer: Option<&'a Tokenizer>,
+    ) -> Result<Job<'a, Sft>, Failure> {
+        let Arguments { source, conversations, tuning, training, probing, compute, .. } = self;
+        let seed = compute.seed;
+        let max_length = training.length.of(base.blueprint())?;
+        let model = tuning.begin(base, bare, seed)?;
+        if training.packing && model.method.prefix_length() > 0 {
+            return Err(
+                "--packing puts several texts into a row, and a prefix stands before one: expected only one of the two".into()
+            );
+        }
+        let data = prepare(base, &model, source, conversations, max_length, training.held_out(), seed)?;
+        let probes = probing.open(training.batch_size, |source| {
+            prepare(base, &model, source, conversations, max_length, HeldOut::Count(0), seed)
+        })?;
+        let (recipe, of_data) = training.learning(data, seed, max_length);
+        let hashes = [Some(("model", base.fingerprint(weights))), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
+        let samples = training.samples(tokenizer, &model)?;
+        let place = out.clone();
+        let write = move |model: &Tuned| {
+            model.write(Some(weights), &place)?;
+            base.copy_companions(&place, !model.method.is_adapter())?;
+            // Whoever asks the model is to ask it as it was trained.
+            let template = conversations.template.template.as_deref();
+            template.map_or(Ok(()), |file| write_bytes(&place.join(TEMPLATE_FILE), &read_bytes(file)?))
+        };
+        Ok(Job {
+            label,
+            training,
+            model,
+            recipe,
+            out,
+            seed,
+            max_length,
+            default_learning_rate: tuning.method.learning_rate,
+            given,
+            chosen: tuning.resolved(),
+            samples,
+            probes,
+            hashes,
+            write: Box::new(write),
+        })
+    }
 }

@@ -10,6 +10,7 @@ mod config;
 mod data_formats;
 mod evaluation;
 mod folder;
+mod jobs;
 mod kills;
 mod masks;
 mod merge_and_convert;

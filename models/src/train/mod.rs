@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod choices;
 pub mod metrics;
+pub mod pass;
 pub mod record;
 pub mod run;
 pub mod samples;

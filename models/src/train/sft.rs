@@ -1,6 +1,6 @@
 //! Supervised fine-tuning: next-token cross-entropy on the tokens that carry a loss. Pretraining is the same on whole texts.
 
-use wgtune_engine::ops;
+use wgtune_engine::{Tensor, ops};
 
 use super::metrics::{Evaluation, Figures};
 use super::trainer::{Loss, OnBatch, Recipe};
@@ -8,7 +8,7 @@ use crate::data::batch::{Batch, Loader};
 use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
-use crate::transformer::{Decoder, Forward, Rows};
+use crate::transformer::{Decoder, Rows};
 
 /// The recipe.
 pub struct Sft {
@@ -41,8 +41,12 @@ impl Recipe for Sft {
         self.training.shares(batches)
     }
 
-    fn loss(&self, decoder: &Decoder, batch: &Batch, forward: &Forward) -> Loss {
-        let output = cross_entropy(decoder, batch, forward);
+    fn rows<'b>(&self, batch: &'b Batch) -> Rows<'b> {
+        rows_of(batch)
+    }
+
+    fn loss(&self, decoder: &Decoder, batch: &Batch, hidden: &Tensor) -> Loss {
+        let output = cross_entropy(decoder, batch, hidden);
         // The entropy is that of the predictions, and what is correct was the most likely token.
         Loss { sum: output.loss, figures: vec![("entropy", output.entropy), (ACCURACY, output.correct)] }
     }
@@ -69,11 +73,11 @@ pub fn evaluate(model: &Tuned, loader: &Loader, on_batch: &mut OnBatch) -> Resul
     let (mut loss, mut correct, mut trained_tokens) = (0.0, 0.0, 0);
     for index in 0..count {
         let batch = loader.batch(index);
-        let output = cross_entropy(decoder, &batch, &forward);
+        let score = || cross_entropy(decoder, &batch, &decoder.hidden(&decoder.input(&rows_of(&batch), &forward), &forward));
+        let output = score();
         let value = f64::from(output.loss.item()?);
         if !value.is_finite() {
-            let again = || cross_entropy(decoder, &batch, &forward).loss.item().map(drop);
-            let first = decoder.device().first_non_finite(again)?;
+            let first = decoder.device().first_non_finite(|| score().loss.item().map(drop))?;
             return Err(Error::NotFinite { place: format!("batch {}", index + 1), what: "loss", value, first });
         }
         loss += value;
@@ -91,11 +95,9 @@ pub fn evaluate(model: &Tuned, loader: &Loader, on_batch: &mut OnBatch) -> Resul
     Ok(Evaluation { loss, figures, trained_tokens })
 }
 
-fn cross_entropy(decoder: &Decoder, batch: &Batch, forward: &Forward) -> ops::CrossEntropy {
-    let device = decoder.device();
-    let hidden = decoder.hidden(&decoder.input(&rows_of(batch), forward), forward);
+fn cross_entropy(decoder: &Decoder, batch: &Batch, hidden: &Tensor) -> ops::CrossEntropy {
     let rows = batch.rows * batch.length;
-    let targets = device.tensor_u32(&batch.targets, [rows]);
+    let targets = decoder.device().tensor_u32(&batch.targets, [rows]);
     ops::linear_cross_entropy(&hidden.reshape([rows, hidden.last_size()]), decoder.output_weight(), &targets)
 }
 

@@ -10,11 +10,11 @@ use super::run::{METRICS, RunDirectory, SAMPLES};
 use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
 use super::tensorboard::Events;
-use super::update::{Progress, step};
+use super::update::{Progress, Turn, step};
 use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
-use crate::transformer::{Decoder, Forward};
+use crate::transformer::{Decoder, Rows};
 
 /// What is learnt: batches, and what is wrong with a model's answer to them.
 pub trait Recipe {
@@ -33,8 +33,11 @@ pub trait Recipe {
     /// How many terms the batch's loss is the sum of.
     fn targets(&self, batch: &Self::Batch) -> usize;
 
-    /// The loss of a batch, which `forward` takes through the model.
-    fn loss(&self, decoder: &Decoder, batch: &Self::Batch, forward: &Forward) -> Loss;
+    /// What of a batch goes through the model.
+    fn rows<'b>(&self, batch: &'b Self::Batch) -> Rows<'b>;
+
+    /// The loss of a batch, whose rows came through the model as `hidden` [B, T, H].
+    fn loss(&self, decoder: &Decoder, batch: &Self::Batch, hidden: &Tensor) -> Loss;
 
     /// What the first so many batches hold of each of the sources that they are drawn from in shares; nothing where none are.
     fn shares(&self, _batches: usize) -> Vec<Share> {
@@ -143,21 +146,72 @@ pub struct Outcome {
 
 /// A run: a model on its way through a plan.
 pub struct Trainer<'a, R> {
-    model: &'a Tuned,
-    recipe: &'a R,
-    plan: &'a Plan,
-    run: &'a RunDirectory,
+    model: Tuned,
+    recipe: R,
+    plan: Plan,
+    run: RunDirectory,
     progress: Progress,
     events: Option<Events>,
     samples: Option<Samples<'a>>,
     saved: Instant,
+    /// The updates, and a hash of what is trained, that it began with.
+    begun: (usize, String),
+    before: Option<Evaluation>,
+    /// The evaluation after the last update, if the plan wanted one.
+    latest: Option<Evaluation>,
+}
+
+/// Hears what happens to each of several runs, by its number.
+pub type ListenerOfAll<'a> = dyn FnMut(usize, Event) -> ControlFlow<()> + 'a;
+
+/// One update of each run, none of which is done, in one pass over the batches of all: see [`step`]. They write their checkpoints
+/// together, so that whenever they are resumed the same batches meet.
+///
+/// # Errors
+/// A device that failed. Of a run: what [`Trainer::train`] says.
+pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfAll) -> Result<Vec<Result<()>>> {
+    let metrics = step(&mut runs.iter_mut().map(|run| run.turn()).collect::<Vec<_>>())?;
+    let taken = runs.iter_mut().zip(metrics).enumerate();
+    let taken: Vec<Result<Taken>> =
+        taken.map(|(at, (run, metrics))| run.take(metrics?, &mut |event| listen(at, event))).collect();
+    let is = |is: fn(&Taken) -> bool| taken.iter().flatten().any(is);
+    let (saves, stops) = (is(|taken| taken.saves), is(|taken| taken.stops));
+    let end = |(run, taken): (&mut &mut Trainer<R>, Result<Taken>)| {
+        taken?;
+        if saves || stops {
+            run.run.save(&run.progress)?;
+            run.saved = Instant::now();
+        }
+        if stops && !run.is_done() { Err(Error::Interrupted) } else { Ok(()) }
+    };
+    Ok(runs.iter_mut().zip(taken).map(end).collect())
+}
+
+/// What an update asks for.
+struct Taken {
+    /// A checkpoint.
+    saves: bool,
+    /// The run's end, for now.
+    stops: bool,
 }
 
 impl<'a, R: Recipe> Trainer<'a, R> {
     /// Before the first update.
-    pub fn new(model: &'a Tuned, recipe: &'a R, plan: &'a Plan, run: &'a RunDirectory) -> Trainer<'a, R> {
-        let progress = Progress::new(model, plan);
-        Trainer { model, recipe, plan, run, progress, events: None, samples: None, saved: Instant::now() }
+    pub fn new(model: Tuned, recipe: R, plan: Plan, run: RunDirectory) -> Trainer<'a, R> {
+        let progress = Progress::new(&model, &plan);
+        Trainer {
+            model,
+            recipe,
+            plan,
+            run,
+            progress,
+            events: None,
+            samples: None,
+            saved: Instant::now(),
+            begun: (0, String::new()),
+            before: None,
+            latest: None,
+        }
     }
 
     /// Writes the figures for TensorBoard too.
@@ -200,36 +254,75 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         self.progress.step
     }
 
+    /// The model as it is now.
+    pub fn model(&self) -> &Tuned {
+        &self.model
+    }
+
+    /// What is learnt.
+    pub fn recipe(&self) -> &R {
+        &self.recipe
+    }
+
+    /// How it goes.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Where it goes.
+    pub fn run(&mut self) -> &mut RunDirectory {
+        &mut self.run
+    }
+
     /// Trains to the plan's last step, or until its patience ends. Writes `metrics.jsonl` and, as often as the plan says, at the
     /// end, and whenever an evaluation is the best so far, a checkpoint. Where there were evaluations on the way, the model is
     /// then the best of them all, unless the plan keeps the last.
     ///
     /// # Errors
     /// [`Error::Interrupted`] where `listen` broke before the end: whatever was done is in the checkpoint. A parameter that no
-    /// gradient reaches, parameters that all stayed as they were, a loss that is not finite (naming the first op whose output was not), a full disk, a device that
-    /// failed: the last checkpoint stays.
+    /// gradient reaches, parameters that all stayed as they were, a loss that is not finite (naming the first op whose output was
+    /// not), a full disk, a device that failed: the last checkpoint stays.
     pub fn train(&mut self, listen: &mut Listener) -> Result<Outcome> {
-        let before = if self.progress.step == 0 { self.evaluate(Moment::Before, listen)? } else { None };
-        let mut latest = None;
-        let (begun, begins) = (self.progress.step, self.progress.fingerprint()?);
+        self.begin(listen)?;
         while !self.is_done() {
-            latest = self.advance(listen)?;
+            advance(&mut [&mut *self], &mut |_, event| listen(event))?.into_iter().collect::<Result<()>>()?;
         }
-        if self.progress.step > begun && self.progress.fingerprint()? == begins {
+        self.end(listen)
+    }
+
+    /// What comes before the first of the updates that are left: the evaluation of a model that is still as it was.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn begin(&mut self, listen: &mut Listener) -> Result<()> {
+        if self.progress.step == 0 {
+            self.before = self.evaluate(Moment::Before, listen)?;
+        }
+        self.begun = (self.progress.step, self.progress.fingerprint()?);
+        Ok(())
+    }
+
+    /// What comes after the last update: the last evaluation, and the best parameters in the place of the last ones.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train).
+    pub fn end(&mut self, listen: &mut Listener) -> Result<Outcome> {
+        let (begun, begins) = &self.begun;
+        if self.progress.step > *begun && self.progress.fingerprint()? == *begins {
             return Err(Error::Unmoved { steps: self.progress.step - begun });
         }
-        let last = match latest {
+        let last = match self.latest.take() {
             None => self.evaluate(Moment::After, listen)?,
             latest => latest,
         };
-        let (plan, mut best, step) = (self.plan, self.progress.best, self.progress.step);
+        let (before, mut best, step) = (self.before.take(), self.progress.best, self.progress.step);
         // The end need not be a moment at which the plan looks.
-        let loss = last.as_ref().map(|last| last.loss).filter(|_| plan.eval_every > 0);
+        let loss = last.as_ref().map(|last| last.loss).filter(|_| self.plan.eval_every > 0);
         if let Some(loss) = loss.filter(|loss| best.is_none_or(|best| *loss < best.loss)) {
             best = Some(Best { step, loss });
         }
         match best {
-            Some(kept) if kept.step < step && !plan.keep_last => {
+            Some(kept) if kept.step < step && !self.plan.keep_last => {
                 self.run.restore_best(&self.progress)?;
                 let after = self.evaluate(Moment::Kept(kept.step), listen)?;
                 Ok(Outcome { before, after, best, step: kept.step })
@@ -238,7 +331,8 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         }
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether it made all its updates, or its patience ended.
+    pub fn is_done(&self) -> bool {
         let is_tired = self.plan.patience > 0 && self.progress.waited >= self.plan.patience;
         is_tired || self.progress.step >= self.plan.steps
     }
@@ -248,33 +342,32 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         self.plan.eval_every > 0 && step.is_multiple_of(self.plan.eval_every)
     }
 
-    /// One update, and what belongs to it; the evaluation that the plan wants after it.
-    fn advance(&mut self, listen: &mut Listener) -> Result<Option<Evaluation>> {
-        let (plan, recipe, first) = (self.plan, self.recipe, self.progress.step * self.plan.accumulate);
-        let window: Vec<R::Batch> = (first..first + plan.accumulate).map(|index| recipe.batch(index)).collect();
-        let mut metrics = step(self.model, recipe, &window, plan, &mut self.progress)?;
-        let evaluation = if self.is_due(metrics.step) { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
-        metrics.validation_loss = evaluation.as_ref().map(|evaluation| evaluation.loss);
+    /// The next update.
+    fn turn(&mut self) -> Turn<'_, R> {
+        Turn::new(&self.model, &self.recipe, &self.plan, &mut self.progress)
+    }
+
+    /// What belongs to an update that was made.
+    fn take(&mut self, mut metrics: Metrics, listen: &mut Listener) -> Result<Taken> {
+        self.latest = if self.is_due(metrics.step) { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
+        metrics.validation_loss = self.latest.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
         self.run.append(METRICS, &metrics)?;
         if let Some(events) = &self.events {
             events.append(&metrics)?;
         }
-        let stop = listen(Event::Step(&metrics)).is_break();
-        let by_steps = plan.save_every > 0 && metrics.step.is_multiple_of(plan.save_every);
-        let by_time = !plan.save_after.is_zero() && self.saved.elapsed() >= plan.save_after;
-        if self.is_done() || stop || improved || by_steps || by_time {
-            self.run.save(&self.progress)?;
-            self.saved = Instant::now();
-        }
-        if stop && !self.is_done() { Err(Error::Interrupted) } else { Ok(evaluation) }
+        let stops = listen(Event::Step(&metrics)).is_break();
+        let Plan { save_every, save_after, .. } = self.plan;
+        let by_steps = save_every > 0 && metrics.step.is_multiple_of(save_every);
+        let by_time = !save_after.is_zero() && self.saved.elapsed() >= save_after;
+        Ok(Taken { saves: self.is_done() || improved || by_steps || by_time, stops })
     }
 
     /// Looks at the model: its loss on what was held out, and what it says.
     fn evaluate(&self, moment: Moment, listen: &mut Listener) -> Result<Option<Evaluation>> {
         // On the way it belongs to the step, which is always finished.
         let is_part_of_a_step = matches!(moment, Moment::At(_));
-        let evaluation = self.recipe.validate(self.model, &mut |done, of| {
+        let evaluation = self.recipe.validate(&self.model, &mut |done, of| {
             let heard = listen(Event::Validating { moment, done, of });
             if is_part_of_a_step { ControlFlow::Continue(()) } else { heard }
         })?;
@@ -289,7 +382,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             Moment::Kept(_) => false,
         };
         if let Some(samples) = self.samples.as_ref().filter(|_| is_heard) {
-            for sample in samples.of(self.model, self.progress.step)? {
+            for sample in samples.of(&self.model, self.progress.step)? {
                 self.run.append(SAMPLES, &sample)?;
                 let _ = listen(Event::Sampled(&sample));
             }

@@ -38,14 +38,20 @@ impl Recipe for Small {
         batch.len()
     }
 
-    fn loss(&self, decoder: &Decoder, batch: &[u32; 2], forward: &Forward) -> Loss {
-        let logits = decoder.logits(&decoder.hidden(&decoder.text(batch, forward), forward));
+    fn rows<'b>(&self, batch: &'b [u32; 2]) -> Rows<'b> {
+        Rows { count: 1, ids: batch, positions: &[0, 1], segments: None }
+    }
+
+    fn loss(&self, decoder: &Decoder, _: &[u32; 2], hidden: &Tensor) -> Loss {
+        let logits = decoder.logits(hidden);
         Loss { sum: ops::sum(&ops::mul(&logits, &logits)), figures: vec![("logit", ops::sum(&logits))] }
     }
 
     fn validate(&self, model: &Tuned, on_batch: &mut OnBatch) -> Result<Option<Evaluation>> {
-        let model = model.detach();
-        let loss = self.loss(&model.decoder, &[4, 4], &model.forward()).sum.item()?;
+        let Tuned { decoder, .. } = model.detach();
+        let forward = model.forward();
+        let hidden = decoder.hidden(&decoder.text(&[4, 4], &forward), &forward);
+        let loss = self.loss(&decoder, &[4, 4], &hidden).sum.item()?;
         let heard = on_batch(1, 1);
         let evaluation = Evaluation { loss: loss.into(), figures: Figures::new(), trained_tokens: 2 };
         if heard.is_break() { Err(Error::Interrupted) } else { Ok(Some(evaluation)) }
@@ -90,7 +96,7 @@ fn trained(stops: &[usize]) -> (Vec<Vec<f32>>, Vec<Value>, Outcome) {
     let plan = plan();
     for stop in stops {
         let (model, run) = (model(), open(Begin::Resumed));
-        let mut trainer = Trainer::new(&model, &Small, &plan, &run);
+        let mut trainer = Trainer::new(model.clone(), Small, plan.clone(), run);
         trainer.resume().unwrap();
         let stopped = trainer.train(&mut |event| match event {
             Event::Step(metrics) if metrics.step == *stop => ControlFlow::Break(()),
@@ -100,7 +106,7 @@ fn trained(stops: &[usize]) -> (Vec<Vec<f32>>, Vec<Value>, Outcome) {
         assert_eq!(trainer.step(), *stop);
     }
     let (model, run) = (model(), open(Begin::Resumed));
-    let mut trainer = Trainer::new(&model, &Small, &plan, &run);
+    let mut trainer = Trainer::new(model.clone(), Small, plan.clone(), run);
     assert_eq!(trainer.resume().unwrap(), !stops.is_empty());
     let outcome = trainer.train(&mut |_| ControlFlow::Continue(())).unwrap();
     let parameters = model.parameters().into_iter().map(|(_, tensor)| tensor.to_vec().unwrap()).collect();
@@ -141,7 +147,7 @@ fn an_interrupt_before_the_first_update_leaves_no_checkpoint() {
     let record = Record::new("small", Map::new(), Map::new());
     let run = RunDirectory::open(folder.path(), Begin::New, record, &May::default()).unwrap();
     let (model, plan) = (model(), plan());
-    let mut trainer = Trainer::new(&model, &Small, &plan, &run);
+    let mut trainer = Trainer::new(model.clone(), Small, plan.clone(), run);
     let stopped = trainer.train(&mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(Error::Interrupted)));
     assert_eq!((trainer.step(), trainer.resume().unwrap()), (0, false));
@@ -154,6 +160,6 @@ fn a_run_that_moves_nothing_is_an_error() {
     let run = RunDirectory::open(folder.path(), Begin::New, record, &May::default()).unwrap();
     let plan = plan();
     let still = Plan { learning_rate: LearningRate { peak: 0.0, ..plan.learning_rate }, ..plan };
-    let outcome = Trainer::new(&model(), &Small, &still, &run).train(&mut |_| ControlFlow::Continue(()));
+    let outcome = Trainer::new(model(), Small, still, run).train(&mut |_| ControlFlow::Continue(()));
     assert!(matches!(outcome, Err(Error::Unmoved { steps: 9 })));
 }

@@ -1,4 +1,4 @@
-//! One update: the gradients of a window of batches, clipped, into AdamW.
+//! One update: the gradients of a window of batches, clipped, into AdamW; of one run, or of several that share a pass.
 
 use std::time::Instant;
 
@@ -7,6 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{Gradients, Tensor, ops, process};
 
 use super::metrics::{Best, Figures, Metrics};
+use super::pass::{self, Part};
 use super::trainer::{Plan, Recipe};
 use crate::error::{Error, Result};
 use crate::hash::xxh3;
@@ -61,6 +62,15 @@ impl Progress {
     }
 }
 
+/// A run's part of an update.
+pub struct Turn<'a, R: Recipe> {
+    model: &'a Tuned,
+    recipe: &'a R,
+    plan: &'a Plan,
+    progress: &'a mut Progress,
+    window: Vec<R::Batch>,
+}
+
 /// The sums of a window.
 struct Sums {
     /// The loss as a mean already, then a sum for each figure.
@@ -68,99 +78,126 @@ struct Sums {
     names: Vec<&'static str>,
 }
 
-/// One update by the gradients of the window's mean loss.
+/// One update of each run, by the gradients of its window's mean loss. Their models are one, whose own weights none of them trains
+/// if there are several: what they add to it is tuned by one pass over the batches of all.
 ///
 /// # Errors
-/// A parameter that no gradient reaches, a loss that is not finite (naming the first op whose output was not), a device that
-/// failed; after one the model is as it was.
-pub fn step<R: Recipe>(model: &Tuned, recipe: &R, window: &[R::Batch], plan: &Plan, progress: &mut Progress) -> Result<Metrics> {
-    let device = model.decoder.device();
+/// A device that failed. Of a run, whose model is then as it was: a parameter that no gradient reaches, a loss that is not finite
+/// (naming the first op whose output was not).
+pub fn step<R: Recipe>(turns: &mut [Turn<R>]) -> Result<Vec<Result<Metrics>>> {
+    let device = turns[0].model.decoder.device().clone();
     device.reset_peak();
     let begun = Instant::now();
-    let (gradients, sums) = accumulate(model, recipe, window, plan, progress.step)?;
-    let learning_rate = plan.learning_rate.at(progress.step);
-    let norm = update(&gradients, plan, progress, learning_rate)?;
+    let (gradients, sums) = accumulate(turns)?;
+    let norms: Vec<Result<Tensor>> = turns.iter_mut().map(|turn| turn.update(&gradients)).collect();
     drop(gradients);
-
-    let read = ops::cat(&[&sums.values, &norm.reshape([1])], 0).to_vec()?;
-    let (loss, grad_norm) = (f64::from(read[0]), f64::from(read[read.len() - 1]));
-    if !loss.is_finite() || !grad_norm.is_finite() {
-        return Err(not_finite(model, recipe, window, plan, progress.step, loss, grad_norm)?);
-    }
-    let targets = count_targets(recipe, window);
-    let figures: Figures = sums.names.iter().zip(&read[1..]).map(|(name, sum)| (*name, f64::from(*sum) / targets)).collect();
-    let tokens: usize = window.iter().map(|batch| recipe.tokens(batch)).sum();
-    progress.step += 1;
-    progress.num_tokens += tokens as u64;
-    Ok(Metrics {
-        step: progress.step,
-        loss,
-        grad_norm,
-        learning_rate,
-        figures,
-        validation_loss: None,
-        num_tokens: progress.num_tokens,
-        epoch: (progress.step * plan.accumulate) as f64 / recipe.batches_per_epoch() as f64,
-        tokens_per_second: tokens as f64 / begun.elapsed().as_secs_f64(),
-        peak_tensor_bytes: device.memory().peak,
-        peak_process_bytes: process::memory().map(|memory| memory.peak),
-    })
+    let read = |(sums, norm): (&Sums, Result<Tensor>)| Ok(ops::cat(&[&sums.values, &norm?.reshape([1])], 0).to_vec()?);
+    let read: Vec<Result<Vec<f32>>> = sums.iter().zip(norms).map(read).collect();
+    let (seconds, peak) = (begun.elapsed().as_secs_f64(), device.memory().peak);
+    let all = turns.iter_mut().zip(sums).zip(read);
+    Ok(all.map(|((turn, sums), read)| turn.finish(&sums.names, &read?, seconds, peak)).collect())
 }
 
-/// The gradients of the whole window's mean loss, and its sums.
-fn accumulate<R: Recipe>(model: &Tuned, recipe: &R, window: &[R::Batch], plan: &Plan, step: usize) -> Result<(Gradients, Sums)> {
-    let device = model.decoder.device();
-    let random = Philox::new(plan.seed).stream(step as u64);
-    let share = 1.0 / count_targets(recipe, window) as f32;
+/// The gradients of the mean loss of every turn's whole window, and each window's sums.
+fn accumulate<R: Recipe>(turns: &[Turn<R>]) -> Result<(Gradients, Vec<Sums>)> {
+    let decoder = &turns[0].model.decoder;
+    let checkpoint_blocks = turns.iter().any(|turn| turn.plan.checkpoint_blocks);
+    let shares: Vec<f32> = turns.iter().map(|turn| 1.0 / turn.targets() as f32).collect();
     let mut gradients = Gradients::default();
-    let mut sums: Option<Sums> = None;
-    for (i, batch) in window.iter().enumerate() {
-        let forward = model.training(random.stream(i as u64), plan.checkpoint_blocks);
-        let output = recipe.loss(&model.decoder, batch, &forward);
-        let loss = ops::scale(&output.sum, share);
-        let (names, beside): (Vec<&str>, Vec<Tensor>) = output.figures.into_iter().unzip();
-        let parts: Vec<Tensor> = [&loss].into_iter().chain(&beside).map(|part| part.detach().reshape([1])).collect();
-        let part = ops::cat(&parts.iter().collect::<Vec<_>>(), 0);
-        let values = sums.map_or(part.clone(), |sums| ops::add(&sums.values, &part));
-        sums = Some(Sums { values, names });
-        gradients.accumulate(loss.backward());
-        device.flush()?;
+    let mut sums: Vec<Option<Sums>> = turns.iter().map(|_| None).collect();
+    let most = turns.iter().map(|turn| turn.window.len()).max().unwrap_or(0);
+    for i in 0..most {
+        let active: Vec<usize> = (0..turns.len()).filter(|&turn| i < turns[turn].window.len()).collect();
+        let parts: Vec<Part> = active.iter().map(|&turn| turns[turn].part(i)).collect();
+        let mut total: Option<Tensor> = None;
+        for (turn, hidden) in active.into_iter().zip(pass::hidden(decoder, &parts, checkpoint_blocks)) {
+            let Turn { recipe, window, .. } = &turns[turn];
+            let output = recipe.loss(decoder, &window[i], &hidden);
+            let loss = ops::scale(&output.sum, shares[turn]);
+            let (names, beside): (Vec<&str>, Vec<Tensor>) = output.figures.into_iter().unzip();
+            let own: Vec<Tensor> = [&loss].into_iter().chain(&beside).map(|part| part.detach().reshape([1])).collect();
+            let own = ops::cat(&own.iter().collect::<Vec<_>>(), 0);
+            let values = sums[turn].take().map_or(own.clone(), |sums| ops::add(&sums.values, &own));
+            sums[turn] = Some(Sums { values, names });
+            total = Some(total.map_or(loss.clone(), |total| ops::add(&total, &loss)));
+        }
+        gradients.accumulate(total.expect("a window has batches").backward());
+        decoder.device().flush()?;
     }
-    Ok((gradients, sums.expect("a window has batches")))
+    Ok((gradients, sums.into_iter().map(|sums| sums.expect("a window has batches")).collect()))
 }
 
-/// One AdamW update; the norm of the gradients before clipping. A norm that is not finite leaves everything as it was.
-fn update(gradients: &Gradients, plan: &Plan, progress: &mut Progress, learning_rate: f64) -> Result<Tensor> {
-    let Progress { parameters, optimiser, .. } = progress;
-    let gradients = parameters.gradients(gradients).map_err(|parameter| Error::NoGradient { parameter })?;
-    let norm = gradients.norm();
-    let limit = if plan.clip > 0.0 { plan.clip as f32 } else { f32::MAX };
-    let scale = ops::clip_scale(&norm, limit);
-    optimiser.step(parameters, &gradients, learning_rate, Some(&scale));
-    Ok(norm)
-}
+impl<'a, R: Recipe> Turn<'a, R> {
+    /// The next update of a run that stands there.
+    pub fn new(model: &'a Tuned, recipe: &'a R, plan: &'a Plan, progress: &'a mut Progress) -> Turn<'a, R> {
+        let first = progress.step * plan.accumulate;
+        let window = (first..first + plan.accumulate).map(|index| recipe.batch(index)).collect();
+        Turn { model, recipe, plan, progress, window }
+    }
 
-/// The error for a step whose loss or gradients are not finite: the step is run again with every result looked at. The
-/// parameters are still those from before it.
-fn not_finite<R: Recipe>(
-    model: &Tuned,
-    recipe: &R,
-    window: &[R::Batch],
-    plan: &Plan,
-    step: usize,
-    loss: f64,
-    norm: f64,
-) -> Result<Error> {
-    let found = model.decoder.device().first_non_finite(|| match accumulate(model, recipe, window, plan, step) {
-        Ok(_) => Ok(()),
-        Err(Error::Device(error)) => Err(error),
-        Err(_) => Ok(()),
-    })?;
-    let (what, value) = if loss.is_finite() { ("gradient norm", norm) } else { ("loss", loss) };
-    Ok(Error::NotFinite { place: format!("step {}", step + 1), what, value, first: found })
-}
+    /// What goes through the model of a batch of its window.
+    fn part(&self, batch: usize) -> Part<'_> {
+        let random = Philox::new(self.plan.seed).stream(self.progress.step as u64).stream(batch as u64);
+        (self.recipe.rows(&self.window[batch]), self.model.method.tuning(Some(random)))
+    }
 
-/// What a window's loss is the mean of; 1 where that is nothing, so that the mean is 0.
-fn count_targets<R: Recipe>(recipe: &R, window: &[R::Batch]) -> f64 {
-    window.iter().map(|batch| recipe.targets(batch)).sum::<usize>().max(1) as f64
+    /// What the window's loss is the mean of; 1 where that is nothing, so that the mean is 0.
+    fn targets(&self) -> f64 {
+        self.window.iter().map(|batch| self.recipe.targets(batch)).sum::<usize>().max(1) as f64
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.plan.learning_rate.at(self.progress.step)
+    }
+
+    /// One AdamW update; the norm of the gradients before clipping. A norm that is not finite leaves everything as it was.
+    fn update(&mut self, gradients: &Gradients) -> Result<Tensor> {
+        let (clip, learning_rate) = (self.plan.clip, self.learning_rate());
+        let Progress { parameters, optimiser, .. } = &mut *self.progress;
+        let gradients = parameters.gradients(gradients).map_err(|parameter| Error::NoGradient { parameter })?;
+        let norm = gradients.norm();
+        let limit = if clip > 0.0 { clip as f32 } else { f32::MAX };
+        let scale = ops::clip_scale(&norm, limit);
+        optimiser.step(parameters, &gradients, learning_rate, Some(&scale));
+        Ok(norm)
+    }
+
+    /// What the update came to: `read` is the loss, the figures' sums, and the gradients' norm.
+    fn finish(&mut self, names: &[&'static str], read: &[f32], seconds: f64, peak_tensor_bytes: u64) -> Result<Metrics> {
+        let (loss, grad_norm) = (f64::from(read[0]), f64::from(read[read.len() - 1]));
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(self.not_finite(loss, grad_norm)?);
+        }
+        let (targets, learning_rate) = (self.targets(), self.learning_rate());
+        let figures: Figures = names.iter().zip(&read[1..]).map(|(name, sum)| (*name, f64::from(*sum) / targets)).collect();
+        let tokens: usize = self.window.iter().map(|batch| self.recipe.tokens(batch)).sum();
+        self.progress.step += 1;
+        self.progress.num_tokens += tokens as u64;
+        let Progress { step, num_tokens, .. } = *self.progress;
+        Ok(Metrics {
+            step,
+            loss,
+            grad_norm,
+            learning_rate,
+            figures,
+            validation_loss: None,
+            num_tokens,
+            epoch: (step * self.plan.accumulate) as f64 / self.recipe.batches_per_epoch() as f64,
+            tokens_per_second: tokens as f64 / seconds,
+            peak_tensor_bytes,
+            peak_process_bytes: process::memory().map(|memory| memory.peak),
+        })
+    }
+
+    /// The error for an update whose loss or gradients are not finite: it is run again with every result looked at. The
+    /// parameters are still those from before it.
+    fn not_finite(&self, loss: f64, norm: f64) -> Result<Error> {
+        let first = self.model.decoder.device().first_non_finite(|| match accumulate(std::slice::from_ref(self)) {
+            Ok(_) => Ok(()),
+            Err(Error::Device(error)) => Err(error),
+            Err(_) => Ok(()),
+        })?;
+        let (what, value) = if loss.is_finite() { ("gradient norm", norm) } else { ("loss", loss) };
+        Ok(Error::NotFinite { place: format!("step {}", self.progress.step + 1), what, value, first })
+    }
 }

@@ -79,6 +79,13 @@ impl Default for Forward {
     }
 }
 
+impl Rows<'_> {
+    /// T: how many tokens each row has.
+    pub fn length(&self) -> usize {
+        self.ids.len() / self.count.max(1)
+    }
+}
+
 impl Input {
     /// How many tokens of each row the pass takes: T.
     pub fn length(&self) -> usize {
@@ -192,7 +199,7 @@ impl Decoder {
     #[track_caller]
     pub fn input(&self, rows: &Rows, forward: &Forward) -> Input {
         let Rows { count, ids, positions, segments } = *rows;
-        let (length, tuning) = (ids.len() / count.max(1), &*forward.tuning);
+        let (length, tuning) = (rows.length(), &*forward.tuning);
         assert!(
             count * length == ids.len() && positions.len() == ids.len(),
             "[Decoder] expected {count} rows of one length, and as many positions, got {} and {}",

@@ -76,7 +76,7 @@ pub fn run(model: &Tuned, training: Loader, plan: &Plan, on_step: &mut dyn FnMut
     let run = RunDirectory::open(folder.path(), Begin::New, Record::new("sft", Map::new(), Map::new()), &May::default())?;
     let mut metrics = Vec::new();
     let recipe = Sft { training, validation: None };
-    Trainer::new(model, &recipe, plan, &run).train(&mut |event| {
+    Trainer::new(model.clone(), recipe, plan.clone(), run).train(&mut |event| {
         if let Event::Step(step) = event {
             metrics.push(step.clone());
             on_step(step.step);

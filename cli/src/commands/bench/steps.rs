@@ -14,8 +14,8 @@ use wgtune_models::peft::lora::{Lora, LoraConfig};
 use wgtune_models::peft::{Targets, Tuned};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
-use wgtune_models::train::trainer::{Plan, Recipe};
-use wgtune_models::train::update::{Progress, step};
+use wgtune_models::train::trainer::Plan;
+use wgtune_models::train::update::{Progress, Turn, step};
 use wgtune_models::transformer::{Blueprint, Decoder, load_decoder};
 
 use super::measure::repeat;
@@ -293,11 +293,10 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
         save_after: Duration::ZERO,
     };
     let recipe = Sft { training: row(&model.decoder, tokens), validation: None };
-    let window = [recipe.batch(0)];
     let mut progress = Progress::new(model, &plan);
     let mut once = || -> Result<(f64, u64)> {
         let begun = Instant::now();
-        let metrics = step(model, &recipe, &window, &plan, &mut progress)?;
+        let metrics = step(&mut [Turn::new(model, &recipe, &plan, &mut progress)])?.remove(0)?;
         Ok((begun.elapsed().as_secs_f64(), metrics.peak_tensor_bytes))
     };
     let runs = repeat(budget, &mut once)?;

@@ -1,0 +1,191 @@
+//! Runs of training from their first line to their report: one, or several that share each pass.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::Value;
+use wgtune_engine::process;
+use wgtune_models::error::Error;
+use wgtune_models::train::metrics::Evaluation;
+use wgtune_models::train::record::May;
+use wgtune_models::train::run::RunDirectory;
+use wgtune_models::train::schedule::Schedule;
+use wgtune_models::train::trainer::{Listener, Outcome, Plan, Recipe, Trainer, advance};
+use wgtune_models::wording::counted;
+
+use crate::common::{Stopped, note, on_interrupt};
+use crate::config::MAY_DIFFER;
+use crate::probes::Probes;
+use crate::profile::Profiler;
+use crate::report::{Report, Summary, full_tuning_bytes, share_line};
+use crate::training::{Job, Write};
+use crate::watch::Watch;
+
+/// Why something ended.
+pub type Failure = Box<dyn std::error::Error>;
+
+/// A job on its way.
+struct Run<'a, R> {
+    label: String,
+    out: PathBuf,
+    trainer: Trainer<'a, R>,
+    probes: Probes,
+    /// What the probes said before the first update.
+    scored: Option<Vec<Evaluation>>,
+    write: Write<'a>,
+}
+
+/// Runs jobs whose models are one: validation, training, validation; each then writes what it trained, before another run may have
+/// its folder. One that fails does not end the others.
+///
+/// # Errors
+/// A job that cannot begin, and a device that failed.
+pub fn run<R: Recipe>(jobs: Vec<Job<'_, R>>) -> Result<Vec<Result<Report, Failure>>, Failure> {
+    let interrupted = on_interrupt("this step")?;
+    let profile = jobs.first().and_then(|job| job.training.profile.clone());
+    let mut runs = jobs.into_iter().map(Run::open).collect::<Result<Vec<_>, _>>()?;
+    let mut watch = {
+        let labels = runs.iter().map(|run| run.label.clone()).collect();
+        let sum = |of: fn(&Run<R>) -> usize| runs.iter().map(of).sum();
+        let (steps, done) = (sum(|run| run.trainer.plan().steps), sum(|run| run.trainer.step()));
+        let first = &runs[0].trainer;
+        let profile = profile.map(|file| Profiler::new(&file, first.model().decoder.device(), first.step() + 1)).transpose()?;
+        Watch::new(labels, steps, done, profile, &interrupted)
+    };
+    let mut ends: Vec<Option<Result<Report, Failure>>> = Vec::new();
+    for (index, run) in runs.iter_mut().enumerate() {
+        ends.push(run.begin(&interrupted, &mut |event| watch.hear(index, event)).err().map(Err));
+    }
+    loop {
+        for (index, (run, end)) in runs.iter_mut().zip(&mut ends).enumerate() {
+            if end.is_none() && run.trainer.is_done() {
+                *end = Some(run.end(index, &interrupted, &mut watch));
+            }
+        }
+        let active: Vec<usize> = (0..runs.len()).filter(|&index| ends[index].is_none()).collect();
+        if active.is_empty() {
+            break;
+        }
+        let mut trainers: Vec<&mut Trainer<R>> =
+            runs.iter_mut().zip(&ends).filter(|(_, end)| end.is_none()).map(|(run, _)| &mut run.trainer).collect();
+        let advanced = advance(&mut trainers, &mut |at, event| watch.hear(active[at], event))?;
+        for (index, result) in active.into_iter().zip(advanced) {
+            ends[index] = result.err().map(|error| Err(runs[index].ended(error)));
+        }
+    }
+    watch.finish()?;
+    Ok(ends.into_iter().flatten().collect())
+}
+
+impl<'a, R: Recipe> Run<'a, R> {
+    /// Opens the run's folder, and goes on from the checkpoint in it where that is wanted.
+    fn open(job: Job<'a, R>) -> Result<Run<'a, R>, Failure> {
+        let Job { label, training, model, recipe, out, seed, max_length, given, samples, probes, write, .. } = job;
+        let plan = training.plan(&recipe, seed, job.default_learning_rate);
+        let say = |text: &str| note(format!("{label}{text}"));
+        recipe.shares(plan.steps * plan.accumulate).iter().for_each(|share| say(&share_line(share)));
+        let rate = &plan.learning_rate;
+        let resolved = [
+            ("steps", plan.steps.into()),
+            // They became steps.
+            ("epochs", Value::Null),
+            ("max-length", max_length.into()),
+            ("learning-rate", rate.peak.into()),
+            ("warmup", rate.warmup_steps.into()),
+        ];
+        let hashes = job.hashes.into_iter().chain(probes.hashes.iter().cloned()).collect();
+        let record = given.record(job.chosen.into_iter().chain(resolved), hashes);
+        let rise: &[&str] = if rate.schedule == Schedule::Constant { &["steps"] } else { &[] };
+        let may = May { rise, differ: &MAY_DIFFER };
+        if let Some(file) = &given.file {
+            file.record.check_hashes(&file.path, &record, &may)?;
+        }
+        let mut folder = RunDirectory::open(&out, training.begin(), record, &may)?;
+        folder.keep(training.keep);
+        let changes = folder.changes().to_vec();
+        let steps = plan.steps;
+        let mut trainer = Trainer::new(model.clone(), recipe, plan, folder);
+        if let Some(samples) = samples {
+            trainer.write_samples(samples);
+        }
+        if !training.no_tensorboard {
+            trainer.write_events()?;
+        }
+        if training.resume {
+            changes.iter().for_each(|change| say(&format!("changed: {change}")));
+            match trainer.resume()? {
+                true => say(&format!("resumed after step {} of {steps}", trainer.step())),
+                false => say(&format!("no checkpoint in {}: starting from the beginning", out.display())),
+            }
+        }
+        let (trained, all) = model.sizes();
+        let share = 100.0 * trained as f64 / all as f64;
+        say(&format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
+        Ok(Run { label, out, trainer, probes, scored: None, write })
+    }
+
+    /// What comes before the updates.
+    fn begin(&mut self, interrupted: &AtomicBool, listen: &mut Listener) -> Result<(), Failure> {
+        if self.trainer.step() == 0 {
+            self.scored = Some(self.score("before", interrupted)?);
+        }
+        self.trainer.begin(listen).map_err(|error| self.ended(error))
+    }
+
+    /// What comes after them: the results, written.
+    fn end(&mut self, index: usize, interrupted: &AtomicBool, watch: &mut Watch) -> Result<Report, Failure> {
+        let outcome = self.trainer.end(&mut |event| watch.hear(index, event));
+        let Outcome { before, after, best, step: written_step } = outcome.map_err(|error| self.ended(error))?;
+        let scored = self.score("after", interrupted)?;
+        let (probe, unseen) = self.probes.scored(self.scored.take(), scored);
+        let (steps, Plan { steps: planned, accumulate, patience, learning_rate, .. }) =
+            (self.trainer.step(), self.trainer.plan());
+        if steps < *planned {
+            let evaluations = counted(*patience, "evaluation");
+            note(format!("{}stopped after step {steps} of {planned}: {evaluations} in a row brought nothing better", self.label));
+        }
+        let (mixture, learning_rate) = (self.trainer.recipe().shares(steps * accumulate), learning_rate.peak);
+        self.trainer.run().begin_results()?;
+        let model = self.trainer.model();
+        (self.write)(model)?;
+        let (device, (trained, all)) = (model.decoder.device(), model.sizes());
+        Ok(Report {
+            out: self.out.clone(),
+            device: device.name().to_string(),
+            matmul_precision: device.matmul_precision(),
+            steps,
+            learning_rate,
+            trained_parameters: trained,
+            all_parameters: all,
+            trained_share: trained as f64 / all as f64,
+            trained_factor: all as f64 / trained as f64,
+            full_tuning_bytes: full_tuning_bytes(model.decoder.parameters().iter().map(|(_, tensor)| tensor.elements()).sum()),
+            mixture,
+            validation_before: before,
+            validation_after: after,
+            best_step: best.map(|best| best.step),
+            best_validation_loss: best.map(|best| best.loss),
+            written_step,
+            training: Summary::new(watch.metrics(index)),
+            peak_process_bytes: process::memory().map(|memory| memory.peak),
+            probe,
+            unseen,
+        })
+    }
+
+    fn score(&self, when: &str, interrupted: &AtomicBool) -> Result<Vec<Evaluation>, Failure> {
+        self.probes.score(self.trainer.model(), &self.label, when, interrupted).map_err(|error| self.ended(error))
+    }
+
+    /// How a run ends that came to this.
+    fn ended(&self, error: Error) -> Failure {
+        let (step, steps, place) = (self.trainer.step(), self.trainer.plan().steps, self.out.display());
+        match error {
+            Error::Interrupted if step > 0 => Stopped(format!(
+                "stopped after step {step} of {steps}: the checkpoint is in {place}; the same command with --resume goes on"
+            ))
+            .into(),
+            error => error.into(),
+        }
+    }
+}
