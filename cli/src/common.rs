@@ -45,8 +45,17 @@ pub struct Compute {
 impl Compute {
     /// Opens the device.
     pub fn open(&self) -> Result<Device, Box<dyn std::error::Error>> {
+        self.open_as(self.config())
+    }
+
+    /// Opens the device to plan what it would hold, and to compute nothing.
+    pub fn open_dry(&self) -> Result<Device, Box<dyn std::error::Error>> {
+        self.open_as(Config { dry: true, ..self.config() })
+    }
+
+    fn open_as(&self, config: Config) -> Result<Device, Box<dyn std::error::Error>> {
         check_threads()?;
-        let device = Device::open_with(&self.device, &self.config())?;
+        let device = Device::open_with(&self.device, &config)?;
         device.words().iter().for_each(note);
         if self.matmul_precision == Precision::High && device.matmul_precision() == MatmulPrecision::Highest {
             note("this device has no matrix units for f16 (or they cannot be used): products run in f32");

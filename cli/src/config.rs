@@ -41,7 +41,7 @@ pub struct ConfigFile {
 /// Options that no file is asked for.
 const OF_THE_COMMAND_LINE: [&str; 4] = ["config", "jobs", "help", "version"];
 /// Options that are of one run alone: where it goes, and what it says.
-const OF_ONE_RUN: [&str; 6] = ["out", "resume", "overwrite", "profile", "json", "quiet"];
+const OF_ONE_RUN: [&str; 7] = ["out", "resume", "overwrite", "plan", "profile", "json", "quiet"];
 
 /// Options that decide no numbers, or that a hash stands for what they name.
 pub const MAY_DIFFER: [&str; 17] = [

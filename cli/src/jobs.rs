@@ -29,7 +29,7 @@ a folder as it does alone. Options of the command line are for all, and come fir
 const JOB: &str = "job";
 
 /// Options that are one for all jobs: the model that they share, and what the command says.
-const OF_ALL: [&str; 8] = ["model", "device", "matmul-precision", "no-tune", "resume", "overwrite", "profile", "json"];
+const OF_ALL: [&str; 9] = ["model", "device", "matmul-precision", "no-tune", "resume", "overwrite", "plan", "profile", "json"];
 
 /// Which jobs there are.
 #[derive(Args)]

@@ -9,6 +9,7 @@ mod data;
 mod jobs;
 mod numbers;
 mod page;
+mod plan;
 mod probes;
 mod profile;
 mod progress;

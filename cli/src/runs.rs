@@ -81,7 +81,7 @@ impl<'a, R: Recipe> Run<'a, R> {
     /// Opens the run's folder, and goes on from the checkpoint in it where that is wanted.
     fn open(job: Job<'a, R>) -> Result<Run<'a, R>, Failure> {
         let Job { label, training, model, recipe, out, seed, max_length, given, samples, probes, write, .. } = job;
-        let plan = training.plan(&recipe, seed, job.default_learning_rate);
+        let plan = training.schedule_of(&recipe, seed, job.default_learning_rate);
         let say = |text: &str| note(format!("{label}{text}"));
         recipe.shares(plan.steps * plan.accumulate).iter().for_each(|share| say(&share_line(share)));
         let rate = &plan.learning_rate;

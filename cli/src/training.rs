@@ -103,6 +103,9 @@ pub struct Training {
     /// Write no events for TensorBoard, which reads those in --out by `tensorboard --logdir`
     #[arg(long)]
     pub no_tensorboard: bool,
+    /// Say how much memory the run would take, and what would make it less, and run nothing
+    #[arg(long, conflicts_with_all = ["resume", "profile"])]
+    pub plan: bool,
     /// Time every kernel of three updates after the first: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -176,7 +179,9 @@ impl Training {
             );
         }
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
-        check_folder(out, self.begin(), read, advice)?;
+        if !self.plan {
+            check_folder(out, self.begin(), read, advice)?;
+        }
         if self.eval_every > 0 && self.validation == 0.0 && self.sample_prompt.is_empty() {
             return Err("--eval-every without rows to evaluate on: expected --validation above 0, or --sample-prompt".into());
         }
@@ -237,7 +242,8 @@ impl Training {
         (recipe, hashes)
     }
 
-    pub fn plan(&self, recipe: &impl Recipe, seed: u64, default_learning_rate: f64) -> Plan {
+    /// How it goes, with these batches.
+    pub fn schedule_of(&self, recipe: &impl Recipe, seed: u64, default_learning_rate: f64) -> Plan {
         let updates_per_epoch = recipe.batches_per_epoch() as f64 / self.accumulate as f64;
         let steps = self.steps.unwrap_or_else(|| (updates_per_epoch * self.epochs).ceil().max(1.0) as usize);
         let warmup = if self.warmup < 1.0 { (self.warmup * steps as f64).ceil() } else { self.warmup };

@@ -15,13 +15,20 @@ pub fn memory() -> Option<Memory> {
     parse(&status)
 }
 
+/// Bytes that a process could take without swapping; `None` where the system does not tell (only Linux is asked).
+pub fn available() -> Option<u64> {
+    let status = if cfg!(target_os = "linux") { std::fs::read_to_string("/proc/meminfo").ok()? } else { return None };
+    bytes_of(&status, "MemAvailable:")
+}
+
 /// Reads what `proc(5)` says of `/proc/self/status`.
 fn parse(status: &str) -> Option<Memory> {
-    let bytes = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-    };
-    Some(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+    Some(Memory { resident: bytes_of(status, "VmRSS:")?, peak: bytes_of(status, "VmHWM:")? })
+}
+
+fn bytes_of(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]

@@ -64,12 +64,13 @@ pub struct Arguments {
 struct Shared;
 
 /// Options of `sft` that are each run's own, or make no sense in a comparison.
-const OF_A_RUN: [&str; 15] = [
+const OF_A_RUN: [&str; 16] = [
     "out",
     "resume",
     "overwrite",
     "config",
     "jobs",
+    "plan",
     "profile",
     "json",
     "learning-rate",

@@ -25,7 +25,7 @@ macro_rules! commands {
         /// What is to be done.
         #[derive(Subcommand)]
         pub enum Command {
-            $($variant($name::Arguments),)*
+            $($variant(Box<$name::Arguments>),)*
         }
 
         impl Command {

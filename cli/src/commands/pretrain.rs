@@ -18,6 +18,7 @@ use crate::common::{Compute, Outcome, print_json, print_line};
 use crate::config::Given;
 use crate::data::{Source, encode};
 use crate::numbers::whole;
+use crate::plan;
 use crate::probes::Probes;
 use crate::runs;
 use crate::training::{Job, Training};
@@ -81,7 +82,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     training.check(out, &[], &arguments.source)?;
     let max_length = training.length.of_new_model();
     arguments.shape.check()?;
-    let device = arguments.compute.open()?;
+    let device = if training.plan { arguments.compute.open_dry()? } else { arguments.compute.open()? };
     let dataset = arguments.source.read(None)?;
     let tokenizer = arguments.shape.tokenizer(&dataset)?;
     let config = arguments.shape.config(&tokenizer, max_length)?;
@@ -120,6 +121,9 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
             save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))
         }),
     };
+    if training.plan {
+        return plan::print(vec![job], arguments.json);
+    }
     let report = runs::run(vec![job])?.remove(0)?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }

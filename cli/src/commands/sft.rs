@@ -17,6 +17,7 @@ use crate::common::{Compute, Outcome, Stopped, is_interrupt, print_json, print_l
 use crate::config::Given;
 use crate::data::{Conversations, Source, prepare};
 use crate::jobs::Jobs;
+use crate::plan;
 use crate::probes::Probing;
 use crate::report::Report;
 use crate::runs::{self, Failure};
@@ -61,7 +62,7 @@ pub struct Arguments {
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    if arguments.jobs.jobs.is_some() {
+    if arguments.jobs.jobs.is_some() || arguments.training.plan {
         return run_jobs(&[(arguments, given)]);
     }
     let report = train(&[(arguments, given)])?.remove(0)?;
@@ -70,6 +71,10 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
 
 /// Trains several adapters side by side.
 pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
+    let (first, _) = jobs[0];
+    if first.training.plan {
+        return prepared(jobs, |prepared| plan::print(prepared, first.json));
+    }
     let ends = train(jobs)?;
     let (all, mut reports, mut failures) = (ends.len(), Vec::new(), Vec::new());
     for ((arguments, _), end) in jobs.iter().zip(ends) {
@@ -78,7 +83,7 @@ pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
             Err(failure) => failures.push((arguments.out.display(), failure)),
         }
     }
-    if jobs[0].0.json {
+    if first.json {
         print_json(&reports)?;
     } else {
         reports.iter().flat_map(Report::lines).try_for_each(|line| print_line(&line))?;
@@ -96,6 +101,11 @@ pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
 
 /// Trains and writes what is asked, side by side if it is more than one, and says what each came to.
 pub fn train(jobs: &[(&Arguments, &Given)]) -> Result<Vec<Result<Report, Failure>>, Failure> {
+    prepared(jobs, runs::run)
+}
+
+/// What comes of jobs that are opened and checked.
+fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -> Result<T, Failure>) -> Result<T, Failure> {
     let (first, _) = jobs[0];
     let base = Model::open(&first.model)?;
     let mut outs: Vec<PathBuf> = Vec::new();
@@ -111,8 +121,9 @@ pub fn train(jobs: &[(&Arguments, &Given)]) -> Result<Vec<Result<Report, Failure
     }
     let tokenizers: Vec<Option<Tokenizer>> =
         jobs.iter().map(|(arguments, _)| arguments.training.tokenizer(&base)).collect::<Result<_, _>>()?;
-    let bare = base.load(&first.compute.open()?)?.decoder;
-    let weights = base.hash_weights()?;
+    let device = if first.training.plan { first.compute.open_dry()? } else { first.compute.open()? };
+    let bare = base.load(&device)?.decoder;
+    let weights = if first.training.plan { String::new() } else { base.hash_weights()? };
     let mut prepared = Vec::with_capacity(jobs.len());
     for (((arguments, given), out), tokenizer) in jobs.iter().zip(outs).zip(&tokenizers) {
         let label = if jobs.len() > 1 { format!("{}: ", arguments.out.display()) } else { String::new() };
@@ -121,7 +132,7 @@ pub fn train(jobs: &[(&Arguments, &Given)]) -> Result<Vec<Result<Report, Failure
     if prepared.len() > 1 {
         check_together(&prepared)?;
     }
-    runs::run(prepared)
+    then(prepared)
 }
 
 /// Checks that jobs can share each pass.

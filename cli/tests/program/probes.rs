@@ -52,3 +52,41 @@ fn a_resumed_run_knows_its_probe_and_not_what_was_before() {
     folder.fails(&format!("{LORA} --steps 1 --unseen silent.jsonl --out new"), &["silent.jsonl", "nothing to learn"]);
     assert!(folder.names("new").is_empty());
 }
+
+#[test]
+fn a_plan_says_what_the_run_then_takes() {
+    let folder = folder();
+    for (name, options) in [
+        ("lora", "--rank 4"),
+        ("full", "--method full --accumulate 2"),
+        ("prefix", "--method prefix --virtual-tokens 4 --batch-size 2"),
+        ("packed", "--packing --max-length 24 --checkpoint-blocks"),
+    ] {
+        let sft = format!("sft --model model --data rows.jsonl --steps 12 --device cpu --json {options} --out {name}");
+        let plan = folder.reports(&format!("{sft} --plan"));
+        assert!(folder.names(name).is_empty(), "{name}");
+        let [planned, taken] = [&plan, &folder.reports(&sft)].map(|report| report["peak_tensor_bytes"].as_f64().unwrap());
+        assert!((planned / taken - 1.0).abs() < 0.05, "{name}: {planned} planned, {taken} taken");
+        let parts = ["weight", "trained", "gradient", "moment", "activation"];
+        let sum: f64 = parts.map(|part| plan[format!("{part}_bytes")].as_f64().unwrap()).iter().sum();
+        assert_eq!(sum, planned, "{name}: {plan}");
+        let less = plan["instead"].as_array().unwrap();
+        assert!(less.iter().all(|instead| instead["peak_tensor_bytes"].as_f64().unwrap() < planned), "{plan}");
+
+        // What it names takes what it says.
+        for instead in less {
+            let options = instead["options"].as_str().unwrap();
+            let sft = if options.contains("--accumulate") { sft.replace("--accumulate 2", "") } else { sft.clone() };
+            let sft = if options.contains("--batch-size") { sft.replace("--batch-size 2", "") } else { sft };
+            let changed = format!("{sft} {options}");
+            let taken = folder.reports(&format!("{changed} --overwrite"))["peak_tensor_bytes"].as_f64().unwrap();
+            let planned = instead["peak_tensor_bytes"].as_f64().unwrap();
+            assert!((planned / taken - 1.0).abs() < 0.05, "{changed}: {planned} planned, {taken} taken");
+        }
+    }
+    let pretrain = "pretrain --data text.txt --steps 2 --device cpu --json --hidden-size 16 --layers 1 --vocab-size 300";
+    folder.write("text.txt", "Some text, and some more.");
+    let plan = folder.reports(&format!("{pretrain} --out new --plan"));
+    assert!(plan["peak_tensor_bytes"].as_u64().unwrap() > 0 && folder.names("new").is_empty(), "{plan}");
+    folder.fails("sft --model model --data rows.jsonl --out a --plan --resume", &["--plan", "cannot be used with"]);
+}

@@ -22,6 +22,7 @@ pub(super) struct Executor {
     pub profile: Option<Profile>,
     fuses: bool,
     memory_limit: Option<u64>,
+    dry: bool,
     /// What [`Device::encoding_time`](super::Device::encoding_time) says.
     pub encoding: Duration,
     /// The name of the last buffer between the dispatches that take the place of one. They are above all others.
@@ -137,7 +138,8 @@ impl Backend {
 impl Executor {
     pub fn new(backend: Backend, config: &Config) -> Executor {
         let (slots, encoding) = (backend.slots(), Duration::ZERO);
-        let (fuses, memory_limit) = (!config.no_fusion, config.memory_limit);
+        let Config { memory_limit, dry, .. } = *config;
+        let fuses = !config.no_fusion;
         Executor {
             backend,
             slots,
@@ -145,6 +147,7 @@ impl Executor {
             profile: None,
             fuses,
             memory_limit,
+            dry,
             encoding,
             temporaries: 1 << 63,
             lost: Lost::default(),
@@ -200,6 +203,13 @@ impl Executor {
         if let Some(limit) = self.memory_limit.filter(|limit| placement.most_in_use() > *limit) {
             let reason = format!("{} bytes are needed at once, and its limit is {limit}", placement.most_in_use());
             return Err(Error::OutOfMemory { device: backend.name(), in_use: slots.in_use(), reason });
+        }
+        if self.dry {
+            let zeros = |command: &Command| match command {
+                Command::Download { from } => Some(HostBuffer::zeros(from)),
+                _ => None,
+            };
+            return Ok(recording.commands.iter().filter_map(zeros).collect());
         }
         let run =
             Run { recording, placement: &placement, in_use: slots.in_use(), watch: watch.as_mut(), profile: profile.as_mut() };

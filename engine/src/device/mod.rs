@@ -108,6 +108,8 @@ pub struct Config {
     /// The most bytes of a buffer that a kernel is given at once on a GPU, if the adapter does not allow less. Weights past it are read
     /// in parts; any other tensor past it is an error, [`TooLarge`](crate::Error::TooLarge).
     pub binding_limit: Option<u64>,
+    /// Places recordings in memory and computes nothing; whatever is read is 0. [`Memory`] is then what the same work would take.
+    pub dry: bool,
     /// Times the shaders of a kernel where it is first needed, and keeps in this folder which was the fastest, and what the
     /// driver compiled. Without it shaders are taken by rule.
     pub cache: Option<PathBuf>,
@@ -146,6 +148,18 @@ pub(crate) enum HostBuffer {
     F16(Vec<half::f16>),
     BF16(Vec<half::bf16>),
     U32(Vec<u32>),
+}
+
+impl HostBuffer {
+    /// As many zeros as a buffer has elements.
+    fn zeros(like: &BufferRef) -> HostBuffer {
+        match like.dtype {
+            DType::F32 => HostBuffer::F32(vec![0.0; like.elements]),
+            DType::F16 => HostBuffer::F16(vec![half::f16::ZERO; like.elements]),
+            DType::BF16 => HostBuffer::BF16(vec![half::bf16::ZERO; like.elements]),
+            DType::U32 => HostBuffer::U32(vec![0; like.elements]),
+        }
+    }
 }
 
 impl Device {

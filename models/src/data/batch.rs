@@ -89,6 +89,16 @@ impl Loader {
         Loader { mixture: Some(RefCell::new(mixture)), ..Loader::new(examples, options) }
     }
 
+    /// The same examples in batches of so many rows.
+    ///
+    /// # Panics
+    /// If that is 0.
+    #[track_caller]
+    pub fn with_batch_size(&self, batch_size: usize) -> Loader {
+        assert!(batch_size > 0, "[Loader] expected a batch size above 0, got 0");
+        Loader { options: Options { batch_size, ..self.options }, ..self.clone() }
+    }
+
     /// What the first so many batches hold of each source; nothing where none are mixed.
     pub fn shares(&self, batches: usize) -> Vec<Share> {
         let Some(mixture) = &self.mixture else { return Vec::new() };

@@ -28,8 +28,8 @@ pub const MODELS: [&str; 13] = [
     "gpt2",
 ];
 
-/// Every adapter that trained as it is.
-pub const ADAPTERS: [&str; 4] = ["lora", "lora_rslora", "lora_saved", "lora_gpt2"];
+/// Every LoRA that trained as it is, with its training.
+pub const LORAS: [&str; 6] = ["lora", "lora_saved", "lora_gpt2", "lora_bias", "lora_bias_qwen2", "lora_bias_gpt2"];
 
 /// Every other way of tuning, on models of these families.
 pub fn tuned() -> impl Iterator<Item = &'static str> {
@@ -52,7 +52,9 @@ const TUNED: [[&str; 3]; 9] = [
 pub fn base(adapter: &str) -> &str {
     match adapter {
         "lora_saved" => "llama_tied",
-        "lora_gpt2" => "gpt2",
+        "lora_bias" => "llama_bias",
+        "lora_bias_qwen2" => "qwen2",
+        "lora_gpt2" | "lora_bias_gpt2" => "gpt2",
         _ if adapter.starts_with("tuned/") => adapter.rsplit('_').next().unwrap_or_default(),
         _ => "llama",
     }

@@ -9,7 +9,7 @@ use wgtune_models::transformer::Forward;
 use wgtune_models::transformer::load_decoder;
 
 use crate::compare::{relative, within};
-use crate::fixtures::{Expected, MODELS, Tokens, base, begun, path, tuned};
+use crate::fixtures::{Expected, LORAS, MODELS, Tokens, base, begun, path, tuned};
 use crate::{Check, Outcome};
 
 /// For logits of up to 10 and losses of up to 7. Both sides add in orders of their own through some ten sums of 8 to 64 terms;
@@ -28,12 +28,12 @@ pub fn checks() -> Vec<Check> {
         ]
     };
     let mut checks: Vec<Check> = MODELS.into_iter().flat_map(of_model).collect();
-    for name in ["lora", "lora_rslora", "lora_saved", "lora_gpt2", "lora_pissa", "lora_olora"].into_iter().chain(tuned()) {
+    for name in LORAS.into_iter().chain(["lora_rslora", "lora_pissa", "lora_olora"]).chain(tuned()) {
         checks.push(Check::new(format!("{name}: logits and loss"), move |device| adapted_logits(device, name)));
     }
     for checkpoint_blocks in [false, true] {
         let how = if checkpoint_blocks { ", blocks recomputed" } else { "" };
-        for name in ["lora", "lora_saved", "lora_gpt2"].into_iter().chain(tuned()) {
+        for name in LORAS.into_iter().chain(tuned()) {
             let check = move |device: &Device| adapted_gradients(device, name, checkpoint_blocks);
             checks.push(Check::new(format!("{name}: gradients{how}"), check));
         }

@@ -10,7 +10,7 @@ use wgtune_models::formats::safetensors::{self, TensorInfo, Weights};
 use wgtune_models::peft::{self, ADAPTER_FILE, CONFIG_FILE};
 use wgtune_models::transformer::{load_decoder, save_decoder};
 
-use crate::fixtures::{ADAPTERS, MODELS, base, path, tuned};
+use crate::fixtures::{LORAS, MODELS, base, path, tuned};
 use crate::{Check, Outcome};
 
 pub fn checks() -> Vec<Check> {
@@ -19,7 +19,7 @@ pub fn checks() -> Vec<Check> {
     let old = Check::new("gpt2: files of old names", old_names);
     // Of a network that wrote virtual tokens there is no word in what is read.
     let kept = tuned().filter(|name| !name.contains("p_tuning") && !name.contains("projection"));
-    MODELS.into_iter().map(model).chain(ADAPTERS.into_iter().chain(kept).map(adapter)).chain([old]).collect()
+    MODELS.into_iter().map(model).chain(LORAS.into_iter().chain(["lora_rslora"]).chain(kept).map(adapter)).chain([old]).collect()
 }
 
 /// As the first files of GPT-2 are: names without what all begin with, and beside them what follows from the rest.

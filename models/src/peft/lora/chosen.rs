@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use super::{Init, Lora, LoraConfig};
+use super::{Bias, Init, Lora, LoraConfig};
 use crate::error::{Error, Result};
 use crate::peft::settings::{Form, Setting, Settings, names};
 use crate::peft::targets::{self, Targets};
@@ -68,6 +68,11 @@ pub(in crate::peft) const ENTRY: Entry = Entry {
             help: "Names of modules that are trained whole beside the updates, and kept with them, separated by commas",
             form: Form::Text { value: "NAMES", default: "", check: |text| names(text).map(drop) },
         },
+        Setting {
+            name: "bias",
+            help: "Biases of the model that are trained beside the updates, and kept with them",
+            form: Form::OneOf(&[("none", "None"), ("all", "All"), ("lora_only", "Those of the updated layers")]),
+        },
     ],
     begin: |settings, Start { decoder, base, seed, .. }| Lora::begin(LoraConfig::chosen(settings, base)?, decoder, seed),
     adapter: Some(Adapter { peft_type: "LORA", merges: true, open: Lora::open }),
@@ -92,6 +97,7 @@ impl LoraConfig {
             decomposed: settings.is_on("dora"),
             init: if settings.text("init") == "gaussian" { Init::Gaussian } else { Init::Kaiming },
             saved: read(settings.text("modules-to-save"), names)?,
+            bias: Bias::named(settings.text("bias")).expect("one of its names"),
             base_model: Some(base.into()),
             ..LoraConfig::default()
         })

@@ -38,6 +38,8 @@ pub struct LoraConfig {
     pub init: Init,
     /// Modules of the base that are trained whole beside it, and kept with it: ends of names.
     pub saved: Vec<String>,
+    /// Biases of the base that are trained beside it, and kept with it.
+    pub bias: Bias,
     /// Whether the adapted weights are stored [in, out] instead of [out, in].
     pub fan_in_fan_out: bool,
     /// The model that the adapter was made for, as its config names it.
@@ -55,6 +57,36 @@ pub enum Init {
     Gaussian,
 }
 
+/// Which of the base's biases are trained too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bias {
+    /// None.
+    #[default]
+    None,
+    /// All of them, those of norms included.
+    All,
+    /// Those of the updated layers.
+    Own,
+}
+
+impl Bias {
+    const ALL: [Bias; 3] = [Bias::None, Bias::All, Bias::Own];
+
+    /// That of PEFT's name.
+    pub fn named(name: &str) -> Option<Bias> {
+        Bias::ALL.into_iter().find(|bias| bias.name() == name)
+    }
+
+    /// PEFT's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bias::None => "none",
+            Bias::All => "all",
+            Bias::Own => "lora_only",
+        }
+    }
+}
+
 /// The names of A and B of a linear layer, or of an embedding, in the weight file.
 pub(super) fn tensor_names(module: &str, is_embedding: bool) -> [String; 2] {
     ["A", "B"].map(|letter| match is_embedding {
@@ -68,9 +100,9 @@ pub(super) fn magnitude_name(module: &str) -> String {
     format!("{PREFIX}{module}.lora_magnitude_vector")
 }
 
-/// The name in the weight file of the weight that an updated module has in the base.
-pub(super) fn base_layer_name(module: &str) -> String {
-    format!("{PREFIX}{module}.base_layer.weight")
+/// The name in the weight file of what an updated module has in the base: its `weight` or its `bias`.
+pub(super) fn base_layer_name(module: &str, parameter: &str) -> String {
+    format!("{PREFIX}{module}.base_layer.{parameter}")
 }
 
 /// The name in the weight file of a parameter of a module that is saved whole.
@@ -94,6 +126,7 @@ impl Default for LoraConfig {
             alpha_pattern: BTreeMap::new(),
             init: Init::Kaiming,
             saved: Vec::new(),
+            bias: Bias::None,
             fan_in_fan_out: false,
             base_model: None,
             task_type: Some("CAUSAL_LM".into()),
@@ -141,6 +174,7 @@ impl LoraConfig {
             alpha_pattern: pattern(keys, "alpha_pattern", Object::positive)?,
             init: init(keys)?,
             saved: saved(keys)?,
+            bias: bias(keys)?,
             fan_in_fan_out: keys.bool("fan_in_fan_out")?.unwrap_or(false),
             base_model: keys.string("base_model_name_or_path")?,
             task_type: keys.string("task_type")?,
@@ -185,7 +219,7 @@ impl LoraConfig {
         json!({
             "alpha_pattern": self.alpha_pattern,
             "base_model_name_or_path": self.base_model,
-            "bias": "none",
+            "bias": self.bias.name(),
             "exclude_modules": some(&self.exclude),
             "fan_in_fan_out": self.fan_in_fan_out,
             "inference_mode": true,
@@ -218,10 +252,12 @@ const WITHOUT_EFFECT: [&str; 8] = [
 ];
 
 fn reject_unsupported(keys: &Object, understood: &Map<String, Value>) -> Result<()> {
-    check_keys(keys, "LORA", |key, value| match key {
-        "bias" => value == "none",
-        key => understood.contains_key(key) || WITHOUT_EFFECT.contains(&key),
-    })
+    check_keys(keys, "LORA", |key, _| understood.contains_key(key) || WITHOUT_EFFECT.contains(&key))
+}
+
+fn bias(keys: &Object) -> Result<Bias> {
+    let named = |value: &Value| value.as_str().and_then(Bias::named);
+    Ok(keys.optional("bias", "\"none\", \"all\" or \"lora_only\"", named)?.unwrap_or_default())
 }
 
 fn saved(keys: &Object) -> Result<Vec<String>> {

@@ -85,7 +85,7 @@ fn what_cannot_be_honoured_is_an_error_that_names_the_key() {
         (json!({"rank_pattern": {"q_proj": 0}}), "`rank_pattern.q_proj` is 0"),
         (json!({"peft_type": "IA3"}), "`peft_type` is \"IA3\""),
         (json!({"peft_type": null}), "`peft_type` is null"),
-        (json!({"bias": "all"}), "`bias` is \"all\""),
+        (json!({"bias": "most"}), "`bias` is \"most\""),
         (json!({"init_lora_weights": "pissa"}), "`init_lora_weights` is \"pissa\""),
         (json!({"init_lora_weights": "pissa_niter_4"}), "`init_lora_weights` is \"pissa_niter_4\""),
         (json!({"init_lora_weights": "olora"}), "a start that leaves the base's weights as they are"),

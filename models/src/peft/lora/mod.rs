@@ -12,7 +12,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, checkpoint, ops};
 
 pub(super) use chosen::ENTRY;
-pub use config::{Init, LoraConfig};
+pub use config::{Bias, Init, LoraConfig};
 use config::{base_layer_name, magnitude_name, saved_name, tensor_names};
 use dora::Magnitude;
 
@@ -113,7 +113,11 @@ impl Lora {
     /// another shape, one that is missing, or one that belongs nowhere.
     pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
         let mut tensors = Tensors::open(directory)?;
-        let Tuned { decoder, method, .. } = Lora::build(LoraConfig::open(directory)?, decoder, |config, layer, _, device| {
+        let config = LoraConfig::open(directory)?;
+        let adapted: BTreeSet<String> =
+            layers(&decoder).filter(|layer| config.adapts(layer.path)).map(|layer| layer.path.to_string()).collect();
+        let kept_name = |parameter: &str| kept_name(parameter, |path| adapted.contains(path));
+        let Tuned { decoder, method, .. } = Lora::build(config, decoder, |config, layer, _, device| {
             let rank = config.rank_of(layer.path);
             let [a, b] = tensor_names(layer.path, layer.is_embedding);
             let magnitude = |tensors: &mut Tensors| tensors.read(&magnitude_name(layer.path), &[layer.outputs], device);
@@ -125,14 +129,14 @@ impl Lora {
         for (name, parameter) in decoder.parameters().into_iter().filter(|(name, _)| method.trains(name)) {
             let shape = parameter.shape();
             let tensor = match names.is_transposed(&name, shape.len()) {
-                true => ops::copy(&tensors.read(&saved_name(&name), &[shape[1], shape[0]], parameter.device())?.transpose()),
-                false => tensors.read(&saved_name(&name), &shape, parameter.device())?,
+                true => ops::copy(&tensors.read(&kept_name(&name), &[shape[1], shape[0]], parameter.device())?.transpose()),
+                false => tensors.read(&kept_name(&name), &shape, parameter.device())?,
             };
             saved.insert(name, tensor);
         }
         // PEFT keeps a copy of an embedding that is updated.
         let embedding = decoder.embedding();
-        let copy = base_layer_name(&embedding.path);
+        let copy = base_layer_name(&embedding.path, "weight");
         if let Some(theirs) = tensors.read_optional(&copy)?
             && theirs != ops::cast(&embedding.weight.detach(), DType::F32).to_vec()?
         {
@@ -188,7 +192,22 @@ impl Lora {
         let parts = ends.iter().any(|name| config.saves(name)) || pairs.contains_key(&decoder.embedding().path);
         let decoder = if parts { decoder.untied() } else { decoder };
         let config = LoraConfig { fan_in_fan_out: decoder.blueprint().family.names.transposed, ..config };
-        Ok(Tuned::of(Arc::new(Lora { config, pairs, random: None }), decoder))
+        let lora = Lora { config, pairs, random: None };
+        if lora.config.bias != Bias::None && !decoder.parameters().iter().any(|(name, _)| lora.trains_bias(name)) {
+            let whose = if lora.config.bias == Bias::All { "the model" } else { "the updated layers" };
+            let message = format!("bias \"{}\", and {whose} have none; expected \"none\"", lora.config.bias.name());
+            return Err(Error::Data { message });
+        }
+        Ok(Tuned::of(Arc::new(lora), decoder))
+    }
+
+    /// Whether that is a bias of the base that is trained.
+    fn trains_bias(&self, parameter: &str) -> bool {
+        match (self.config.bias, parameter.strip_suffix(".bias")) {
+            (Bias::None, _) | (_, None) => false,
+            (Bias::All, Some(_)) => true,
+            (Bias::Own, Some(path)) => self.pairs.contains_key(path),
+        }
     }
 
     fn with(&self, map: impl Fn(&Tensor) -> Tensor) -> Lora {
@@ -209,6 +228,14 @@ fn last_parts(paths: &[&str]) -> Vec<String> {
     let is_linear = |path: &&&str| Targets::AllLinear.include(path);
     let parts = paths.iter().filter(is_linear).filter_map(|path| path.rsplit('.').next());
     parts.map(str::to_string).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The name in the weight file of a parameter of the base that is trained whole; a layer that is updated is put into PEFT's own.
+fn kept_name(parameter: &str, is_updated: impl Fn(&str) -> bool) -> String {
+    match parameter.strip_suffix(".bias").filter(|path| is_updated(path)) {
+        Some(path) => base_layer_name(path, "bias"),
+        None => saved_name(parameter),
+    }
 }
 
 /// Checks that a layer is as wide as its rank.
@@ -236,7 +263,7 @@ impl Method for Lora {
     }
 
     fn trains(&self, parameter: &str) -> bool {
-        self.config.saves(parameter)
+        self.config.saves(parameter) || self.trains_bias(parameter)
     }
 
     fn parameters(&self) -> Vec<(String, &Tensor)> {
@@ -296,13 +323,14 @@ impl Method for Lora {
     fn write(&self, decoder: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let saved = decoder.parameters().into_iter().filter(|(name, _)| self.trains(name));
         let names = decoder.blueprint().family.names;
+        let kept_name = |parameter: &str| kept_name(parameter, |path| self.pairs.contains_key(path));
         let saved = saved.map(|(name, tensor)| match names.is_transposed(&name, tensor.rank()) {
-            true => (saved_name(&name), tensor.transpose()),
-            false => (saved_name(&name), tensor.clone()),
+            true => (kept_name(&name), tensor.transpose()),
+            false => (kept_name(&name), tensor.clone()),
         });
         let own = self.parameters().into_iter().map(|(name, tensor)| (name, tensor.clone()));
         let tensors: BTreeMap<String, Tensor> = own.chain(saved).collect();
-        let LoraConfig { rank, alpha, dropout, targets, saved, base_model, .. } = &self.config;
+        let LoraConfig { rank, alpha, dropout, targets, saved, bias, base_model, .. } = &self.config;
         let mut chosen = vec![
             ("rank", rank.to_string()),
             ("alpha", alpha.to_string()),
@@ -311,6 +339,9 @@ impl Method for Lora {
         ];
         if !saved.is_empty() {
             chosen.push(("modules saved whole", saved.join(", ")));
+        }
+        if *bias != Bias::None {
+            chosen.push(("biases trained", bias.name().into()));
         }
         let card = adapter_card(base_model.as_deref(), "LoRA", &chosen);
         files::write(directory, Files { config: self.config.to_json(), tensors, card, kept })
