@@ -10,6 +10,7 @@ use wgtune_models::data::IGNORE;
 use wgtune_models::data::conversation::conversation_ids;
 use wgtune_models::data::encode;
 use wgtune_models::data::rows::{Columns, messages};
+use wgtune_models::data::template::Template;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::read_text;
 use wgtune_models::formats::tokenizer::Tokenizer;
@@ -24,11 +25,15 @@ use crate::numbers::whole;
 /// What is shown that has no rows.
 const NOT_DATA: [&str; 2] = ["text", "messages"];
 
+/// How a virtual token is shown.
+const VIRTUAL: &str = "<|virtual|>";
+
 /// Shows what a model sees of a text, a conversation or a row of data: token ids and pieces, and which carry loss
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  wgtune tokenize --model DIR --text 'Once upon a time'\n  wgtune tokenize --model DIR --messages chat.json --json\n  \
-    wgtune tokenize --model DIR --data rows.jsonl --row 3"
+    wgtune tokenize --model DIR --data rows.jsonl --row 3\n  \
+    wgtune tokenize --model DIR --data rows.jsonl --prompt-template '<|virtual:8|> Question: {question}'"
 )]
 pub struct Arguments {
     /// A model directory with a tokenizer
@@ -42,6 +47,9 @@ pub struct Arguments {
     /// Columns of other names, as for sft
     #[arg(long, value_name = "OURS=THEIRS,…", value_parser = data::columns, conflicts_with_all = NOT_DATA)]
     columns: Option<Columns>,
+    /// Make the row's text of its fields by this template, as sft does
+    #[arg(long, value_name = "TEXT", value_parser = Template::parse, conflicts_with_all = NOT_DATA)]
+    prompt_template: Option<Template>,
     #[command(flatten)]
     conversations: Conversations,
     #[command(flatten)]
@@ -118,7 +126,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
 /// Prints a row of a data file: a line a token, those that carry loss behind a star, and in colour on a terminal.
 fn row(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, file: &Path) -> Outcome {
     let max_length = arguments.length.of(model.blueprint())?;
-    let dataset = data::Source::of(file.into(), arguments.columns.clone()).read(None)?;
+    let dataset = data::Source::of(file.into(), arguments.columns.clone()).read(arguments.prompt_template.as_ref())?;
     let number = arguments.row;
     let Some(row) = dataset.rows.get(number - 1) else {
         let rows = counted(dataset.rows.len(), "row");
@@ -126,9 +134,10 @@ fn row(arguments: &Arguments, model: &Model, tokenizer: &Tokenizer, file: &Path)
     };
     let coder = Coder::open(model, None, &dataset, &arguments.conversations, max_length)?;
     let examples = coder.encoder().row(&dataset, row, &mut encode::Report::default())?;
+    let piece = |(&id, piece)| if id as usize >= model.blueprint().vocab_size { VIRTUAL.into() } else { piece };
     let labelled = examples.iter().map(|example| Labelled {
         ids: example.ids.clone(),
-        pieces: tokenizer.pieces(&example.ids),
+        pieces: example.ids.iter().zip(tokenizer.pieces(&example.ids)).map(piece).collect(),
         labels: example.labels.iter().map(|&label| if label == IGNORE { -100 } else { label.into() }).collect(),
     });
     let shown = Row { row: dataset.place(row), examples: labelled.collect() };

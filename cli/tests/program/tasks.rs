@@ -159,6 +159,14 @@ fn a_template_places_virtual_tokens_in_training_and_in_use() {
     ));
     folder.succeeds_with(&with(&format!("{GENERATE} --adapter lora"), &["--fields", r#"{"animal": "cat", "weight": 2}"#]));
     folder.fails(&format!("{GENERATE} --adapter lora --prompt cat"), &["keeps the template", "fields: `animal`, `weight`"]);
+    let card = String::from_utf8(folder.read("lora/README.md")).unwrap();
+    assert!(card.contains(r#"--adapter . --fields '{"animal":"…","weight":"…"}'"#), "{card}");
+
+    // A row is shown as it is trained on.
+    let tokenize = with("tokenize --model model --data rows.jsonl --json", &["--prompt-template", TEMPLATE]);
+    let shown: Value = serde_json::from_str(&folder.succeeds_with(&tokenize)).unwrap();
+    let pieces = shown["examples"][0]["pieces"].as_array().unwrap();
+    assert_eq!(pieces.iter().filter(|piece| **piece == "<|virtual|>").count(), 5, "{shown}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::settings::{Form, Setting};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
 use crate::formats::json::Object;
-use crate::formats::model_card::adapter_card;
+use crate::formats::model_card::Card;
 use crate::nn::Tuning;
 use crate::transformer::{Blueprint, Decoder};
 
@@ -268,8 +268,8 @@ impl Method for Adapters {
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         let tensors = self.parameters().into_iter().map(|(name, tensor)| (name, tensor.clone())).collect();
         let behind = self.config.behind.iter().map(|sublayer| sublayer.name).collect::<Vec<_>>().join(", ");
-        let chosen = [("behind", behind), ("reduction factor", self.config.reduction_factor.to_string())];
-        let card = adapter_card(self.config.base.as_deref(), "Bottleneck", &chosen);
+        let chosen = vec![("behind", behind), ("reduction factor", self.config.reduction_factor.to_string())];
+        let card = Card { base: self.config.base.as_deref(), method: "Bottleneck", chosen };
         files::write(directory, Files { config: self.config.to_json(), tensors, card, kept })
     }
 }

@@ -11,7 +11,7 @@ use crate::data::template::Template;
 use crate::error::{Error, Result};
 use crate::formats::files::{read_bytes, write_bytes};
 use crate::formats::json::Object;
-use crate::formats::model_card::CARD_FILE;
+use crate::formats::model_card::{CARD_FILE, Card};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 use crate::hash::xxh3;
 
@@ -73,7 +73,7 @@ pub(super) struct Files<'a> {
     /// Written as f32.
     pub tensors: BTreeMap<String, Tensor>,
     /// Written where there is none.
-    pub card: String,
+    pub card: Card<'a>,
     /// Beside them.
     pub kept: Kept<'a>,
 }
@@ -90,7 +90,14 @@ pub(super) fn write(directory: &Path, files: Files) -> Result<()> {
     let path = directory.join(CARD_FILE);
     // Somebody may have written more on it.
     if !path.exists() {
-        write_bytes(&path, card.as_bytes())?;
+        let asked = match kept.template.map(Template::fields) {
+            None => "--prompt 'Once upon a time'".into(),
+            Some(fields) => {
+                let fields = fields.into_iter().map(|field| (field.clone(), "…".into())).collect();
+                format!("--fields '{}'", Value::Object(fields))
+            }
+        };
+        write_bytes(&path, card.text(&asked).as_bytes())?;
     }
     write_bytes(&directory.join(CONFIG_FILE), format!("{config:#}\n").as_bytes())
 }

@@ -15,7 +15,7 @@ use super::targets::{self, Targets};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::{Error, Result};
 use crate::formats::json::Object;
-use crate::formats::model_card::adapter_card;
+use crate::formats::model_card::Card;
 use crate::nn::{Linear, Tuning};
 use crate::transformer::Decoder;
 
@@ -207,7 +207,11 @@ impl Method for Ia3 {
         };
         let tensors = self.vectors.iter().map(stored).collect();
         let config = self.config.to_json(decoder.blueprint().family.names.transposed);
-        let card = adapter_card(self.config.base.as_deref(), "IA3", &[("target modules", self.config.targets.to_string())]);
+        let card = Card {
+            base: self.config.base.as_deref(),
+            method: "IA3",
+            chosen: vec![("target modules", self.config.targets.to_string())],
+        };
         files::write(directory, Files { config, tensors, card, kept })
     }
 }

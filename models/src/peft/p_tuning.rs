@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{Tensor, ops};
 
 use super::encoder::{HIDDEN_SIZE, Layer, Lstm};
-use super::files::{self, Files};
+use super::files::{self, CONFIG_FILE, Files};
 use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
-use crate::formats::model_card::adapter_card;
+use crate::formats::json::Object;
+use crate::formats::model_card::Card;
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
 
@@ -51,8 +52,9 @@ struct PTuning {
 /// What virtual tokens come from.
 #[derive(Clone)]
 enum Writer {
-    /// Themselves [V, H], as they were kept. Trained further, they are so without a network.
-    Table(Tensor),
+    /// Themselves [V, H], as they were kept, and what their config says of the network that wrote them. Trained further, they are so
+    /// without one.
+    Table(Tensor, Map<String, Value>),
     /// A network over an embedding [V, H].
     Network { embedding: Tensor, network: Network, hidden_size: usize },
 }
@@ -134,12 +136,14 @@ impl PTuning {
         let width = blueprint.hidden_size;
         let heads = blueprint.num_attention_heads;
         let (shared, table) = VirtualTokens::open(directory, decoder, PEFT_TYPE, &own, [width, heads], width)?;
-        Ok(PTuning { shared, writer: Writer::Table(table) })
+        let keys = Object::read(&directory.join(CONFIG_FILE))?.map;
+        let network = keys.into_iter().filter(|(key, _)| own.contains(&key.as_str())).collect();
+        Ok(PTuning { shared, writer: Writer::Table(table, network) })
     }
 
     fn table(&self) -> Tensor {
         match &self.writer {
-            Writer::Table(table) => table.clone(),
+            Writer::Table(table, _) => table.clone(),
             Writer::Network { embedding, network, .. } => network.forward(embedding),
         }
     }
@@ -152,7 +156,7 @@ impl Method for PTuning {
 
     fn parameters(&self) -> Vec<(String, &Tensor)> {
         match &self.writer {
-            Writer::Table(table) => vec![(TABLE.into(), table)],
+            Writer::Table(table, _) => vec![(TABLE.into(), table)],
             Writer::Network { embedding, network, .. } => {
                 let embedding = [("prompt_encoder.embedding.weight".to_string(), embedding)];
                 embedding.into_iter().chain(network.parameters()).collect()
@@ -162,7 +166,7 @@ impl Method for PTuning {
 
     fn mapped(&self, map: &dyn Fn(&Tensor) -> Tensor) -> Arc<dyn Method> {
         let writer = match &self.writer {
-            Writer::Table(table) => Writer::Table(map(table)),
+            Writer::Table(table, network) => Writer::Table(map(table), network.clone()),
             Writer::Network { embedding, network, hidden_size } => {
                 Writer::Network { embedding: map(embedding), network: network.mapped(map), hidden_size: *hidden_size }
             }
@@ -179,13 +183,14 @@ impl Method for PTuning {
     }
 
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
-        let (kind, hidden_size) = match &self.writer {
-            Writer::Table(_) => ("MLP", self.shared.width),
-            Writer::Network { network, hidden_size, .. } => (network.name(), *hidden_size),
+        const KIND: &str = "encoder_reparameterization_type";
+        let own = match &self.writer {
+            Writer::Table(_, network) => network.clone().into(),
+            Writer::Network { network, hidden_size, .. } => json!({"encoder_hidden_size": hidden_size, KIND: network.name()}),
         };
-        let own = json!({"encoder_hidden_size": hidden_size, "encoder_reparameterization_type": kind});
-        let chosen = [("virtual tokens", self.shared.count.to_string()), ("network", kind.into())];
-        let card = adapter_card(self.shared.base(), "P-tuning", &chosen);
+        let kind = own[KIND].as_str().unwrap_or("MLP").to_string();
+        let chosen = vec![("virtual tokens", self.shared.count.to_string()), ("network", kind)];
+        let card = Card { base: self.shared.base(), method: "P-tuning", chosen };
         let tensors = BTreeMap::from([(TABLE.into(), self.table().detach())]);
         files::write(directory, Files { config: self.shared.to_json(PEFT_TYPE, own), tensors, card, kept })
     }

@@ -15,7 +15,7 @@ use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::{Error, Result};
-use crate::formats::model_card::adapter_card;
+use crate::formats::model_card::Card;
 use crate::nn::Tuning;
 use crate::transformer::{Cache, Decoder, Forward};
 
@@ -186,7 +186,8 @@ impl Method for Prefix {
         let Prefix { shared, content, .. } = self;
         // What a projection writes is kept, and no projection.
         let config = shared.to_json(PEFT_TYPE, json!({"prefix_projection": false}));
-        let card = adapter_card(shared.base(), "Prefix tuning", &[("virtual tokens", shared.count.to_string())]);
+        let card =
+            Card { base: shared.base(), method: "Prefix tuning", chosen: vec![("virtual tokens", shared.count.to_string())] };
         let tensors = BTreeMap::from([(TABLE.into(), content.table().detach())]);
         files::write(directory, Files { config, tensors, card, kept })
     }

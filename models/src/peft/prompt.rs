@@ -14,7 +14,7 @@ use super::settings::{Form, Setting, Settings};
 use super::virtual_tokens::{self, TABLE, VirtualTokens};
 use super::{Adapter, Entry, Kept, Method, Start, Tuned};
 use crate::error::Result;
-use crate::formats::model_card::adapter_card;
+use crate::formats::model_card::Card;
 use crate::nn::Tuning;
 use crate::transformer::Decoder;
 
@@ -113,7 +113,11 @@ impl Method for Prompt {
     fn write(&self, _: &Decoder, kept: Kept, directory: &Path) -> Result<()> {
         // How a table began says nothing of one that was trained, and a reader might look for the tokenizer that it names.
         let config = self.shared.to_json(PEFT_TYPE, json!({"prompt_tuning_init": "RANDOM"}));
-        let card = adapter_card(self.shared.base(), "Prompt tuning", &[("virtual tokens", self.shared.count.to_string())]);
+        let card = Card {
+            base: self.shared.base(),
+            method: "Prompt tuning",
+            chosen: vec![("virtual tokens", self.shared.count.to_string())],
+        };
         let tensors = BTreeMap::from([(TABLE.into(), self.table.clone())]);
         files::write(directory, Files { config, tensors, card, kept })
     }

@@ -20,7 +20,7 @@ use super::files::{self, Files, Tensors};
 use super::targets::{Targets, no_layer};
 use super::{Kept, Method, Tuned};
 use crate::error::{Error, Result};
-use crate::formats::model_card::adapter_card;
+use crate::formats::model_card::Card;
 use crate::nn::{Embedding, Linear, Tuning};
 use crate::transformer::Decoder;
 
@@ -343,7 +343,7 @@ impl Method for Lora {
         if *bias != Bias::None {
             chosen.push(("biases trained", bias.name().into()));
         }
-        let card = adapter_card(base_model.as_deref(), "LoRA", &chosen);
+        let card = Card { base: base_model.as_deref(), method: "LoRA", chosen };
         files::write(directory, Files { config: self.config.to_json(), tensors, card, kept })
     }
 }
