@@ -289,8 +289,9 @@ impl<'a> Planned<'a> {
         let is_shared = |option: &str| !OF_A_RUN.contains(&option) && !["methods", "seeds"].contains(&option) && taken(option);
         let mut words: Vec<String> = own;
         words.extend([format!("--out={}", out.display()), format!("--seed={seed}")]);
-        let rate = arguments.learning_rate.iter().find(|(method, _)| method == way.name);
-        words.extend(rate.map(|(_, rate)| format!("--learning-rate={rate}")));
+        let rate = arguments.learning_rate.iter().find(|(method, _)| method == way.name).map(|(_, rate)| *rate);
+        let rate = rate.or(way.learning_rate());
+        words.extend(rate.map(|rate| format!("--learning-rate={rate}")));
         words.extend(
             given.options.iter().filter(|(option, _)| is_shared(option)).flat_map(|(option, value)| typed(option, value)),
         );

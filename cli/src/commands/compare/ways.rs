@@ -47,6 +47,12 @@ impl Way {
         self.method.adapter.is_some()
     }
 
+    /// The learning rate's greatest value where nobody gives one and it is not the method's. A head alone stands what would undo a whole
+    /// model: benches/results/2026-11-28-methods.md.
+    pub fn learning_rate(&self) -> Option<f64> {
+        (self.name == HEAD).then_some(1e-3)
+    }
+
     /// What is to be known of it with this model.
     pub fn remark(&self, model: &Model) -> Option<String> {
         let is_both = self.name == HEAD && model.blueprint().tie_word_embeddings;
