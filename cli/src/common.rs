@@ -264,6 +264,16 @@ pub fn check_folder(out: &Path, begin: Begin, read: &[&Path], advice: &str) -> R
     })
 }
 
+/// A path by which two names of one place are told, whether it is there or not.
+pub fn place_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let whole = |ancestor: &Path| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(ancestor.canonicalize().ok()?.join(rest))
+    };
+    path.ancestors().find_map(whole).unwrap_or(path.clone())
+}
+
 /// Prints a value as one JSON document on standard output.
 pub fn print_json(value: &impl Serialize) -> Outcome {
     let text = serde_json::to_string_pretty(value)?;

@@ -106,8 +106,8 @@ pub fn expanded(program: &Command, typed: Vec<OsString>) -> Result<Vec<Asked>, B
     if let Some(path) = path("jobs") {
         let text = read_text(path)?;
         let file = File { path, text: &text, lenient: &lenient, command, given };
-        let asked = |job: jobs::Words| Asked { typed: spliced(job.words), file: None, place: Some(job.place) };
-        return Ok(jobs::words(&file)?.into_iter().map(asked).collect());
+        let asked = |job: jobs::Typed| Asked { typed: spliced(job.words), file: None, place: Some(job.place) };
+        return Ok(jobs::of_file(&file)?.into_iter().map(asked).collect());
     }
     let Some(path) = path("config") else { return as_it_is(typed) };
     let text = read_text(path)?;

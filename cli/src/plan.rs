@@ -3,13 +3,13 @@
 use serde::Serialize;
 use wgtune_engine::{DType, process};
 use wgtune_models::train::sft::Sft;
-use wgtune_models::train::trainer::{Plan, Recipe};
+use wgtune_models::train::trainer::Plan;
 use wgtune_models::train::update::{Progress, Turn, step};
 use wgtune_models::wording::counted;
 
 use crate::common::{Outcome, bytes, print_json, print_line};
 use crate::runs::Failure;
-use crate::training::Job;
+use crate::training::{Job, MOST_ACCUMULATED, Training};
 
 /// The memory that runs side by side would take, in bytes of tensors.
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ struct Shape {
     length: usize,
 }
 
-/// The same numbers of less memory.
+/// About the same updates of less memory.
 #[derive(Serialize)]
 struct Instead {
     options: String,
@@ -50,9 +50,17 @@ struct Instead {
 /// A run that is planned.
 struct Planned<'a> {
     job: Job<'a, Sft>,
+    /// With so few batches behind an update that it is quickly made: further ones take no more.
     plan: Plan,
     progress: Progress,
+    /// The largest of its batches, and its rows and their length.
+    largest: (usize, [usize; 2]),
 }
+
+/// Batches behind an update that is made to see what it takes.
+const WINDOW: usize = 3;
+/// The most batches among which the largest is looked for.
+const MOST_BATCHES: usize = 1_000_000;
 
 /// Prints what these runs would take side by side. Their models are on a device that computes nothing.
 pub fn print(jobs: Vec<Job<Sft>>, json: bool) -> Outcome {
@@ -71,7 +79,8 @@ impl Memory {
             weights.filter(|(name, _)| is_frozen(name)).map(|(_, tensor)| size(tensor.elements(), tensor.dtype())).sum();
         let trained = runs.iter().map(|run| run.job.model.sizes().0).sum();
         let trained_bytes = size(trained, DType::F32);
-        let batches: Vec<Shape> = runs.iter().map(|run| run.shape(run.largest())).collect();
+        let shape = |run: &Planned| Shape { rows: run.largest.1[0], length: run.largest.1[1] };
+        let batches: Vec<Shape> = runs.iter().map(shape).collect();
         let peak_tensor_bytes = peak(&mut runs)?;
         let known = weight_bytes + 4 * trained_bytes;
         let mut memory = Memory {
@@ -94,11 +103,8 @@ impl Memory {
         }
         // Of several runs each has batches of its own.
         if let [run] = &mut runs[..]
-            && run.job.training.batch_size > 1
+            && let Some(accumulate) = run.part()
         {
-            let accumulate = run.job.training.batch_size * run.plan.accumulate;
-            run.job.recipe.training = run.job.recipe.training.with_batch_size(1);
-            run.plan.accumulate = accumulate;
             let options = format!("--batch-size 1 --accumulate {accumulate}");
             memory.instead(options.clone(), &mut runs)?;
             if !recomputes {
@@ -149,39 +155,39 @@ impl Memory {
         }
         Some(match self.instead.iter().find(|instead| instead.peak_tensor_bytes <= available) {
             Some(Instead { options, .. }) => format!("it does not fit: {left} are available; {options} would make it"),
-            None => format!("it does not fit: {left} are available; a smaller --max-length or an adapter takes less"),
+            None => format!("it does not fit: {left} are available; shorter rows (--max-length) take less"),
         })
     }
 }
 
 impl<'a> Planned<'a> {
     fn new(job: Job<'a, Sft>) -> Planned<'a> {
-        let plan = job.training.schedule_of(&job.recipe, job.seed, job.default_learning_rate);
+        let mut plan = job.training.schedule_of(&job.recipe, job.seed, job.default_learning_rate);
         let progress = Progress::new(&job.model, &plan);
-        Planned { job, plan, progress }
+        let largest = job.recipe.training.largest(plan.steps.saturating_mul(plan.accumulate).min(MOST_BATCHES));
+        plan.accumulate = plan.accumulate.min(WINDOW);
+        Planned { job, plan, progress, largest }
     }
 
-    fn shape(&self, batch: usize) -> Shape {
-        let batch = self.job.recipe.batch(batch);
-        Shape { rows: batch.rows, length: batch.length }
-    }
-
-    /// The number of the largest batch, of the run's or of the first epochs'.
-    fn largest(&self) -> usize {
-        const MOST: usize = 100_000;
-        let count = self.plan.steps.saturating_mul(self.plan.accumulate).clamp(1, MOST);
-        let area = |batch: &usize| {
-            let Shape { rows, length } = self.shape(*batch);
-            rows * length
-        };
-        (0..count).rev().max_by_key(area).unwrap_or(0)
+    /// Parts its batches into rows of which as many stand behind an update, where that can be said by options; how many these are.
+    fn part(&mut self) -> Option<usize> {
+        let Training { batch_size, accumulate, .. } = *self.job.training;
+        let parted = self.job.recipe.training.with_batch_size(1);
+        let together = batch_size.min(parted.batches_per_epoch()) * accumulate;
+        if batch_size == 1 || together > MOST_ACCUMULATED {
+            return None;
+        }
+        self.largest = parted.largest(self.plan.steps.saturating_mul(together).min(MOST_BATCHES));
+        self.plan.accumulate = together.min(WINDOW);
+        self.job.recipe.training = parted;
+        Some(together)
     }
 }
 
 /// The most that is held at once by the first updates, which find memory as others left it, and by those with the largest batches.
 fn peak(runs: &mut [Planned]) -> Result<u64, Failure> {
     const FIRST: usize = 16;
-    let largest: Vec<usize> = runs.iter().map(|run| run.largest() / run.plan.accumulate).collect();
+    let largest: Vec<usize> = runs.iter().map(|run| run.largest.0 / run.plan.accumulate).collect();
     let count = runs.iter().map(|run| run.plan.steps).max().unwrap_or(0).min(FIRST);
     let mut most = 0;
     for update in (0..count).map(Some).chain([None]) {

@@ -19,7 +19,7 @@ use crate::probes::Probes;
 use crate::profile::Profiler;
 use crate::report::{Report, Summary, full_tuning_bytes, share_line};
 use crate::training::{Job, Write};
-use crate::watch::Watch;
+use crate::watch::{Watch, unless};
 
 /// Why something ended.
 pub type Failure = Box<dyn std::error::Error>;
@@ -33,14 +33,24 @@ struct Run<'a, R> {
     /// What the probes said before the first update.
     scored: Option<Vec<Evaluation>>,
     write: Write<'a>,
+    end: Option<Result<Report, Failure>>,
 }
+
+/// How a job ended.
+pub struct End {
+    pub out: PathBuf,
+    pub report: Result<Report, Failure>,
+}
+
+/// What is said of runs that were stopped.
+pub const GO_ON: &str = "; the same command with --resume goes on";
 
 /// Runs jobs whose models are one: validation, training, validation; each then writes what it trained, before another run may have
 /// its folder. One that fails does not end the others.
 ///
 /// # Errors
-/// A job that cannot begin, and a device that failed.
-pub fn run<R: Recipe>(jobs: Vec<Job<'_, R>>) -> Result<Vec<Result<Report, Failure>>, Failure> {
+/// A job that cannot begin.
+pub fn run<R: Recipe>(jobs: Vec<Job<'_, R>>) -> Result<Vec<End>, Failure> {
     let interrupted = on_interrupt("this step")?;
     let profile = jobs.first().and_then(|job| job.training.profile.clone());
     let mut runs = jobs.into_iter().map(Run::open).collect::<Result<Vec<_>, _>>()?;
@@ -52,29 +62,43 @@ pub fn run<R: Recipe>(jobs: Vec<Job<'_, R>>) -> Result<Vec<Result<Report, Failur
         let profile = profile.map(|file| Profiler::new(&file, first.model().decoder.device(), first.step() + 1)).transpose()?;
         Watch::new(labels, steps, done, profile, &interrupted)
     };
-    let mut ends: Vec<Option<Result<Report, Failure>>> = Vec::new();
     for (index, run) in runs.iter_mut().enumerate() {
-        ends.push(run.begin(&interrupted, &mut |event| watch.hear(index, event)).err().map(Err));
+        run.end = run.begin(&interrupted, &mut |event| watch.hear(index, event)).err().map(Err);
+    }
+    if unless(&interrupted).is_break() {
+        // None goes on alone, so that the same batches meet later.
+        runs.iter_mut().for_each(|run| run.fail(Error::Interrupted));
     }
     loop {
-        for (index, (run, end)) in runs.iter_mut().zip(&mut ends).enumerate() {
-            if end.is_none() && run.trainer.is_done() {
-                *end = Some(run.end(index, &interrupted, &mut watch));
+        for (index, run) in runs.iter_mut().enumerate() {
+            if run.end.is_none() && run.trainer.is_done() {
+                run.end = Some(run.finish(index, &interrupted, &mut watch));
             }
         }
-        let active: Vec<usize> = (0..runs.len()).filter(|&index| ends[index].is_none()).collect();
-        if active.is_empty() {
+        let (numbers, mut trainers): (Vec<usize>, Vec<&mut Trainer<R>>) = runs
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, run)| run.end.is_none())
+            .map(|(index, run)| (index, &mut run.trainer))
+            .unzip();
+        if numbers.is_empty() {
             break;
         }
-        let mut trainers: Vec<&mut Trainer<R>> =
-            runs.iter_mut().zip(&ends).filter(|(_, end)| end.is_none()).map(|(run, _)| &mut run.trainer).collect();
-        let advanced = advance(&mut trainers, &mut |at, event| watch.hear(active[at], event))?;
-        for (index, result) in active.into_iter().zip(advanced) {
-            ends[index] = result.err().map(|error| Err(runs[index].ended(error)));
+        match advance(&mut trainers, &mut |at, event| watch.hear(numbers[at], event)) {
+            Ok(advanced) => {
+                let failed = numbers.into_iter().zip(advanced).filter_map(|(index, result)| Some((index, result.err()?)));
+                failed.for_each(|(index, error)| runs[index].fail(error));
+            }
+            Err(error) => {
+                let said = error.to_string();
+                runs[numbers[0]].fail(error);
+                numbers[1..].iter().for_each(|&index| runs[index].end = Some(Err(said.clone().into())));
+            }
         }
     }
     watch.finish()?;
-    Ok(ends.into_iter().flatten().collect())
+    let end = |run: Run<R>| End { out: run.out, report: run.end.expect("every run came to its end") };
+    Ok(runs.into_iter().map(end).collect())
 }
 
 impl<'a, R: Recipe> Run<'a, R> {
@@ -121,7 +145,7 @@ impl<'a, R: Recipe> Run<'a, R> {
         let (trained, all) = model.sizes();
         let share = 100.0 * trained as f64 / all as f64;
         say(&format!("training {trained} of {all} parameters ({share:.2} %) on {}", model.decoder.device().name()));
-        Ok(Run { label, out, trainer, probes, scored: None, write })
+        Ok(Run { label, out, trainer, probes, scored: None, write, end: None })
     }
 
     /// What comes before the updates.
@@ -133,7 +157,7 @@ impl<'a, R: Recipe> Run<'a, R> {
     }
 
     /// What comes after them: the results, written.
-    fn end(&mut self, index: usize, interrupted: &AtomicBool, watch: &mut Watch) -> Result<Report, Failure> {
+    fn finish(&mut self, index: usize, interrupted: &AtomicBool, watch: &mut Watch) -> Result<Report, Failure> {
         let outcome = self.trainer.end(&mut |event| watch.hear(index, event));
         let Outcome { before, after, best, step: written_step } = outcome.map_err(|error| self.ended(error))?;
         let scored = self.score("after", interrupted)?;
@@ -177,14 +201,20 @@ impl<'a, R: Recipe> Run<'a, R> {
         self.probes.score(self.trainer.model(), &self.label, when, interrupted).map_err(|error| self.ended(error))
     }
 
+    /// Ends it, if it has not ended.
+    fn fail(&mut self, error: Error) {
+        if self.end.is_none() {
+            self.end = Some(Err(self.ended(error)));
+        }
+    }
+
     /// How a run ends that came to this.
     fn ended(&self, error: Error) -> Failure {
         let (step, steps, place) = (self.trainer.step(), self.trainer.plan().steps, self.out.display());
         match error {
-            Error::Interrupted if step > 0 => Stopped(format!(
-                "stopped after step {step} of {steps}: the checkpoint is in {place}; the same command with --resume goes on"
-            ))
-            .into(),
+            Error::Interrupted if step > 0 => {
+                Stopped(format!("stopped after step {step} of {steps}: the checkpoint is in {place}{GO_ON}")).into()
+            }
             error => error.into(),
         }
     }

@@ -24,6 +24,9 @@ use crate::data::{Length, Prepared, Source, fingerprint};
 use crate::numbers::{above_zero, at_least_zero, whole};
 use crate::probes::Probes;
 
+/// The most batches behind an update.
+pub const MOST_ACCUMULATED: usize = 4096;
+
 /// How a run goes.
 #[derive(Args)]
 pub struct Training {
@@ -39,7 +42,7 @@ pub struct Training {
     #[arg(long, default_value_t = 4, value_parser = whole(1..=65_536))]
     pub batch_size: usize,
     /// Batches behind one update
-    #[arg(long, default_value_t = 1, value_parser = whole(1..=4096))]
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=MOST_ACCUMULATED))]
     pub accumulate: usize,
     #[command(flatten)]
     pub length: Length,

@@ -30,7 +30,7 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Of runs that have so many `steps` together, of which `done` are done. Kernels are timed by the first run's.
+    /// Of runs that have so many `steps` together, of which `done` are done. Kernels are timed of one alone.
     pub fn new(
         labels: Vec<String>,
         steps: usize,
@@ -51,7 +51,7 @@ impl<'a> Watch<'a> {
     pub fn hear(&mut self, run: usize, event: Event) -> ControlFlow<()> {
         match event {
             Event::Step(metrics) => {
-                if let Some(profiler) = self.profiler.as_mut().filter(|_| run == 0) {
+                if let Some(profiler) = &mut self.profiler {
                     self.failed = self.failed.take().or(profiler.after(metrics.step).err());
                 }
                 let note = format!("{}loss {:.4}, {:.0} tokens/s", self.labels[run], metrics.loss, metrics.tokens_per_second);

@@ -200,7 +200,7 @@ pub type Trial = (String, Box<dyn FnOnce() -> Result<(), String> + Send>);
 
 /// Every op's every case under every law that applies to the device of this name ([`Device::open`]). On a GPU, ops with
 /// several shaders run once more on each of them but those for products of f16, which these laws are too strict for. A trial opens
-/// the device for itself, so that what one breaks no other sees.
+/// its devices for itself, so that what one breaks no other sees.
 pub fn trials(device: &str) -> Vec<Trial> {
     let variants = if is_gpu(device) { ops::OPS.iter().map(shaders).max().unwrap_or(0) } else { 0 };
     let mut trials = Vec::new();

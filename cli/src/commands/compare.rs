@@ -318,7 +318,7 @@ impl<'a> Planned<'a> {
 
     /// Makes it, or goes on with it. `before` are the shares of right choices of the bare model, by seed.
     fn make(&self, subject: &Subject, before: &mut BTreeMap<u64, f64>) -> Result<Run, Box<dyn std::error::Error>> {
-        let report = sft::train(&[(&self.parsed, &self.given)])?.remove(0)?;
+        let report = sft::train(&self.parsed, &self.given)?;
         let mut run = Run::new(self.way.name, self.seed, &self.parsed.out, self.words.clone(), &report)?;
         let Some(choices) = &subject.choices else { return Ok(run) };
         let training = &self.parsed.training;

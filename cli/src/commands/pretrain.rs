@@ -124,7 +124,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     if training.plan {
         return plan::print(vec![job], arguments.json);
     }
-    let report = runs::run(vec![job])?.remove(0)?;
+    let report = runs::run(vec![job])?.remove(0).report?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 

@@ -10,17 +10,18 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 use wgtune_models::tasks::Table;
+use wgtune_models::train::run::check_idle;
 use wgtune_models::train::sft::Sft;
 use wgtune_models::transformer::Decoder;
 
-use crate::common::{Compute, Outcome, Stopped, is_interrupt, print_json, print_line};
+use crate::common::{Compute, Outcome, Stopped, is_interrupt, place_of, print_json, print_line};
 use crate::config::Given;
 use crate::data::{Conversations, Source, prepare};
 use crate::jobs::Jobs;
 use crate::plan;
 use crate::probes::Probing;
 use crate::report::Report;
-use crate::runs::{self, Failure};
+use crate::runs::{self, End, Failure, GO_ON};
 use crate::training::{Job, Training};
 use crate::tuning::Tuning;
 
@@ -65,7 +66,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     if arguments.jobs.jobs.is_some() || arguments.training.plan {
         return run_jobs(&[(arguments, given)]);
     }
-    let report = train(&[(arguments, given)])?.remove(0)?;
+    let report = train(arguments, given)?;
     if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 
@@ -75,12 +76,12 @@ pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
     if first.training.plan {
         return prepared(jobs, |prepared| plan::print(prepared, first.json));
     }
-    let ends = train(jobs)?;
+    let ends = prepared(jobs, runs::run)?;
     let (all, mut reports, mut failures) = (ends.len(), Vec::new(), Vec::new());
-    for ((arguments, _), end) in jobs.iter().zip(ends) {
-        match end {
+    for End { out, report } in ends {
+        match report {
             Ok(report) => reports.push(report),
-            Err(failure) => failures.push((arguments.out.display(), failure)),
+            Err(failure) => failures.push((out, failure)),
         }
     }
     if first.json {
@@ -91,17 +92,18 @@ pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
     if failures.is_empty() {
         return Ok(());
     }
-    let said: Vec<String> = failures.iter().map(|(out, failure)| format!("{out}: {failure}")).collect();
+    let said: Vec<String> = failures.iter().map(|(out, failure)| format!("{}: {failure}", out.display())).collect();
     let said = said.join("; ");
     match failures.iter().any(|(_, failure)| is_interrupt(&**failure)) {
-        true => Err(Stopped(said).into()),
+        // Once is enough.
+        true => Err(Stopped(format!("{}{GO_ON}", said.replace(GO_ON, ""))).into()),
         false => Err(format!("{} of {all} jobs failed: {said}", failures.len()).into()),
     }
 }
 
-/// Trains and writes what is asked, side by side if it is more than one, and says what each came to.
-pub fn train(jobs: &[(&Arguments, &Given)]) -> Result<Vec<Result<Report, Failure>>, Failure> {
-    prepared(jobs, runs::run)
+/// Trains and writes the result, and says what it came to.
+pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
+    prepared(&[(arguments, given)], runs::run)?.remove(0).report
 }
 
 /// What comes of jobs that are opened and checked.
@@ -111,9 +113,12 @@ fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -
     let mut outs: Vec<PathBuf> = Vec::new();
     for (arguments, _) in jobs {
         let out = arguments.place()?;
-        if outs.contains(&out) {
-            return Err(format!("two jobs write {}: expected an --out for each", out.display()).into());
+        let within = |one: &Path, other: &Path| place_of(one).starts_with(place_of(other));
+        if let Some(other) = outs.iter().find(|other| within(&out, other) || within(other, &out)) {
+            let (out, other) = (out.display(), other.display());
+            return Err(format!("two jobs write {other} and {out}: expected an --out for each, none within another's").into());
         }
+        check_idle(&out)?;
         let read: Vec<&Path> = [arguments.model.as_path()].into_iter().chain(arguments.tuning.read()).collect();
         arguments.training.check(&out, &read, &arguments.source)?;
         arguments.training.length.of(base.blueprint())?;
@@ -126,7 +131,7 @@ fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -
     let weights = if first.training.plan { String::new() } else { base.hash_weights()? };
     let mut prepared = Vec::with_capacity(jobs.len());
     for (((arguments, given), out), tokenizer) in jobs.iter().zip(outs).zip(&tokenizers) {
-        let label = if jobs.len() > 1 { format!("{}: ", arguments.out.display()) } else { String::new() };
+        let label = if jobs.len() > 1 { format!("{}: ", out.display()) } else { String::new() };
         prepared.push(arguments.job(given, label, &base, &weights, bare.clone(), out, tokenizer.as_ref())?);
     }
     if prepared.len() > 1 {
@@ -141,8 +146,23 @@ fn check_together(jobs: &[Job<Sft>]) -> Result<(), String> {
         let whole = model.decoder.parameters().into_iter().map(|(name, _)| name).find(|name| model.method.trains(name));
         if let Some(name) = whole {
             let out = out.display();
-            return Err(format!("{out}: {name} is trained whole, and jobs share it: expected what leaves the model as it is"));
+            return Err(format!(
+                "{out}: {name} is trained whole, and jobs share it: expected what leaves the model as it is, and no --method full, \
+                 --modules-to-save or --bias"
+            ));
         }
+    }
+    // What scaling follows any length goes by the longest of a pass.
+    let follows = |job: &&Job<Sft>| {
+        let blueprint = job.model.decoder.blueprint();
+        blueprint.longest_text().is_none() && job.max_length > blueprint.max_position_embeddings
+    };
+    if let Some(job) = jobs.iter().find(follows) {
+        return Err(format!(
+            "{}: the model's rope goes by the longest row of a pass, which jobs share: expected a --max-length of at most {} for each",
+            job.out.display(),
+            job.model.decoder.blueprint().max_position_embeddings
+        ));
     }
     let with_prefix = jobs.iter().find(|job| job.model.method.prefix_length() > 0);
     let packed = jobs.iter().find(|job| job.training.packing);

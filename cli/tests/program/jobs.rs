@@ -143,15 +143,22 @@ fn jobs_that_cannot_stand_side_by_side_are_refused() {
     let with = |more: &str| format!("{rows}\n{more}");
     for (text, expected) in [
         ("model = 'model'\n".to_string(), "jobs.toml: no jobs; expected a table [[job]] for each"),
-        ("job = 3\n".into(), "jobs.toml: no jobs"),
-        (jobs(&[("a", rows), ("a", rows)]), "two jobs write a: expected an --out for each"),
+        ("job = 3\n".into(), "jobs.toml:1: no jobs"),
+        (jobs(&[("a", rows), ("a", rows)]), "two jobs write a and a: expected an --out for each, none within another's"),
+        (jobs(&[("a", rows), ("./a", rows)]), "two jobs write a and ./a"),
+        (jobs(&[("a/checkpoint", rows), ("a", rows)]), "two jobs write a/checkpoint and a"),
+        (jobs(&[("a", &with("quiet = true"))]), "jobs.toml:10: `quiet` is one for all jobs"),
+        (jobs(&[("a", rows)]).replace("[[job]]", "[[jobs]]"), "jobs.toml:6: no jobs; expected a table [[job]] for each"),
         (jobs(&[("a", &with("ranc = 3"))]), "jobs.toml:10: `ranc` is no option of wgtune sft"),
         (jobs(&[("a", rows), ("b", &with("model = 'model'"))]), "jobs.toml:15: `model` is one for all jobs"),
         (jobs(&[("a", &with("resume = true"))]), "jobs.toml:10: `resume` is one for all jobs"),
         (jobs(&[("a", &with("rank = 'four'"))]), "jobs.toml:10: `rank` is 'four'; expected a number"),
         (jobs(&[("a", rows), ("b", "steps = 1")]), "jobs.toml:11: job 2: the following required arguments"),
         (jobs(&[("a", rows), ("b", &with("method = 'ia3'\nrank = 4"))]), "jobs.toml:11: job 2: --rank goes with --method lora"),
-        (jobs(&[("a", rows), ("b", &with("method = 'full'"))]), "is trained whole, and jobs share it"),
+        (
+            jobs(&[("a", rows), ("b", &with("method = 'full'"))]),
+            "is trained whole, and jobs share it: expected what leaves the model as it is, and no --method full",
+        ),
         (
             jobs(&[("a", &with("packing = true")), ("b", &with("method = 'prefix'"))]),
             "a puts several texts into a row, and the prefix of b stands before one",
@@ -169,6 +176,16 @@ fn jobs_that_cannot_stand_side_by_side_are_refused() {
         folder.fails("sft --jobs jobs.toml", &[expected]);
         assert!(folder.names("a").is_empty() && folder.names("b").is_empty(), "{expected}");
     }
+    // What a run left is there until another may really begin.
+    folder.succeeds("sft --model model --data rows.jsonl --steps 1 --device cpu --out a");
+    let before = folder.contents("a");
+    folder.write("jobs.toml", jobs(&[("a", rows), ("./a", rows)]));
+    folder.fails("sft --jobs jobs.toml --overwrite", &["two jobs write"]);
+    assert_eq!(folder.contents("a"), before);
+    folder.copy_fixture("llama_rope_dynamic", "dynamic");
+    folder.write("jobs.toml", jobs(&[("b", rows), ("c", rows)]).replace("'model'", "'dynamic'"));
+    folder.fails("sft --jobs jobs.toml", &["the model's rope goes by the longest row of a pass", "--max-length"]);
     folder.fails("sft --jobs nowhere.toml", &["nowhere.toml"]);
     folder.fails("sft --jobs jobs.toml --config jobs.toml", &["--jobs", "cannot be used with"]);
+    folder.fails("sft --jobs jobs.toml --profile trace.json", &["--jobs", "cannot be used with"]);
 }

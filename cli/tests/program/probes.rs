@@ -84,6 +84,11 @@ fn a_plan_says_what_the_run_then_takes() {
             assert!((planned / taken - 1.0).abs() < 0.05, "{changed}: {planned} planned, {taken} taken");
         }
     }
+    // However many batches are behind an update, and without what no option can say.
+    let plan = folder
+        .reports("sft --model model --data rows.jsonl --device cpu --json --batch-size 65 --accumulate 4096 --out a --plan");
+    let options: Vec<&str> = plan["instead"].as_array().unwrap().iter().map(|way| way["options"].as_str().unwrap()).collect();
+    assert_eq!(options, ["--checkpoint-blocks"]);
     let pretrain = "pretrain --data text.txt --steps 2 --device cpu --json --hidden-size 16 --layers 1 --vocab-size 300";
     folder.write("text.txt", "Some text, and some more.");
     let plan = folder.reports(&format!("{pretrain} --out new --plan"));

@@ -56,6 +56,8 @@ pub struct Loader {
     options: Options,
     /// What draws the rows, and has drawn those of the batches so far.
     mixture: Option<RefCell<Mixture>>,
+    /// The epoch whose order was asked for last, and that order.
+    order: RefCell<(usize, Vec<usize>)>,
 }
 
 impl Loader {
@@ -74,7 +76,8 @@ impl Loader {
                 pack(&lengths, capacity)
             }
         };
-        Loader { examples, rows, options, mixture: None }
+        let order = RefCell::new((0, ordered(rows.len(), &options, 0)));
+        Loader { examples, rows, options, mixture: None, order }
     }
 
     /// Batches of examples that are drawn from `sources`, whose own follow each other, in shares of this unit. An epoch is as many
@@ -115,21 +118,40 @@ impl Loader {
 
     /// Batch number `index` of the run, counted from 0 through all epochs.
     pub fn batch(&self, index: usize) -> Batch {
-        let (run, all) = (self.rows_of(index), self.rows.len());
-        let order: Vec<usize> = match &self.mixture {
-            Some(mixture) => drawn(&mut mixture.borrow_mut(), run),
-            None => {
-                let epoch = run.start / all;
-                let order = match self.options.shuffle {
-                    true => permutation(all, self.options.seed, epoch as u64),
-                    false => (0..all).collect(),
-                };
-                order[run.start - epoch * all..run.end - epoch * all].to_vec()
-            }
-        };
-        let rows: Vec<Vec<&Example>> =
-            order.iter().map(|&row| self.rows[row].iter().map(|&example| &self.examples[example]).collect()).collect();
+        let rows: Vec<Vec<&Example>> = self.rows_in(index).into_iter().map(|row| self.examples_of(row).collect()).collect();
         Batch::of_rows(&rows, self.options.padding)
+    }
+
+    /// The number of the first of the largest among so many batches, padding counted, and its rows and their length.
+    pub fn largest(&self, batches: usize) -> (usize, [usize; 2]) {
+        let length = |row| self.examples_of(row).map(|example| example.ids.len()).sum();
+        let mut largest = (0, [0, 0]);
+        for index in 0..batches {
+            let rows = self.rows_in(index);
+            let shape: [usize; 2] = [rows.len(), rows.into_iter().map(length).max().unwrap_or(0)];
+            if shape[0] * shape[1] > largest.1[0] * largest.1[1] {
+                largest = (index, shape);
+            }
+        }
+        largest
+    }
+
+    /// The rows of a batch.
+    fn rows_in(&self, index: usize) -> Vec<usize> {
+        let (run, all) = (self.rows_of(index), self.rows.len());
+        if let Some(mixture) = &self.mixture {
+            return drawn(&mut mixture.borrow_mut(), run);
+        }
+        let epoch = run.start / all;
+        let mut order = self.order.borrow_mut();
+        if order.0 != epoch {
+            *order = (epoch, ordered(all, &self.options, epoch));
+        }
+        order.1[run.start - epoch * all..run.end - epoch * all].to_vec()
+    }
+
+    fn examples_of(&self, row: usize) -> impl Iterator<Item = &Example> {
+        self.rows[row].iter().map(|&example| &self.examples[example])
     }
 
     /// Which rows of the run a batch holds, counted through all epochs.
@@ -138,6 +160,11 @@ impl Loader {
         let [first, end] = [number, number + 1].map(|number| (number * self.options.batch_size).min(self.rows.len()));
         epoch * self.rows.len() + first..epoch * self.rows.len() + end
     }
+}
+
+/// The order of an epoch's rows.
+fn ordered(rows: usize, options: &Options, epoch: usize) -> Vec<usize> {
+    if options.shuffle { permutation(rows, options.seed, epoch as u64) } else { (0..rows).collect() }
 }
 
 /// The draws of these numbers. A mixture that is past them begins again.

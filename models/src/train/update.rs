@@ -40,9 +40,7 @@ impl Progress {
         let optimiser = AdamW::new(AdamWConfig::default(), &parameters);
         Progress { step: 0, num_tokens: 0, parameters, optimiser, best: None, waited: 0 }
     }
-}
 
-impl Progress {
     /// A hash of what is trained.
     pub(super) fn fingerprint(&self) -> Result<String> {
         let mut failed = None;
@@ -94,8 +92,18 @@ pub fn step<R: Recipe>(turns: &mut [Turn<R>]) -> Result<Vec<Result<Metrics>>> {
     let read = |(sums, norm): (&Sums, Result<Tensor>)| Ok(ops::cat(&[&sums.values, &norm?.reshape([1])], 0).to_vec()?);
     let read: Vec<Result<Vec<f32>>> = sums.iter().zip(norms).map(read).collect();
     let (seconds, peak) = (begun.elapsed().as_secs_f64(), device.memory().peak);
-    let all = turns.iter_mut().zip(sums).zip(read);
-    Ok(all.map(|((turn, sums), read)| turn.finish(&sums.names, &read?, seconds, peak)).collect())
+    let is_alone = turns.len() == 1;
+    let end = |((turn, sums), read): ((&mut Turn<R>, Sums), Result<Vec<f32>>)| match read? {
+        // It may be another's: what brings gradients into f16's range goes by those of the whole pass.
+        read if !is_alone && !is_finite(&read) => step(std::slice::from_mut(turn))?.remove(0),
+        read => turn.finish(&sums.names, &read, seconds, peak),
+    };
+    Ok(turns.iter_mut().zip(sums).zip(read).map(end).collect())
+}
+
+/// Whether the loss and the gradients' norm are, which stand at the ends.
+fn is_finite(read: &[f32]) -> bool {
+    [read.first(), read.last()].into_iter().flatten().all(|value| value.is_finite())
 }
 
 /// The gradients of the mean loss of every turn's whole window, and each window's sums.
@@ -165,7 +173,7 @@ impl<'a, R: Recipe> Turn<'a, R> {
     /// What the update came to: `read` is the loss, the figures' sums, and the gradients' norm.
     fn finish(&mut self, names: &[&'static str], read: &[f32], seconds: f64, peak_tensor_bytes: u64) -> Result<Metrics> {
         let (loss, grad_norm) = (f64::from(read[0]), f64::from(read[read.len() - 1]));
-        if !loss.is_finite() || !grad_norm.is_finite() {
+        if !is_finite(read) {
             return Err(self.not_finite(loss, grad_norm)?);
         }
         let (targets, learning_rate) = (self.targets(), self.learning_rate());
