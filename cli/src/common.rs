@@ -271,7 +271,7 @@ pub fn place_of(path: &Path) -> PathBuf {
         let rest = path.strip_prefix(ancestor).ok()?;
         Some(ancestor.canonicalize().ok()?.join(rest))
     };
-    path.ancestors().find_map(whole).unwrap_or(path.clone())
+    path.ancestors().find_map(whole).unwrap_or_else(|| path.clone())
 }
 
 /// Prints a value as one JSON document on standard output.

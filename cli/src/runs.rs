@@ -160,6 +160,7 @@ impl<'a, R: Recipe> Run<'a, R> {
     fn finish(&mut self, index: usize, interrupted: &AtomicBool, watch: &mut Watch) -> Result<Report, Failure> {
         let outcome = self.trainer.end(&mut |event| watch.hear(index, event));
         let Outcome { before, after, best, step: written_step } = outcome.map_err(|error| self.ended(error))?;
+        watch.clear();
         let scored = self.score("after", interrupted)?;
         let (probe, unseen) = self.probes.scored(self.scored.take(), scored);
         let (steps, Plan { steps: planned, accumulate, patience, learning_rate, .. }) =

@@ -11,7 +11,7 @@ use wgtune_models::data::split::HeldOut;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
-use wgtune_models::train::run::Begin;
+use wgtune_models::train::run::{Begin, check_idle};
 use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
@@ -184,6 +184,8 @@ impl Training {
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
         if !self.plan {
             check_folder(out, self.begin(), read, advice)?;
+            // Before any of several is begun.
+            check_idle(out)?;
         }
         if self.eval_every > 0 && self.validation == 0.0 && self.sample_prompt.is_empty() {
             return Err("--eval-every without rows to evaluate on: expected --validation above 0, or --sample-prompt".into());

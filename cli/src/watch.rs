@@ -80,6 +80,11 @@ impl<'a> Watch<'a> {
         unless(self.interrupted)
     }
 
+    /// Takes its bars away; the next update brings one again.
+    pub fn clear(&mut self) {
+        (self.training, self.validating) = (None, None);
+    }
+
     fn say(&self, run: usize, text: &str) {
         let text = format!("{}{text}", self.labels[run]);
         match &self.training {
@@ -89,8 +94,8 @@ impl<'a> Watch<'a> {
     }
 
     /// Ends runs that came to their ends: prints and writes what was timed.
-    pub fn finish(self) -> Result<(), Box<dyn std::error::Error>> {
-        drop((self.training, self.validating));
+    pub fn finish(mut self) -> Result<(), Box<dyn std::error::Error>> {
+        self.clear();
         if let Some(error) = self.failed {
             return Err(error);
         }

@@ -10,7 +10,6 @@ use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
 use wgtune_models::tasks::Table;
-use wgtune_models::train::run::check_idle;
 use wgtune_models::train::sft::Sft;
 use wgtune_models::transformer::Decoder;
 
@@ -118,7 +117,6 @@ fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -
             let (out, other) = (out.display(), other.display());
             return Err(format!("two jobs write {other} and {out}: expected an --out for each, none within another's").into());
         }
-        check_idle(&out)?;
         let read: Vec<&Path> = [arguments.model.as_path()].into_iter().chain(arguments.tuning.read()).collect();
         arguments.training.check(&out, &read, &arguments.source)?;
         arguments.training.length.of(base.blueprint())?;
