@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use wgtune_engine::{Device, Tensor, ops};
 use wgtune_models::data::IGNORE;
-use wgtune_models::peft::{self, Full, Tuned};
+use wgtune_models::peft::{self, Full, Settings, Start, Tuned};
 use wgtune_models::transformer::Forward;
 use wgtune_models::transformer::load_decoder;
 
@@ -39,7 +40,35 @@ pub fn checks() -> Vec<Check> {
         }
     }
     checks.push(Check::new("llama: gradients of some parameters alone", partial_gradients));
+    for name in ["llama", "qwen2", "gpt2"] {
+        checks.push(Check::new(format!("{name}: untrained adapters leave it as it is"), move |device| untrained(device, name)));
+    }
     checks
+}
+
+/// What begins as nothing changes nothing: LoRA, bottlenecks and IA3 leave the bits. But where a layer has a bias and ends a sub-layer,
+/// as in GPT-2, the CPU begins a product's sums with bias and residual together, unless something comes between the two: rounding
+/// then differs.
+fn untrained(device: &Device, name: &str) -> Outcome {
+    let bare = Tuned::bare(load_decoder(&path(name), device)?);
+    let logits = |model: &Tuned| model.logits(&[3, 14, 15, 9, 2, 6, 5]).to_vec();
+    let expected = logits(&bare)?;
+    let is_exact = !(name == "gpt2" && device.is_cpu());
+    for (method, chosen) in [
+        ("lora", json!({})),
+        ("adapters", json!({"reduction-factor": 4})),
+        ("adapters", json!({"reduction-factor": 4, "bottleneck": "houlsby"})),
+        ("ia3", json!({})),
+    ] {
+        let entry = peft::method(method).expect("it is in the list");
+        let settings = Settings::new(entry, |name| chosen.get(name).cloned());
+        let encode = |_: &str| unreachable!("no text is tokenised");
+        let start = Start { decoder: bare.decoder.clone(), base: name, seed: 3, encode: &encode };
+        let found = logits(&(entry.begin)(&settings, start)?)?;
+        assert!(!is_exact || found == expected, "{method}");
+        within(method, &found, &expected, ABSOLUTE)?;
+    }
+    Ok(())
 }
 
 fn logits(device: &Device, name: &str) -> Outcome {
