@@ -105,6 +105,14 @@ pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     prepared(&[(arguments, given)], runs::run)?.remove(0).report
 }
 
+/// The model that jobs share.
+struct Shared<'a> {
+    base: &'a Model,
+    /// A hash of its weights.
+    weights: &'a str,
+    bare: Decoder,
+}
+
 /// What comes of jobs that are opened and checked.
 fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -> Result<T, Failure>) -> Result<T, Failure> {
     let (first, _) = jobs[0];
@@ -125,12 +133,12 @@ fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -
     let tokenizers: Vec<Option<Tokenizer>> =
         jobs.iter().map(|(arguments, _)| arguments.training.tokenizer(&base)).collect::<Result<_, _>>()?;
     let device = if first.training.plan { first.compute.open_dry()? } else { first.compute.open()? };
-    let bare = base.load(&device)?.decoder;
     let weights = if first.training.plan { String::new() } else { base.hash_weights()? };
+    let shared = Shared { bare: base.load(&device)?.decoder, base: &base, weights: &weights };
     let mut prepared = Vec::with_capacity(jobs.len());
     for (((arguments, given), out), tokenizer) in jobs.iter().zip(outs).zip(&tokenizers) {
         let label = if jobs.len() > 1 { format!("{}: ", out.display()) } else { String::new() };
-        prepared.push(arguments.job(given, label, &base, &weights, bare.clone(), out, tokenizer.as_ref())?);
+        prepared.push(arguments.job(given, label, &shared, out, tokenizer.as_ref())?);
     }
     if prepared.len() > 1 {
         check_together(&prepared)?;
@@ -183,22 +191,20 @@ impl Arguments {
         }
     }
 
-    /// What is to be trained of the model `bare`, on its data.
-    #[allow(clippy::too_many_arguments)]
+    /// What is to be trained of the model, on its data.
     fn job<'a>(
         &'a self,
         given: &'a Given,
         label: String,
-        base: &'a Model,
-        weights: &'a str,
-        bare: Decoder,
+        shared: &Shared<'a>,
         out: PathBuf,
         tokenizer: Option<&'a Tokenizer>,
     ) -> Result<Job<'a, Sft>, Failure> {
         let Arguments { source, conversations, tuning, training, probing, compute, .. } = self;
+        let Shared { base, weights, ref bare } = *shared;
         let seed = compute.seed;
         let max_length = training.length.of(base.blueprint())?;
-        let model = tuning.begin(base, bare, seed)?;
+        let model = tuning.begin(base, bare.clone(), seed)?;
         if training.packing && model.method.prefix_length() > 0 {
             return Err(
                 "--packing puts several texts into a row, and a prefix stands before one: expected only one of the two".into()

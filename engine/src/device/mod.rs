@@ -3,6 +3,7 @@
 mod cpu;
 mod executor;
 mod gpu;
+mod host;
 mod lost;
 pub mod parallel;
 mod profile;
@@ -28,6 +29,7 @@ use crate::recording::{Command, Payload, Recording};
 pub(crate) use executor::Run;
 use executor::{Backend, Executor};
 pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
+pub(crate) use host::HostBuffer;
 pub(crate) use profile::Profile;
 pub use profile::Span;
 pub use watch::NonFinite;
@@ -138,28 +140,6 @@ pub struct Memory {
     pub peak_live: u64,
     /// Taken from the system, to be used again.
     pub reserved: u64,
-}
-
-/// Elements that came back from a device.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum HostBuffer {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    F16(Vec<half::f16>),
-    BF16(Vec<half::bf16>),
-    U32(Vec<u32>),
-}
-
-impl HostBuffer {
-    /// As many zeros as a buffer has elements.
-    fn zeros(like: &BufferRef) -> HostBuffer {
-        match like.dtype {
-            DType::F32 => HostBuffer::F32(vec![0.0; like.elements]),
-            DType::F16 => HostBuffer::F16(vec![half::f16::ZERO; like.elements]),
-            DType::BF16 => HostBuffer::BF16(vec![half::bf16::ZERO; like.elements]),
-            DType::U32 => HostBuffer::U32(vec![0; like.elements]),
-        }
-    }
 }
 
 impl Device {

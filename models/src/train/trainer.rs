@@ -191,7 +191,7 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
 struct Taken {
     /// A checkpoint.
     saves: bool,
-    /// The run's end, for now.
+    /// That the run stops before its end.
     stops: bool,
 }
 
