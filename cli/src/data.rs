@@ -6,7 +6,7 @@ use clap::Args;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::mixture;
-use wgtune_models::data::rows::{Columns, Content, Dataset, Row};
+use wgtune_models::data::rows::{Columns, Content, Dataset, Format, Row};
 use wgtune_models::data::split::{HeldOut, split};
 use wgtune_models::data::template::Template;
 use wgtune_models::error::Error;
@@ -118,8 +118,13 @@ impl Source {
 
     /// Reads the files, whose rows a template may make texts of, telling on standard error what was found.
     pub fn read(&self, template: Option<&Template>) -> wgtune_models::Result<Dataset> {
+        self.read_wanting(template, &[])
+    }
+
+    /// The same, for rows that are of one of these forms wherever they can be.
+    pub fn read_wanting(&self, template: Option<&Template>, wanted: &'static [Format]) -> wgtune_models::Result<Dataset> {
         let files = self.weighted().map_err(|message| Error::Data { message })?.into_iter().map(|(file, _)| file);
-        let columns = self.columns.clone().unwrap_or_default().filling(template.cloned());
+        let columns = self.columns.clone().unwrap_or_default().filling(template.cloned()).wanting(wanted);
         let dataset = Dataset::open(&files.collect::<Vec<_>>(), &columns)?;
         dataset.files.iter().for_each(note);
         Ok(dataset)
@@ -199,7 +204,11 @@ impl Coder {
         let tokenised = dataset.rows.iter().all(|row| matches!(row.content, Content::Ids { .. }));
         let tokenizer = if tokenised { None } else { Some(model.tokenizer()?) };
         let template = conversations.template.open(model)?;
-        let converses = |content: &Content| matches!(content, Content::Conversation { .. } | Content::Exchange { .. });
+        let converses = |content: &Content| match content {
+            Content::Ranked { answers, .. } => answers.iter().any(is_conversation),
+            Content::Labelled { answer, .. } => is_conversation(answer),
+            own => is_conversation(own),
+        };
         if template.is_default() && dataset.rows.iter().any(|row| converses(&row.content)) {
             note("the model brings no chat template: ChatML is used");
         }
@@ -212,6 +221,11 @@ impl Coder {
             prefix: tuned.map_or(0, |tuned| tuned.method.prefix_length()),
             last_turn_only: conversations.last_turn_only,
         })
+    }
+
+    /// What padding is filled with.
+    pub fn padding(&self) -> u32 {
+        padding(self.tokenizer.as_ref(), &self.config)
     }
 
     /// What encodes them.
@@ -227,6 +241,10 @@ impl Coder {
             last_turn_only: self.last_turn_only,
         }
     }
+}
+
+fn is_conversation(content: &Content) -> bool {
+    matches!(content, Content::Conversation { .. } | Content::Exchange { .. })
 }
 
 /// Reads and encodes data files for a model, telling on standard error what was found.
@@ -302,8 +320,12 @@ pub fn encode(
         validation.extend(examples);
     }
     let mixture = weights.map(|_| sources);
-    let padding = encoder.tokenizer.and_then(Tokenizer::pad_id).or(config.pad_token_id).unwrap_or(0);
+    let padding = padding(encoder.tokenizer, config);
     Ok(Prepared { training, validation, mixture, padding, rows: dataset.fingerprint(), ends: ends(encoder.tokenizer, config) })
+}
+
+fn padding(tokenizer: Option<&Tokenizer>, config: &Blueprint) -> u32 {
+    tokenizer.and_then(Tokenizer::pad_id).or(config.pad_token_id).unwrap_or(0)
 }
 
 fn ends(tokenizer: Option<&Tokenizer>, config: &Blueprint) -> Vec<(u32, String)> {
@@ -313,8 +335,8 @@ fn ends(tokenizer: Option<&Tokenizer>, config: &Blueprint) -> Vec<(u32, String)>
 }
 
 /// A hash of examples, to recognise a run's when it is resumed.
-pub fn fingerprint(examples: &[Example]) -> String {
-    let words = examples.iter().flat_map(|example| example.ids.iter().chain(&example.labels).chain([&u32::MAX]));
+pub fn fingerprint<'a>(examples: impl IntoIterator<Item = &'a Example>) -> String {
+    let words = examples.into_iter().flat_map(|example| example.ids.iter().chain(&example.labels).chain([&u32::MAX]));
     xxh3(words.map(|word| word.to_le_bytes()))
 }
 

@@ -91,18 +91,20 @@ impl Summary {
     }
 }
 
+/// The name of a figure, for a reader.
+pub fn spaced(name: &str) -> String {
+    name.replace('_', " ")
+}
+
 impl Report {
     /// The figures for a reader.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("wrote {} after {} on {}", self.out.display(), counted(self.steps, "step"), self.device)];
         if let (Some(before), Some(after)) = (&self.validation_before, &self.validation_after) {
-            lines.push(format!(
-                "validation loss {:.4} -> {:.4}, perplexity {:.2} -> {:.2}",
-                before.loss,
-                after.loss,
-                before.loss.exp(),
-                after.loss.exp()
-            ));
+            let of =
+                |(name, after): (&&str, &f64)| Some(format!(", {} {:.4} -> {after:.4}", spaced(name), before.figures.get(name)?));
+            let figures: String = after.figures.iter().filter_map(of).collect();
+            lines.push(format!("validation loss {:.4} -> {:.4}{figures}", before.loss, after.loss));
         }
         if let (Some(step), Some(loss)) = (self.best_step, self.best_validation_loss) {
             let written = if step == self.written_step {

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use wgtune_models::data::batch::{Loader, Options};
-use wgtune_models::data::mixture::{self, Unit};
 use wgtune_models::data::split::HeldOut;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
@@ -14,13 +12,11 @@ use wgtune_models::peft::Tuned;
 use wgtune_models::train::run::{Begin, check_idle};
 use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::sft::Sft;
 use wgtune_models::train::trainer::{Plan, Recipe};
-use wgtune_models::wording::{counted, listed};
 
-use crate::common::{Overwrite, check_folder, note};
+use crate::common::{Overwrite, check_folder};
 use crate::config::{ConfigFile, Given};
-use crate::data::{Length, Prepared, Source, fingerprint};
+use crate::data::Length;
 use crate::numbers::{above_zero, at_least_zero, whole};
 use crate::probes::Probes;
 
@@ -64,12 +60,6 @@ pub struct Training {
     /// Recompute each block in the backward pass: less memory, a third more time
     #[arg(long)]
     pub checkpoint_blocks: bool,
-    /// Put several whole rows into one, up to --max-length
-    #[arg(long)]
-    pub packing: bool,
-    /// What the weights behind --data are shares of [default: rows]
-    #[arg(long, value_enum, value_name = "UNIT")]
-    pub mix: Option<Mix>,
     /// Take rows in the files' order
     #[arg(long)]
     pub no_shuffle: bool,
@@ -106,9 +96,6 @@ pub struct Training {
     /// Write no events for TensorBoard, which reads those in --out by `tensorboard --logdir`
     #[arg(long)]
     pub no_tensorboard: bool,
-    /// Say how much memory the run would take, and what would make it less, and run nothing
-    #[arg(long, conflicts_with_all = ["resume", "profile"])]
-    pub plan: bool,
     /// Time every kernel of three updates after the first: prints a table, and writes a trace for chrome://tracing or Perfetto
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -142,15 +129,6 @@ pub struct Job<'a, R> {
 /// Writes what was trained.
 pub type Write<'a> = Box<dyn Fn(&Tuned) -> wgtune_models::Result<()> + 'a>;
 
-/// The names of [`Unit`].
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mix {
-    /// Of the rows that are trained on
-    Rows,
-    /// Of their tokens
-    Tokens,
-}
-
 /// The names of [`Schedule`].
 #[derive(Clone, Copy, ValueEnum)]
 pub enum ScheduleName {
@@ -169,31 +147,24 @@ impl Training {
     }
 
     /// Checks, before any work, that the run can begin in `out` and write its files, and that none of the folders that are
-    /// `read` is written; and that the data's weights are ones.
-    pub fn check(&self, out: &Path, read: &[&Path], source: &Source) -> Result<(), Box<dyn std::error::Error>> {
-        let is_mixed = source.weights()?.is_some();
-        if self.mix.is_some() && !is_mixed {
-            return Err("--mix says what weights are of, and --data has none: expected FILE:WEIGHT".into());
-        }
-        if self.packing && is_mixed {
-            return Err(
-                "--packing orders rows by their lengths, and the weights of --data by their shares: expected only one of the two"
-                    .into(),
-            );
-        }
+    /// `read` is written.
+    pub fn check(&self, out: &Path, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
         let advice = "--resume goes on with a run, --overwrite replaces what wgtune wrote";
-        if !self.plan {
-            check_folder(out, self.begin(), read, advice)?;
-            // Before any of several is begun.
-            check_idle(out)?;
-        }
+        check_folder(out, self.begin(), read, advice)?;
+        // Before any of several is begun.
+        check_idle(out)?;
+        self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
+    }
+
+    /// Checks that what is to be evaluated on the way can be.
+    pub fn check_evaluation(&self) -> Result<(), String> {
         if self.eval_every > 0 && self.validation == 0.0 && self.sample_prompt.is_empty() {
             return Err("--eval-every without rows to evaluate on: expected --validation above 0, or --sample-prompt".into());
         }
         if self.patience > 0 && (self.eval_every == 0 || self.validation == 0.0) {
             return Err("--patience counts evaluations on the way: expected --eval-every above 0, and --validation".into());
         }
-        self.profile.as_deref().map_or(Ok(()), |file| self.overwrite.check_file(file))
+        Ok(())
     }
 
     /// The model's tokenizer, where it is needed for samples.
@@ -211,40 +182,6 @@ impl Training {
     /// How the run's folder is opened.
     pub fn begin(&self) -> Begin {
         if self.resume { Begin::Resumed } else { self.overwrite.begin() }
-    }
-
-    /// The recipe that learns these rows, and hashes of them. Tells where no answer would learn to stop.
-    pub fn learning(&self, data: Prepared, seed: u64, max_length: usize) -> (Sft, Vec<(&'static str, String)>) {
-        let ends: Vec<u32> = data.ends.iter().map(|(id, _)| *id).collect();
-        if !ends.is_empty() && !data.training.iter().any(|example| example.learns(&ends)) {
-            let pieces: Vec<String> = data.ends.into_iter().map(|(_, piece)| piece).collect();
-            note(format!(
-                "no token that ends a text is learnt: expected {} in some row, or an answer may not stop",
-                listed(&pieces)
-            ));
-        }
-        let batches = |shuffle: bool| Options {
-            batch_size: self.batch_size,
-            packing: self.packing.then_some(max_length),
-            shuffle,
-            seed,
-            padding: data.padding,
-        };
-        let mut hashes = vec![("data", data.rows), ("examples", fingerprint(&data.training))];
-        let options = batches(!self.no_shuffle);
-        let training = match data.mixture {
-            None => Loader::new(data.training, options),
-            Some(sources) => {
-                // No hash: it is short, and says more as it is.
-                let part = |source: &mixture::Source| format!("{} of {}", source.weight, counted(source.examples, "example"));
-                hashes.push(("mixture", sources.iter().map(part).collect::<Vec<_>>().join(", ")));
-                let unit = if self.mix == Some(Mix::Tokens) { Unit::Tokens } else { Unit::Rows };
-                Loader::mixed(data.training, sources, unit, options)
-            }
-        };
-        let recipe =
-            Sft { training, validation: (!data.validation.is_empty()).then(|| Loader::new(data.validation, batches(false))) };
-        (recipe, hashes)
     }
 
     /// How it goes, with these batches.

@@ -11,6 +11,7 @@ use wgtune_models::wording::counted;
 use crate::common::note;
 use crate::profile::Profiler;
 use crate::progress::Progress;
+use crate::report::spaced;
 
 /// Watches one run, or several side by side.
 pub struct Watch<'a> {
@@ -50,7 +51,11 @@ impl<'a> Watch<'a> {
     /// Hears what happens to a run.
     pub fn hear(&mut self, run: usize, event: Event) -> ControlFlow<()> {
         match event {
+            Event::Beginning { done, of } => {
+                self.validating.get_or_insert_with(|| Progress::new("reference", of, done - 1)).advance("");
+            }
             Event::Step(metrics) => {
+                self.validating = None;
                 if let Some(profiler) = &mut self.profiler {
                     self.failed = self.failed.take().or(profiler.after(metrics.step).err());
                 }
@@ -108,7 +113,7 @@ pub fn unless(interrupted: &AtomicBool) -> ControlFlow<()> {
     if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-fn line(moment: Moment, Evaluation { loss, trained_tokens, .. }: &Evaluation) -> String {
+fn line(moment: Moment, Evaluation { loss, figures, trained_tokens }: &Evaluation) -> String {
     let when = match moment {
         Moment::Before => "before".into(),
         Moment::At(step) => format!("after step {step}"),
@@ -116,5 +121,6 @@ fn line(moment: Moment, Evaluation { loss, trained_tokens, .. }: &Evaluation) ->
         Moment::Kept(step) => format!("of the best, step {step}"),
     };
     let tokens = counted(*trained_tokens, "trained token");
-    format!("validation {when}: loss {loss:.4}, perplexity {:.2} ({tokens})", loss.exp())
+    let figures: String = figures.iter().map(|(name, value)| format!(", {} {value:.4}", spaced(name))).collect();
+    format!("validation {when}: loss {loss:.4}{figures} ({tokens})")
 }

@@ -12,6 +12,7 @@ pub mod hash;
 pub mod model;
 pub mod nn;
 pub mod peft;
+pub mod rl;
 pub mod tasks;
 pub mod train;
 pub mod transformer;

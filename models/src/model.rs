@@ -42,8 +42,21 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Data`] that says what is there instead of such a folder: nothing, a file, a hub's name, an adapter; what
-    /// [`Blueprint::open`] says.
+    /// [`Blueprint::open`] says; a reward model.
     pub fn open(directory: &Path) -> Result<Model> {
+        let model = Model::open_any(directory)?;
+        if model.blueprint.scores {
+            let message = format!("{} is a reward model, which gives scores: expected one that gives texts", directory.display());
+            return Err(Error::Data { message });
+        }
+        Ok(model)
+    }
+
+    /// The same, where it may be a reward model too.
+    ///
+    /// # Errors
+    /// As [`open`](Model::open).
+    pub fn open_any(directory: &Path) -> Result<Model> {
         check_directory(directory)?;
         Ok(Model { directory: directory.to_path_buf(), blueprint: Blueprint::open(directory)?, hash: OnceLock::new() })
     }
@@ -82,6 +95,23 @@ impl Model {
     /// The tokens that end a text, its tokenizer's included; sorted.
     pub fn ends(&self, tokenizer: Option<&Tokenizer>) -> Vec<u32> {
         ends(&self.blueprint, tokenizer)
+    }
+
+    /// The model on a device as a reward model, with an adapter: what gives the score is the model's own or the adapter's.
+    ///
+    /// # Errors
+    /// Neither has a score; what [`load_decoder`] and [`peft::open`] say.
+    pub fn load_scorer(&self, device: &Device, adapter: Option<&Path>) -> Result<Tuned> {
+        let decoder = load_decoder(&self.directory, device)?;
+        let is_kept = adapter.is_some_and(peft::scores);
+        if !self.blueprint.scores && !is_kept {
+            let message = format!("{} gives no scores: expected a reward model, or the adapter of one", self.directory.display());
+            return Err(Error::Data { message });
+        }
+        // The adapter's takes this one's place.
+        let zero = device.zeros([1, self.blueprint.hidden_size]);
+        let decoder = if self.blueprint.scores { decoder } else { decoder.scoring(zero) };
+        adapter.map_or(Ok(Tuned::bare(decoder.clone())), |directory| peft::open(directory, decoder))
     }
 
     /// The bare model on a device.

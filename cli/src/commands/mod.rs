@@ -6,11 +6,16 @@ mod completions;
 mod convert;
 mod demo;
 mod devices;
+mod dpo;
 mod eval;
 mod generate;
+mod kto;
 mod logits;
 mod merge;
+mod orpo;
 mod pretrain;
+mod reward;
+mod score;
 mod sft;
 mod tasks;
 mod tokenize;
@@ -60,6 +65,11 @@ commands! {
     devices Devices
     pretrain Pretrain
     sft Sft
+    reward Reward
+    score Score
+    dpo Dpo
+    kto Kto
+    orpo Orpo
     compare Compare
     generate Generate
     tokenize Tokenize

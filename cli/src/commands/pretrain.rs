@@ -21,6 +21,7 @@ use crate::numbers::whole;
 use crate::plan;
 use crate::probes::Probes;
 use crate::runs;
+use crate::texts::Texts;
 use crate::training::{Job, Training};
 
 /// Trains a tokenizer and a small Llama from plain text
@@ -37,6 +38,8 @@ pub struct Arguments {
     shape: Shape,
     #[command(flatten)]
     training: Training,
+    #[command(flatten)]
+    texts: Texts,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -79,10 +82,14 @@ enum Storage {
 /// Trains and writes the model.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let (training, seed, out) = (&arguments.training, arguments.compute.seed, &arguments.out);
-    training.check(out, &[], &arguments.source)?;
+    arguments.texts.check(&arguments.source)?;
+    if !arguments.texts.plan {
+        training.check(out, &[])?;
+    }
+    training.check_evaluation()?;
     let max_length = training.length.of_new_model();
     arguments.shape.check()?;
-    let device = if training.plan { arguments.compute.open_dry()? } else { arguments.compute.open()? };
+    let device = if arguments.texts.plan { arguments.compute.open_dry()? } else { arguments.compute.open()? };
     let dataset = arguments.source.read(None)?;
     let tokenizer = arguments.shape.tokenizer(&dataset)?;
     let config = arguments.shape.config(&tokenizer, max_length)?;
@@ -101,7 +108,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let dtype = config.dtype.unwrap_or(DType::F32);
     let model = Tuned::bare(new_decoder(config, &device, seed)?).requiring_grad();
     let samples = training.samples(Some(&tokenizer), &model)?;
-    let (recipe, hashes) = training.learning(data, seed, max_length);
+    let (recipe, hashes) = arguments.texts.learning(training, data, seed, max_length);
     let job = Job {
         label: String::new(),
         training,
@@ -121,7 +128,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
             save_decoder(out, &model.decoder, dtype, |_, _| Ok(None))
         }),
     };
-    if training.plan {
+    if arguments.texts.plan {
         return plan::print(vec![job], arguments.json);
     }
     let report = runs::run(vec![job])?.remove(0).report?;

@@ -21,6 +21,7 @@ use crate::plan;
 use crate::probes::Probing;
 use crate::report::Report;
 use crate::runs::{self, End, Failure, GO_ON};
+use crate::texts::Texts;
 use crate::training::{Job, Training};
 use crate::tuning::Tuning;
 
@@ -52,6 +53,8 @@ pub struct Arguments {
     #[command(flatten)]
     pub training: Training,
     #[command(flatten)]
+    texts: Texts,
+    #[command(flatten)]
     probing: Probing,
     /// Print the report as JSON
     #[arg(long)]
@@ -62,7 +65,7 @@ pub struct Arguments {
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    if arguments.jobs.jobs.is_some() || arguments.training.plan {
+    if arguments.jobs.jobs.is_some() || arguments.texts.plan {
         return run_jobs(&[(arguments, given)]);
     }
     let report = train(arguments, given)?;
@@ -72,7 +75,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
 /// Trains several adapters side by side.
 pub fn run_jobs(jobs: &[(&Arguments, &Given)]) -> Outcome {
     let (first, _) = jobs[0];
-    if first.training.plan {
+    if first.texts.plan {
         return prepared(jobs, |prepared| plan::print(prepared, first.json));
     }
     let ends = prepared(jobs, runs::run)?;
@@ -126,14 +129,18 @@ fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -
             return Err(format!("two jobs write {other} and {out}: expected an --out for each, none within another's").into());
         }
         let read: Vec<&Path> = [arguments.model.as_path()].into_iter().chain(arguments.tuning.read()).collect();
-        arguments.training.check(&out, &read, &arguments.source)?;
+        arguments.texts.check(&arguments.source)?;
+        if !arguments.texts.plan {
+            arguments.training.check(&out, &read)?;
+        }
+        arguments.training.check_evaluation()?;
         arguments.training.length.of(base.blueprint())?;
         outs.push(out);
     }
     let tokenizers: Vec<Option<Tokenizer>> =
         jobs.iter().map(|(arguments, _)| arguments.training.tokenizer(&base)).collect::<Result<_, _>>()?;
-    let device = if first.training.plan { first.compute.open_dry()? } else { first.compute.open()? };
-    let weights = if first.training.plan { String::new() } else { base.hash_weights()? };
+    let device = if first.texts.plan { first.compute.open_dry()? } else { first.compute.open()? };
+    let weights = if first.texts.plan { String::new() } else { base.hash_weights()? };
     let shared = Shared { bare: base.load(&device)?.decoder, base: &base, weights: &weights };
     let mut prepared = Vec::with_capacity(jobs.len());
     for (((arguments, given), out), tokenizer) in jobs.iter().zip(outs).zip(&tokenizers) {
@@ -171,7 +178,7 @@ fn check_together(jobs: &[Job<Sft>]) -> Result<(), String> {
         ));
     }
     let with_prefix = jobs.iter().find(|job| job.model.method.prefix_length() > 0);
-    let packed = jobs.iter().find(|job| job.training.packing);
+    let packed = jobs.iter().find(|job| job.recipe.training.is_packed());
     match (with_prefix, packed) {
         (Some(one), Some(other)) => Err(format!(
             "{} puts several texts into a row, and the prefix of {} stands before one: expected only one of the two among jobs",
@@ -200,12 +207,12 @@ impl Arguments {
         out: PathBuf,
         tokenizer: Option<&'a Tokenizer>,
     ) -> Result<Job<'a, Sft>, Failure> {
-        let Arguments { source, conversations, tuning, training, probing, compute, .. } = self;
+        let Arguments { source, conversations, tuning, training, texts, probing, compute, .. } = self;
         let Shared { base, weights, ref bare } = *shared;
         let seed = compute.seed;
         let max_length = training.length.of(base.blueprint())?;
         let model = tuning.begin(base, bare.clone(), seed)?;
-        if training.packing && model.method.prefix_length() > 0 {
+        if texts.packing && model.method.prefix_length() > 0 {
             return Err(
                 "--packing puts several texts into a row, and a prefix stands before one: expected only one of the two".into()
             );
@@ -214,7 +221,7 @@ impl Arguments {
         let probes = probing.open(training.batch_size, |source| {
             prepare(base, &model, source, conversations, max_length, HeldOut::Count(0), seed)
         })?;
-        let (recipe, of_data) = training.learning(data, seed, max_length);
+        let (recipe, of_data) = texts.learning(training, data, seed, max_length);
         let hashes = [Some(("model", base.fingerprint(weights))), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
         let samples = training.samples(tokenizer, &model)?;
         let place = out.clone();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::IGNORE;
 use super::encode::Example;
 use super::mixture::{Mixture, Share, Source, Unit};
-use super::shuffle::permutation;
+use super::order::Order;
 
 /// A batch of B rows of T positions, row-major. Masks come from `lengths` and `segments`: what the padding
 /// is filled with means nothing.
@@ -56,8 +56,7 @@ pub struct Loader {
     options: Options,
     /// What draws the rows, and has drawn those of the batches so far.
     mixture: Option<RefCell<Mixture>>,
-    /// The epoch whose order was asked for last, and that order.
-    order: RefCell<(usize, Vec<usize>)>,
+    order: Order,
 }
 
 impl Loader {
@@ -67,8 +66,6 @@ impl Loader {
     /// If there are no examples, `batch_size` is 0, or an example is longer than the packed rows.
     #[track_caller]
     pub fn new(examples: Vec<Example>, options: Options) -> Loader {
-        assert!(!examples.is_empty(), "[Loader] expected examples, got none");
-        assert!(options.batch_size > 0, "[Loader] expected a batch size above 0, got 0");
         let rows = match options.packing {
             None => (0..examples.len()).map(|index| vec![index]).collect(),
             Some(capacity) => {
@@ -76,7 +73,7 @@ impl Loader {
                 pack(&lengths, capacity)
             }
         };
-        let order = RefCell::new((0, ordered(rows.len(), &options, 0)));
+        let order = order(rows.len(), &options);
         Loader { examples, rows, options, mixture: None, order }
     }
 
@@ -98,22 +95,27 @@ impl Loader {
     /// If that is 0.
     #[track_caller]
     pub fn with_batch_size(&self, batch_size: usize) -> Loader {
-        assert!(batch_size > 0, "[Loader] expected a batch size above 0, got 0");
-        Loader { options: Options { batch_size, ..self.options }, ..self.clone() }
+        let options = Options { batch_size, ..self.options };
+        Loader { order: order(self.rows.len(), &options), options, ..self.clone() }
     }
 
     /// What the first so many batches hold of each source; nothing where none are mixed.
     pub fn shares(&self, batches: usize) -> Vec<Share> {
         let Some(mixture) = &self.mixture else { return Vec::new() };
         let mut mixture = mixture.borrow().rewound();
-        let draws = batches.checked_sub(1).map_or(0, |last| self.rows_of(last).end);
+        let draws = batches.checked_sub(1).map_or(0, |last| self.order.draws(last).end);
         drawn(&mut mixture, draws..draws);
         mixture.shares()
     }
 
+    /// Whether rows hold as many examples as fit.
+    pub fn is_packed(&self) -> bool {
+        self.options.packing.is_some()
+    }
+
     /// Batches of an epoch; the last may have fewer rows.
     pub fn batches_per_epoch(&self) -> usize {
-        self.rows.len().div_ceil(self.options.batch_size)
+        self.order.batches_per_epoch()
     }
 
     /// Batch number `index` of the run, counted from 0 through all epochs.
@@ -138,33 +140,21 @@ impl Loader {
 
     /// The rows of a batch.
     fn rows_in(&self, index: usize) -> Vec<usize> {
-        let (run, all) = (self.rows_of(index), self.rows.len());
-        if let Some(mixture) = &self.mixture {
-            return drawn(&mut mixture.borrow_mut(), run);
+        match &self.mixture {
+            None => self.order.batch(index),
+            Some(mixture) => drawn(&mut mixture.borrow_mut(), self.order.draws(index)),
         }
-        let epoch = run.start / all;
-        let mut order = self.order.borrow_mut();
-        if order.0 != epoch {
-            *order = (epoch, ordered(all, &self.options, epoch));
-        }
-        order.1[run.start - epoch * all..run.end - epoch * all].to_vec()
     }
 
     fn examples_of(&self, row: usize) -> impl Iterator<Item = &Example> {
         self.rows[row].iter().map(|&example| &self.examples[example])
     }
-
-    /// Which rows of the run a batch holds, counted through all epochs.
-    fn rows_of(&self, batch: usize) -> Range<usize> {
-        let (epoch, number) = (batch / self.batches_per_epoch(), batch % self.batches_per_epoch());
-        let [first, end] = [number, number + 1].map(|number| (number * self.options.batch_size).min(self.rows.len()));
-        epoch * self.rows.len() + first..epoch * self.rows.len() + end
-    }
 }
 
-/// The order of an epoch's rows.
-fn ordered(rows: usize, options: &Options, epoch: usize) -> Vec<usize> {
-    if options.shuffle { permutation(rows, options.seed, epoch as u64) } else { (0..rows).collect() }
+/// The order of rows.
+#[track_caller]
+fn order(rows: usize, options: &Options) -> Order {
+    Order::new(rows, options.batch_size, options.shuffle.then_some(options.seed))
 }
 
 /// The draws of these numbers. A mixture that is past them begins again.

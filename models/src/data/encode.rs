@@ -57,6 +57,8 @@ pub struct Report {
     pub without_loss: usize,
     /// Where the first of those are, as `rows.jsonl:3`.
     pub first_without_loss: Vec<String>,
+    /// Rows left out because their answers are the same.
+    pub alike: usize,
     /// Conversations that became an example for each of the assistant's turns, because the template writes a
     /// turn otherwise once another follows it.
     pub by_turn: usize,
@@ -80,6 +82,18 @@ impl Example {
         Example { ids: [opening, &self.ids].concat(), labels: [silent, self.labels].concat() }
     }
 
+    /// The same without virtual tokens, which stand above the vocabulary.
+    pub fn without_virtual_tokens(&self, vocabulary: usize) -> Example {
+        let (ids, labels) = self
+            .ids
+            .iter()
+            .zip(&self.labels)
+            .filter(|(id, _)| (**id as usize) < vocabulary)
+            .map(|(id, label)| (*id, *label))
+            .unzip();
+        Example { ids, labels }
+    }
+
     /// Tokens that are learnt to be predicted: the first never is, since nothing comes before it.
     pub fn trained_tokens(&self) -> usize {
         let labels = self.labels.iter().skip(1);
@@ -89,6 +103,25 @@ impl Example {
     /// Whether any of these tokens is learnt to be predicted.
     pub fn learns(&self, tokens: &[u32]) -> bool {
         self.labels.iter().skip(1).any(|label| tokens.contains(label))
+    }
+}
+
+impl Report {
+    /// Says that a row was left out for want of a token to learn.
+    pub fn leave_out(&mut self, dataset: &Dataset, row: &Row) {
+        self.without_loss += 1;
+        if self.first_without_loss.len() < PLACES {
+            self.first_without_loss.push(dataset.place(row));
+        }
+    }
+
+    /// Counts what came of the rows.
+    pub fn count<'a>(&mut self, examples: impl IntoIterator<Item = &'a Example>) {
+        for example in examples {
+            self.examples += 1;
+            self.tokens += example.ids.len();
+            self.trained_tokens += example.trained_tokens();
+        }
     }
 }
 
@@ -123,15 +156,10 @@ impl Encoder<'_> {
             let learnt = examples.len();
             examples.extend(of_row.into_iter().filter(|example| example.trained_tokens() > 0));
             if examples.len() == learnt {
-                report.without_loss += 1;
-                if report.first_without_loss.len() < PLACES {
-                    report.first_without_loss.push(dataset.place(row));
-                }
+                report.leave_out(dataset, row);
             }
         }
-        report.examples = examples.len();
-        report.tokens = examples.iter().map(|example| example.ids.len()).sum();
-        report.trained_tokens = examples.iter().map(Example::trained_tokens).sum();
+        report.count(&examples);
         Ok((examples, report))
     }
 
@@ -160,6 +188,24 @@ impl Encoder<'_> {
         Ok(fitted.map(|example| example.behind(opening)).collect())
     }
 
+    /// The examples of a row's answers: of those that are ranked in their order, of any other row its own.
+    ///
+    /// # Errors
+    /// As [`examples`](Encoder::examples).
+    pub fn answers(&self, dataset: &Dataset, row: &Row, report: &mut Report) -> Result<Vec<Example>> {
+        let contents = match &row.content {
+            Content::Ranked { answers, .. } => answers.as_slice(),
+            Content::Labelled { answer, .. } => std::slice::from_ref(&**answer),
+            own => std::slice::from_ref(own),
+        };
+        let mut examples = Vec::new();
+        for content in contents {
+            let row = Row { file: row.file, line: row.line, content: content.clone() };
+            examples.extend(self.row(dataset, &row, report)?);
+        }
+        Ok(examples)
+    }
+
     fn content(&self, content: &Content, report: &mut Report) -> Result<Vec<Example>> {
         let example = match content {
             Content::Ids { ids, labels } => self.given(ids, labels),
@@ -171,6 +217,10 @@ impl Encoder<'_> {
             }
             Content::Conversation { messages, tools } => {
                 return self.conversation(&spelled_out(self.template, messages), tools.as_ref(), report);
+            }
+            Content::Ranked { .. } | Content::Labelled { .. } => {
+                let message = "answers that were judged; expected one text to learn".into();
+                return Err(Error::Data { message });
             }
         };
         Ok(vec![example?])
@@ -248,6 +298,7 @@ impl fmt::Display for Report {
         for (count, what) in [
             (self.truncated, "cut at the length"),
             (self.without_loss, &places),
+            (self.alike, "left out since their answers are the same"),
             (self.by_turn, "made an example a turn, since the template writes a turn otherwise once another follows"),
         ] {
             if count > 0 {

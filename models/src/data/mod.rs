@@ -9,6 +9,7 @@ mod compressed;
 pub mod conversation;
 pub mod encode;
 pub mod mixture;
+pub mod order;
 mod parquet;
 pub mod rows;
 mod shuffle;

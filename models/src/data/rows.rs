@@ -18,6 +18,7 @@ pub use self::columns::Columns;
 use self::source::{Kind, Source};
 
 mod columns;
+mod judged;
 mod parse;
 mod read;
 mod source;
@@ -41,6 +42,14 @@ pub enum Format {
     Text,
     /// The fields of a template, and `completion`.
     Fields,
+    /// `chosen` and `rejected`, and `prompt` and `margin` perhaps; texts or messages.
+    Preference,
+    /// `prompt` and `answers`, the best first.
+    Ranked,
+    /// `prompt`, `completion` and `label`, which says whether it is good.
+    Labelled,
+    /// `prompt` alone, text or messages.
+    Prompt,
 }
 
 /// A row, and where it was.
@@ -96,6 +105,20 @@ pub enum Content {
         /// For every token, its id, or [`IGNORE`] if it carries no loss.
         labels: Vec<u32>,
     },
+    /// Answers to one prompt, the best first; each is one of the contents that have a completion.
+    Ranked {
+        /// At least two.
+        answers: Vec<Content>,
+        /// By how much the scores of any two differ at least.
+        margin: f64,
+    },
+    /// An answer that is good or not.
+    Labelled {
+        /// One of the contents that have a completion.
+        answer: Box<Content>,
+        /// Whether it is.
+        is_good: bool,
+    },
 }
 
 /// The rows of one or more files.
@@ -138,6 +161,8 @@ impl Content {
             }
             Content::Exchange { messages, .. } | Content::Conversation { messages, .. } => messages.iter().map(content).sum(),
             Content::Ids { .. } => 0,
+            Content::Ranked { answers, .. } => answers.iter().map(Content::length).sum(),
+            Content::Labelled { answer, .. } => answer.length(),
         }
     }
 }
@@ -250,6 +275,10 @@ impl fmt::Display for Format {
             Format::Alpaca => "Alpaca",
             Format::Text => "plain text",
             Format::Fields => "fields + completion",
+            Format::Preference => "chosen + rejected",
+            Format::Ranked => "prompt + answers",
+            Format::Labelled => "prompt + completion + label",
+            Format::Prompt => "prompt",
         })
     }
 }

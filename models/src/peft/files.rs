@@ -14,6 +14,7 @@ use crate::formats::json::Object;
 use crate::formats::model_card::{CARD_FILE, Card};
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 use crate::hash::xxh3;
+use crate::transformer::{Decoder, SCORE};
 
 /// The name of an adapter's weight file.
 pub const ADAPTER_FILE: &str = "adapter_model.safetensors";
@@ -60,6 +61,29 @@ pub struct Kept<'a> {
     pub base: Option<&'a str>,
     /// What makes its texts.
     pub template: Option<&'a Template>,
+    /// What a reward model scores by [1, H].
+    pub score: Option<&'a Tensor>,
+}
+
+/// The modules that PEFT keeps with an adapter of a model that classifies, whatever it is called there.
+pub(super) const HEADS: [&str; 2] = ["classifier", SCORE];
+
+/// The names that PEFT gives to a score: of models that it wraps, and of those whose prompts it makes longer.
+const SCORES: [&str; 2] = ["base_model.model.score.weight", "base_model.score.weight"];
+
+/// The score [1, H] that the adapter in a folder keeps, where it is one of a reward model.
+///
+/// # Errors
+/// A weight file that cannot be read, and a score of another shape or that is not finite.
+pub(super) fn score_of(directory: &Path, decoder: &Decoder) -> Result<Option<Tensor>> {
+    let mut tensors = Tensors::open(directory)?;
+    let name = SCORES.into_iter().find(|name| tensors.weights.contains(name));
+    name.map(|name| tensors.read(name, &[1, decoder.blueprint().hidden_size], decoder.device())).transpose()
+}
+
+/// Whether the adapter in a folder keeps a score.
+pub fn scores(directory: &Path) -> bool {
+    Weights::open_file(&directory.join(ADAPTER_FILE)).is_ok_and(|weights| SCORES.iter().any(|name| weights.contains(name)))
 }
 
 /// The keys of the metadata.
@@ -80,7 +104,15 @@ pub(super) struct Files<'a> {
 
 /// Writes an adapter's folder.
 pub(super) fn write(directory: &Path, files: Files) -> Result<()> {
-    let Files { config, tensors, card, kept } = files;
+    let Files { mut config, mut tensors, card, kept } = files;
+    if let Some(score) = kept.score {
+        let is_prompt = !config["num_virtual_tokens"].is_null();
+        tensors.insert(SCORES[usize::from(is_prompt)].into(), score.detach());
+        let saved = config["modules_to_save"].as_array().cloned().unwrap_or_default();
+        config["modules_to_save"] = saved.into_iter().chain([SCORE.into()]).collect();
+        config["task_type"] = "SEQ_CLS".into();
+        config.sort_all_objects();
+    }
     let info =
         |(name, tensor): (&String, &Tensor)| TensorInfo { name: name.clone(), dtype: DType::F32, shape: tensor.shape().to_vec() };
     let infos: Vec<TensorInfo> = tensors.iter().map(info).collect();
@@ -148,7 +180,7 @@ impl Tensors {
 
     /// Checks that all were read.
     pub fn finish(self) -> Result<()> {
-        match self.weights.names().find(|name| !self.taken.contains(*name)) {
+        match self.weights.names().find(|name| !self.taken.contains(*name) && !SCORES.contains(name)) {
             None => Ok(()),
             Some(name) => {
                 let message = format!("tensor `{name}` belongs to no adapted layer of this model: an adapter of another base");
@@ -171,6 +203,9 @@ pub(super) fn check_keys(keys: &Object, peft_type: &str, is_understood: impl Fn(
         Value::Object(map) => map.is_empty(),
         Value::Bool(true) | Value::Number(_) => false,
     };
+    let is_head = |name: &Value| name.as_str().is_some_and(|name| HEADS.contains(&name));
+    let are_heads = |value: &Value| value.as_array().is_some_and(|names| names.iter().all(is_head));
+    let is_understood = |key: &str, value: &Value| is_understood(key, value) || (key == "modules_to_save" && are_heads(value));
     let is_known = |key: &str, value: &Value| OF_ALL.contains(&key) || is_understood(key, value);
     match keys.map.iter().find(|(key, value)| !is_known(key, value) && !is_off(value)) {
         None => Ok(()),

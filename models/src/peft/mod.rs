@@ -26,7 +26,7 @@ use wgtune_engine::Tensor;
 use wgtune_engine::random::Philox;
 
 pub use convert::{Converted, to_lora};
-pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, Kept, base_of, fingerprint, template_of};
+pub use files::{ADAPTER_FILE, ADAPTER_FILES, CONFIG_FILE, Kept, base_of, fingerprint, scores, template_of};
 pub use full::Full;
 pub use lora::Lora;
 pub use mixed::{Group, Mixed};
@@ -101,6 +101,18 @@ pub fn method(name: &str) -> Option<&'static Entry> {
 /// What [`method_of`] says; unreadable files, an adapter that was made for another base, and one whose template is not its own.
 pub fn open(directory: &Path, decoder: Decoder) -> Result<Tuned> {
     let (_, adapter) = method_of(directory)?;
+    let score = files::score_of(directory, &decoder)?;
+    let decoder = match (score, decoder.blueprint().scores) {
+        (Some(score), true) => decoder.scoring(score),
+        (None, _) => decoder,
+        (Some(_), false) => {
+            let message = format!(
+                "{} is the adapter of a reward model, which gives scores: expected one that gives texts",
+                directory.display()
+            );
+            return Err(Error::Data { message });
+        }
+    };
     let tuned = (adapter.open)(directory, decoder)?;
     match template_of(directory)? {
         None => Ok(tuned),
@@ -130,8 +142,7 @@ pub fn method_of(directory: &Path) -> Result<(&'static Entry, &'static Adapter)>
 /// What [`open`] says; of either, an adapter that keeps modules of the model trained whole, which the other's rows would meet.
 pub fn open_beside(other: &Tuned, directory: &Path) -> Result<Tuned> {
     let opened = open(directory, other.decoder.clone())?;
-    let whole =
-        |tuned: &Tuned| tuned.decoder.parameters().into_iter().map(|(name, _)| name).find(|name| tuned.method.trains(name));
+    let whole = |tuned: &Tuned| tuned.decoder.parameters().into_iter().map(|(name, _)| name).find(|name| tuned.trains(name));
     match whole(other).filter(|_| other.method.is_adapter()).or(whole(&opened)) {
         None => Ok(Tuned { decoder: other.decoder.clone(), ..opened }),
         Some(name) => {

@@ -11,7 +11,7 @@ use super::{Full, Kept, Method};
 use crate::data::template::{self, Template};
 use crate::error::{Error, Result};
 use crate::formats::tokenizer::Tokenizer;
-use crate::transformer::{Decoder, Forward};
+use crate::transformer::{Decoder, Forward, SCORE};
 use crate::wording::{counted, listed};
 
 /// A model and its method.
@@ -54,7 +54,7 @@ impl Tuned {
 
     /// The same model with what its method trains on the tape, in f32.
     pub fn requiring_grad(&self) -> Tuned {
-        let decoder = self.decoder.mapped(|name, tensor| match self.method.trains(name) {
+        let decoder = self.decoder.mapped(|name, tensor| match self.trains(name) {
             true if tensor.dtype() == DType::F32 => tensor.requiring_grad(),
             true => ops::cast(tensor, DType::F32).requiring_grad(),
             false => tensor.clone(),
@@ -67,9 +67,15 @@ impl Tuned {
         Tuned { decoder: self.decoder.detach(), method: self.method.mapped(&Tensor::detach), template: self.template.clone() }
     }
 
+    /// Whether the decoder's own parameter of this name is trained: by the method, or as the score that an adapter is kept with.
+    pub fn trains(&self, parameter: &str) -> bool {
+        let is_score = || parameter.strip_suffix(".weight") == Some(SCORE);
+        self.method.trains(parameter) || (self.decoder.blueprint().scores && self.method.is_adapter() && is_score())
+    }
+
     /// What is trained: of the decoder, under its names, and what is added, under those of the adapter's file.
     pub fn parameters(&self) -> Vec<(String, &Tensor)> {
-        let own = self.decoder.parameters().into_iter().filter(|(name, _)| self.method.trains(name));
+        let own = self.decoder.parameters().into_iter().filter(|(name, _)| self.trains(name));
         own.chain(self.method.parameters()).collect()
     }
 
@@ -148,7 +154,8 @@ impl Tuned {
     /// # Errors
     /// What [`Method::write`] says.
     pub fn write(&self, base: Option<&str>, directory: &Path) -> Result<()> {
-        self.method.write(&self.decoder, Kept { base, template: self.template.as_deref() }, directory)
+        let score = self.decoder.blueprint().scores.then(|| self.decoder.output_weight());
+        self.method.write(&self.decoder, Kept { base, template: self.template.as_deref(), score }, directory)
     }
 
     /// The logits [T, V] of a text, of whose tokens T there are no virtual ones.

@@ -2,12 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use wgtune_engine::ops;
-
-use super::sft::rows_of;
+use super::answers::log_probs;
 use super::trainer::OnBatch;
-use crate::data::IGNORE;
-use crate::data::batch::Batch;
 use crate::data::encode::{Encoder, Example, Report};
 use crate::data::rows::{Content, Dataset, Row};
 use crate::error::{Error, Result};
@@ -68,37 +64,14 @@ pub fn accuracy(model: &Tuned, questions: &[Question], batch_size: usize, on_bat
         return Err(Error::Data { message: "no row has room for all choices: nothing to choose".into() });
     }
     let candidates: Vec<&Example> = questions.iter().flat_map(|question| &question.candidates).collect();
-    let batches = candidates.chunks(batch_size.max(1));
-    let (count, mut sums) = (batches.len(), Vec::with_capacity(candidates.len()));
-    let model = model.detach();
-    for (index, batch) in batches.enumerate() {
-        sums.extend(log_probs(&model, batch)?);
-        if on_batch(index + 1, count).is_break() {
-            return Err(Error::Interrupted);
-        }
-    }
+    let sums = log_probs(model, &candidates, batch_size, on_batch)?;
     let mut sums = sums.into_iter();
     let is_right = |question: &&Question| {
-        let own: Vec<f64> = sums.by_ref().take(question.candidates.len()).collect();
-        let best = own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let own: Vec<f32> = sums.by_ref().take(question.candidates.len()).collect();
+        let best = own.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         own.iter().position(|&sum| sum == best) == Some(question.right)
     };
     Ok(questions.iter().filter(is_right).count() as f64 / questions.len() as f64)
-}
-
-/// The summed log-probability of each example's tokens that carry loss.
-fn log_probs(model: &Tuned, examples: &[&Example]) -> Result<Vec<f64>> {
-    let (decoder, forward) = (&model.decoder, model.forward());
-    // Padding carries no loss, whatever fills it.
-    let batch = Batch::of_rows(&examples.iter().map(|&example| vec![example]).collect::<Vec<_>>(), 0);
-    let hidden = decoder.hidden(&decoder.input(&rows_of(&batch), &forward), &forward);
-    let targets = decoder.device().tensor_u32(&batch.targets, [batch.rows, batch.length]);
-    let values = ops::log_probs(&hidden, decoder.output_weight(), &targets, 1.0).log_probs.to_vec()?;
-    let of_row = |(values, targets): (&[f32], &[u32])| {
-        let carrying = values.iter().zip(targets).filter(|(_, target)| **target != IGNORE);
-        carrying.map(|(value, _)| f64::from(*value)).sum()
-    };
-    Ok(values.chunks(batch.length).zip(batch.targets.chunks(batch.length)).map(of_row).collect())
 }
 
 #[cfg(test)]
@@ -110,6 +83,7 @@ mod tests {
     use wgtune_engine::Device;
 
     use super::*;
+    use crate::data::IGNORE;
     use crate::transformer::{Blueprint, new_decoder};
 
     fn row(content: Content) -> Row {

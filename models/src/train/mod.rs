@@ -1,7 +1,9 @@
 //! Training: what every recipe shares, and the recipes.
 
+pub mod answers;
 pub mod checkpoint;
 pub mod choices;
+pub mod evaluate;
 pub mod metrics;
 pub mod pass;
 pub mod record;

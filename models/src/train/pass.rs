@@ -5,9 +5,43 @@ use std::sync::Arc;
 use wgtune_engine::Tensor;
 
 use crate::data::IGNORE;
+use crate::data::batch::Batch;
 use crate::nn::{Tuning, rows_of};
 use crate::peft::Mixed;
 use crate::transformer::{Decoder, Forward, Rows};
+
+/// Rows that are learnt together, and what their loss is the mean of.
+pub trait Lesson {
+    /// What goes through the model.
+    fn rows(&self) -> Rows<'_>;
+
+    /// Tokens, padding not counted.
+    fn tokens(&self) -> usize;
+
+    /// How many terms the loss is the sum of.
+    fn targets(&self) -> usize;
+
+    /// Tokens that carry a loss.
+    fn trained_tokens(&self) -> usize {
+        self.targets()
+    }
+}
+
+impl Lesson for Batch {
+    /// Padding stands at the end, where no real token looks, so attention needs no lengths.
+    fn rows(&self) -> Rows<'_> {
+        let segments = self.is_packed().then_some(&self.segments[..]);
+        Rows { count: self.rows, ids: &self.ids, positions: &self.positions, segments }
+    }
+
+    fn tokens(&self) -> usize {
+        Batch::tokens(self)
+    }
+
+    fn targets(&self) -> usize {
+        self.trained_tokens()
+    }
+}
 
 /// Rows, and what tunes them.
 pub type Part<'a> = (Rows<'a>, Arc<dyn Tuning>);

@@ -22,6 +22,8 @@ const TENSORBOARD: &str = "tensorboard";
 pub const METRICS: &str = "metrics.jsonl";
 /// The name of the file with what the model said on the way.
 pub const SAMPLES: &str = "samples.jsonl";
+/// The name of the file with what a reference finds of the data.
+pub const REFERENCE: &str = "reference.safetensors";
 /// What the run was started with; it marks the folder as a run's.
 const RUN: &str = "run.toml";
 /// Held locked by the process that writes the folder. It stays there: removing it would let two in.
@@ -205,7 +207,9 @@ fn is_written_here(name: &OsStr) -> bool {
     // A write that was killed leaves its target's name between these.
     let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
     let name = unfinished.unwrap_or(name);
-    [CHECKPOINT, TENSORBOARD, METRICS, SAMPLES, RUN, LOCK].contains(&name) || step_of(name).is_some() || is_result(name)
+    [CHECKPOINT, TENSORBOARD, METRICS, SAMPLES, REFERENCE, RUN, LOCK].contains(&name)
+        || step_of(name).is_some()
+        || is_result(name)
 }
 
 /// The step of an earlier checkpoint, by its name.

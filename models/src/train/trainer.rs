@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use wgtune_engine::Tensor;
 
 use super::metrics::{Best, Evaluation, Metrics};
+use super::pass::Lesson;
 use super::run::{METRICS, RunDirectory, SAMPLES};
 use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
@@ -14,12 +15,12 @@ use super::update::{Progress, Turn, step};
 use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
-use crate::transformer::{Decoder, Rows};
+use crate::transformer::Decoder;
 
 /// What is learnt: batches, and what is wrong with a model's answer to them.
 pub trait Recipe {
     /// Rows that go through the model together.
-    type Batch;
+    type Batch: Lesson;
 
     /// The batch of this index, counted from 0 over the whole run: the same whenever it is asked for.
     fn batch(&self, index: usize) -> Self::Batch;
@@ -27,17 +28,16 @@ pub trait Recipe {
     /// How many batches are a pass over the data.
     fn batches_per_epoch(&self) -> usize;
 
-    /// Tokens of a batch, padding not counted.
-    fn tokens(&self, batch: &Self::Batch) -> usize;
-
-    /// How many terms the batch's loss is the sum of.
-    fn targets(&self, batch: &Self::Batch) -> usize;
-
-    /// What of a batch goes through the model.
-    fn rows<'b>(&self, batch: &'b Self::Batch) -> Rows<'b>;
-
     /// The loss of a batch, whose rows came through the model as `hidden` [B, T, H].
     fn loss(&self, decoder: &Decoder, batch: &Self::Batch, hidden: &Tensor) -> Loss;
+
+    /// What comes before all else, with the model as the run begins: at its first step, or where it goes on.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where `on_batch` breaks; whatever the recipe meets.
+    fn begin(&mut self, _model: &Tuned, _step: usize, _run: &RunDirectory, _on_batch: &mut OnBatch) -> Result<()> {
+        Ok(())
+    }
 
     /// What the first so many batches hold of each of the sources that they are drawn from in shares; nothing where none are.
     fn shares(&self, _batches: usize) -> Vec<Share> {
@@ -94,6 +94,13 @@ pub struct Plan {
 
 /// What a run tells as it goes.
 pub enum Event<'a> {
+    /// So many batches are done of what a recipe does before all else.
+    Beginning {
+        /// These.
+        done: usize,
+        /// Of so many.
+        of: usize,
+    },
     /// An update was made.
     Step(&'a Metrics),
     /// So many batches of an evaluation are done.
@@ -295,6 +302,8 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// # Errors
     /// As [`train`](Self::train).
     pub fn begin(&mut self, listen: &mut Listener) -> Result<()> {
+        let Trainer { recipe, model, progress, run, .. } = self;
+        recipe.begin(model, progress.step, run, &mut |done, of| listen(Event::Beginning { done, of }))?;
         if self.progress.step == 0 {
             self.before = self.evaluate(Moment::Before, listen)?;
         }

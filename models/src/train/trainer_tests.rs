@@ -13,11 +13,25 @@ use crate::train::metrics::Figures;
 use crate::train::record::{May, Record};
 use crate::train::run::Begin;
 use crate::train::schedule::Schedule;
-use crate::transformer::Blueprint;
 use crate::transformer::new_decoder;
+use crate::transformer::{Blueprint, Rows};
 
 /// Two tokens a batch; the loss is the sum of their logits' squares.
 struct Small;
+
+impl Lesson for [u32; 2] {
+    fn rows(&self) -> Rows<'_> {
+        Rows { count: 1, ids: self, positions: &[0, 1], segments: None }
+    }
+
+    fn tokens(&self) -> usize {
+        self.len()
+    }
+
+    fn targets(&self) -> usize {
+        self.len()
+    }
+}
 
 impl Recipe for Small {
     type Batch = [u32; 2];
@@ -28,18 +42,6 @@ impl Recipe for Small {
 
     fn batches_per_epoch(&self) -> usize {
         15
-    }
-
-    fn tokens(&self, batch: &[u32; 2]) -> usize {
-        batch.len()
-    }
-
-    fn targets(&self, batch: &[u32; 2]) -> usize {
-        batch.len()
-    }
-
-    fn rows<'b>(&self, batch: &'b [u32; 2]) -> Rows<'b> {
-        Rows { count: 1, ids: batch, positions: &[0, 1], segments: None }
     }
 
     fn loss(&self, decoder: &Decoder, _: &[u32; 2], hidden: &Tensor) -> Loss {

@@ -7,7 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{Gradients, Tensor, ops, process};
 
 use super::metrics::{Best, Figures, Metrics};
-use super::pass::{self, Part};
+use super::pass::{self, Lesson, Part};
 use super::trainer::{Plan, Recipe};
 use crate::error::{Error, Result};
 use crate::hash::xxh3;
@@ -146,12 +146,12 @@ impl<'a, R: Recipe> Turn<'a, R> {
     /// What goes through the model of a batch of its window.
     fn part(&self, batch: usize) -> Part<'_> {
         let random = Philox::new(self.plan.seed).stream(self.progress.step as u64).stream(batch as u64);
-        (self.recipe.rows(&self.window[batch]), self.model.method.tuning(Some(random)))
+        (self.window[batch].rows(), self.model.method.tuning(Some(random)))
     }
 
     /// What the window's loss is the mean of; 1 where that is nothing, so that the mean is 0.
     fn targets(&self) -> f64 {
-        self.window.iter().map(|batch| self.recipe.targets(batch)).sum::<usize>().max(1) as f64
+        self.window.iter().map(Lesson::targets).sum::<usize>().max(1) as f64
     }
 
     fn learning_rate(&self) -> f64 {
@@ -178,7 +178,7 @@ impl<'a, R: Recipe> Turn<'a, R> {
         }
         let (targets, learning_rate) = (self.targets(), self.learning_rate());
         let figures: Figures = names.iter().zip(&read[1..]).map(|(name, sum)| (*name, f64::from(*sum) / targets)).collect();
-        let tokens: usize = self.window.iter().map(|batch| self.recipe.tokens(batch)).sum();
+        let tokens: usize = self.window.iter().map(Lesson::tokens).sum();
         self.progress.step += 1;
         self.progress.num_tokens += tokens as u64;
         let Progress { step, num_tokens, .. } = *self.progress;

@@ -94,6 +94,8 @@ pub struct Blueprint {
     pub max_position_embeddings: usize,
     /// Whether the output projection is the embedding, transposed.
     pub tie_word_embeddings: bool,
+    /// Whether it gives each token a score, as a reward model does, and not the logits of a vocabulary.
+    pub scores: bool,
     /// Whether the query, key and value projections have a bias.
     pub qkv_bias: bool,
     /// Whether attention's output projection has a bias.
@@ -180,6 +182,7 @@ impl Blueprint {
             activation: Activation::Silu,
             max_position_embeddings: size(family.keys.positions)?,
             tie_word_embeddings: false,
+            scores: scores(keys)?,
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
@@ -290,8 +293,10 @@ impl Blueprint {
     /// beside the new ones.
     pub fn to_json(&self) -> Value {
         let (keys, dtype) = (self.family.keys, self.dtype.map(dtype_name));
+        // By it transformers finds a text's last token, and takes one that ends texts for padding too: without it, it asks for one.
+        let padding = self.pad_token_id.filter(|id| !self.scores || !self.eos_token_ids.contains(id));
         let mut config = json!({
-            "architectures": [self.family.class_name],
+            "architectures": [if self.scores { self.family.scorer_name() } else { self.family.class_name.into() }],
             "model_type": self.family.model_type,
             keys.vocabulary: self.vocab_size,
             keys.hidden: self.hidden_size,
@@ -302,13 +307,18 @@ impl Blueprint {
             "tie_word_embeddings": self.tie_word_embeddings,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": one_or_list(&self.eos_token_ids),
-            "pad_token_id": self.pad_token_id,
+            "pad_token_id": padding,
             "initializer_range": self.initializer_range,
             "dtype": dtype,
             "torch_dtype": dtype,
             "use_cache": true,
         });
-        config.as_object_mut().expect("an object").append(&mut (self.family.write)(self));
+        let all = config.as_object_mut().expect("an object");
+        if self.scores {
+            // How transformers says that there is one label.
+            all.extend([("id2label".into(), json!({"0": "LABEL_0"})), ("label2id".into(), json!({"LABEL_0": 0}))]);
+        }
+        all.append(&mut (self.family.write)(self));
         config
     }
 
@@ -334,6 +344,21 @@ pub(super) fn layer_type(window: Option<usize>) -> &'static str {
     match window {
         Some(_) => "sliding_attention",
         None => "full_attention",
+    }
+}
+
+/// Whether the config is a reward model's. One of several labels is refused.
+fn scores(keys: &Object) -> Result<bool> {
+    let classes = keys.strings("architectures")?.unwrap_or_default();
+    let scores = classes.iter().any(|class| class.ends_with(Family::SCORER));
+    let labels = |key: &str| {
+        keys.get(key).and_then(|labels| labels.as_object().map(serde_json::Map::len).or(labels.as_u64().map(|n| n as usize)))
+    };
+    // transformers takes two where neither is there.
+    let count = labels("num_labels").or(labels("id2label")).unwrap_or(2);
+    match scores && count != 1 {
+        true => Err(keys.error("id2label", "one label, whose logit is the score of a reward model")),
+        false => Ok(scores),
     }
 }
 

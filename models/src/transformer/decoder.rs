@@ -8,7 +8,7 @@ use super::attention::Positions;
 use super::block::Block;
 use super::blueprint::{self, Blueprint};
 use super::cache::Cached;
-use super::families::HEAD;
+use super::families::{HEAD, SCORE};
 use super::rope::Rope;
 use crate::error::Result;
 use crate::nn::{Embedding, Linear, Norm, Source, Tuning};
@@ -123,9 +123,10 @@ impl Decoder {
                 .map(|layer| Block::build(&blueprint, layer, source).map(Arc::new))
                 .collect::<Result<_>>()?,
             norm: Norm::build(names.norm.into(), blueprint.norm, hidden_size, blueprint.epsilon, source)?,
-            head: match blueprint.tie_word_embeddings {
-                true => None,
-                false => Some(Linear::build(HEAD.into(), [vocab_size, hidden_size], false, source)?),
+            head: match (blueprint.scores, blueprint.tie_word_embeddings) {
+                (true, _) => Some(Linear::build(SCORE.into(), [1, hidden_size], false, source)?),
+                (false, true) => None,
+                (false, false) => Some(Linear::build(HEAD.into(), [vocab_size, hidden_size], false, source)?),
             },
             rope: Rope::new(),
             blueprint: Arc::new(blueprint),
@@ -152,6 +153,13 @@ impl Decoder {
         let head = || Linear { path: HEAD.into(), weight: self.embedding.weight.clone(), bias: None };
         let blueprint = Blueprint { tie_word_embeddings: false, ..(*self.blueprint).clone() };
         Decoder { head: Some(self.head.clone().unwrap_or_else(head)), blueprint: Arc::new(blueprint), ..self.clone() }
+    }
+
+    /// The same decoder with a score [1, H] in the place of its output projection.
+    pub fn scoring(&self, score: Tensor) -> Decoder {
+        let head = Linear { path: SCORE.into(), weight: score, bias: None };
+        let blueprint = Blueprint { scores: true, ..(*self.blueprint).clone() };
+        Decoder { head: Some(head), blueprint: Arc::new(blueprint), ..self.clone() }
     }
 
     /// What it was built from.
@@ -186,7 +194,7 @@ impl Decoder {
         &self.embedding
     }
 
-    /// The weight [V, H] that turns hidden states into logits.
+    /// The weight [V, H] that turns hidden states into logits; [1, H], into scores.
     pub fn output_weight(&self) -> &Tensor {
         self.head.as_ref().map_or(&self.embedding.weight, |head| &head.weight)
     }
@@ -242,7 +250,7 @@ impl Decoder {
         self.norm.forward(&x)
     }
 
-    /// Logits [.., V] of hidden states [.., H].
+    /// Logits [.., V] of hidden states [.., H], or scores [.., 1].
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         ops::linear(hidden, self.output_weight())
     }

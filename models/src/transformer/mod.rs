@@ -14,5 +14,5 @@ mod weights;
 pub use blueprint::{Activation, Blueprint, Positions};
 pub use cache::{Cache, Cached, Row};
 pub use decoder::{Decoder, Forward, Input, Rows};
-pub use families::{FAMILIES, Family, Names, Projections};
+pub use families::{FAMILIES, Family, Names, Projections, SCORE};
 pub use weights::{load_decoder, new_decoder, save_decoder};

@@ -8,6 +8,7 @@ mod forward;
 mod generation;
 mod mixed;
 mod recording;
+mod rl;
 mod round_trips;
 mod sft;
 mod training;
@@ -56,6 +57,7 @@ fn on_device(name: &str, label: &str) -> Vec<Trial> {
         mixed::checks(),
         round_trips::checks(),
         recording::checks(name),
+        rl::checks(name),
     ];
     let trial = |check: Check| {
         let device = device.clone();

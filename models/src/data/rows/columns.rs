@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::Format;
 use super::parse::NAMES;
 use crate::data::template::Template;
 use crate::wording::listed;
@@ -13,6 +14,7 @@ use crate::wording::listed;
 pub struct Columns {
     mapped: Vec<(String, String)>,
     template: Option<Template>,
+    wanted: &'static [Format],
 }
 
 impl Columns {
@@ -32,12 +34,22 @@ impl Columns {
                 return Err(format!("`{ours}` is mapped to nothing; expected the name of a column"));
             }
         }
-        Ok(Columns { mapped: pairs, template: None })
+        Ok(Columns { mapped: pairs, ..Columns::default() })
     }
 
     /// The same, for rows that this template makes texts of.
     pub fn filling(self, template: Option<Template>) -> Columns {
         Columns { template, ..self }
+    }
+
+    /// The same, for rows that are of one of these forms wherever they can be.
+    pub fn wanting(self, wanted: &'static [Format]) -> Columns {
+        Columns { wanted, ..self }
+    }
+
+    /// The forms that are looked for first.
+    pub fn wanted(&self) -> &'static [Format] {
+        self.wanted
     }
 
     /// What makes texts of the rows, where that is a template.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::columns::Columns;
+use super::judged;
 use super::{Content, Format, IGNORE};
-use crate::data::template::Template;
 use crate::formats::json::abbreviated;
 use crate::wording::listed;
 
@@ -18,8 +18,16 @@ const KEYS: [(Format, &[&str]); 6] = [
     (Format::Text, &["text"]),
 ];
 
+/// The same of those that are only looked for where they are wanted.
+const WANTED: [(Format, &[&str]); 4] = [
+    (Format::Preference, &["chosen", "rejected"]),
+    (Format::Ranked, &["prompt", "answers"]),
+    (Format::Labelled, &["prompt", "completion", "label"]),
+    (Format::Prompt, &["prompt"]),
+];
+
 /// Every key that a form has.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 18] = [
     "text",
     "prompt",
     "completion",
@@ -33,6 +41,11 @@ pub const NAMES: [&str; 13] = [
     "tools",
     "input_ids",
     "labels",
+    "chosen",
+    "rejected",
+    "margin",
+    "answers",
+    "label",
 ];
 
 /// The form of a row, by its keys: first those that are mapped, whatever else the row has.
@@ -44,17 +57,21 @@ pub fn recognise(row: &Value, columns: &Columns) -> Result<Format, String> {
         return Ok(Format::Fields);
     }
     let has_all = |keys: &[&str]| keys.iter().all(|key| row.contains_key(*key));
-    let mapped = KEYS.iter().filter(|(_, keys)| keys.iter().any(|key| columns.names(key)));
-    if let Some((format, _)) = mapped.chain(&KEYS).find(|(_, keys)| has_all(keys)) {
+    // A prompt alone says the least.
+    let (alone, wanted): (Vec<_>, Vec<_>) =
+        WANTED.iter().filter(|(format, _)| columns.wanted().contains(format)).partition(|(format, _)| *format == Format::Prompt);
+    let forms: Vec<_> = wanted.into_iter().chain(&KEYS).chain(alone).collect();
+    let mapped = forms.iter().filter(|(_, keys)| keys.iter().any(|key| columns.names(key)));
+    if let Some((format, _)) = mapped.chain(&forms).find(|(_, keys)| has_all(keys)) {
         return Ok(*format);
     }
-    let known = KEYS.map(|(format, keys)| format!("{format} (`{}`)", keys.join("`, `")));
+    let known: Vec<String> = forms.iter().map(|(format, keys)| format!("{format} (`{}`)", keys.join("`, `"))).collect();
     let found = if row.is_empty() { "no keys".into() } else { format!("the keys {}", listed(row.keys())) };
     Err(format!("a row of unknown form, with {found}; expected one of: {}", known.join("; ")))
 }
 
 /// What a row of this form holds.
-pub fn content(format: Format, row: &Value, template: Option<&Template>) -> Result<Content, String> {
+pub fn content(format: Format, row: &Value, columns: &Columns) -> Result<Content, String> {
     match format {
         Format::Ids => ids(row),
         Format::Messages => Ok(Content::Conversation { messages: conversation(row, "messages")?, tools: tools(row)? }),
@@ -62,15 +79,27 @@ pub fn content(format: Format, row: &Value, template: Option<&Template>) -> Resu
         Format::PromptCompletion => prompt_completion(row),
         Format::Alpaca => alpaca(row),
         Format::Text => Ok(Content::Text(string(row, "text")?.into())),
-        Format::Fields => fields(row, template),
+        Format::Fields => fields(row, columns),
+        Format::Preference => judged::preference(row),
+        Format::Ranked => judged::ranked(row),
+        Format::Labelled => judged::labelled(row, prompt_completion(row)?),
+        Format::Prompt => judged::prompt(row),
     }
 }
 
-fn fields(row: &Value, template: Option<&Template>) -> Result<Content, String> {
-    let (Some(template), Value::Object(fields)) = (template, row) else {
+fn fields(row: &Value, columns: &Columns) -> Result<Content, String> {
+    let (Some(template), Value::Object(fields)) = (columns.template(), row) else {
         return Err("fields without a template; expected rows of another form".into());
     };
-    Ok(Content::Filled { prompt: template.fill(fields)?, completion: string(row, "completion")?.into() })
+    let prompt = template.fill(fields)?;
+    let wants = |format| columns.wanted().contains(&format);
+    let filled = |key| Ok::<_, String>(Content::Filled { prompt: prompt.clone(), completion: string(row, key)?.into() });
+    match (row["completion"].is_null(), row["label"].is_null()) {
+        (true, _) if wants(Format::Prompt) => Ok(Content::Filled { prompt, completion: String::new() }),
+        (true, _) if wants(Format::Preference) => judged::pair(row, filled("chosen")?, filled("rejected")?),
+        (false, false) if wants(Format::Labelled) => judged::labelled(row, filled("completion")?),
+        _ => filled("completion"),
+    }
 }
 
 fn ids(row: &Value) -> Result<Content, String> {
@@ -179,7 +208,7 @@ fn function_call(text: &str) -> Value {
 }
 
 /// The tools that are offered: a list, or such a list written as text. A bare function is wrapped.
-fn tools(row: &Value) -> Result<Option<Value>, String> {
+pub(super) fn tools(row: &Value) -> Result<Option<Value>, String> {
     let expected = "a list of functions, or such a list as text";
     let list = match &row["tools"] {
         Value::Null => return Ok(None),
@@ -211,7 +240,7 @@ fn check_conversation(messages: &[Value], key: &str) -> Result<(), String> {
     Err(format!("nothing to learn: no message of `{key}` is the assistant's"))
 }
 
-fn list_of_messages(row: &Value, key: &str) -> Result<Vec<Value>, String> {
+pub(super) fn list_of_messages(row: &Value, key: &str) -> Result<Vec<Value>, String> {
     messages(&row[key]).map_err(|(found, expected)| match found {
         Some(found) => format!("`{key}` holds {found}; expected {expected}"),
         None => wrong(row, key, expected),
@@ -259,7 +288,7 @@ fn message(role: &str, content: &str) -> Value {
     Value::Object(message)
 }
 
-fn string<'a>(row: &'a Value, key: &str) -> Result<&'a str, String> {
+pub(super) fn string<'a>(row: &'a Value, key: &str) -> Result<&'a str, String> {
     row[key].as_str().ok_or_else(|| wrong(row, key, "text"))
 }
 
@@ -271,7 +300,7 @@ fn optional_string<'a>(row: &'a Value, key: &str) -> Result<Option<&'a str>, Str
     }
 }
 
-fn wrong(row: &Value, key: &str, expected: &str) -> String {
+pub(super) fn wrong(row: &Value, key: &str, expected: &str) -> String {
     let found = row.get(key).map_or("missing".into(), abbreviated);
     format!("`{key}` is {found}; expected {expected}")
 }

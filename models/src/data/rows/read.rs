@@ -71,7 +71,7 @@ fn parsed(path: &Path, values: Lined<Value>, columns: &Columns, seen: &mut BTree
             let message = format!("a row of {format}; expected {expected}, as on line {first_line}");
             return Err(error(line, message));
         }
-        let content = parse::content(format, &value, columns.template()).map_err(|message| error(line, message))?;
+        let content = parse::content(format, &value, columns).map_err(|message| error(line, message))?;
         rows.push((line, content));
     }
     Ok((first.map_or(Format::Text, |(_, format)| format), rows))

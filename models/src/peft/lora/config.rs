@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::formats::json::Object;
-use crate::peft::files::{CONFIG_FILE, PREFIX, check_keys};
+use crate::peft::files::{CONFIG_FILE, HEADS, PREFIX, check_keys};
 use crate::peft::targets::{Targets, is_or_ends_in, layer};
 
 /// An adapter's `adapter_config.json`. Modules are named as in the model, `model.layers.0.self_attn.q_proj`.
@@ -261,7 +261,9 @@ fn bias(keys: &Object) -> Result<Bias> {
 }
 
 fn saved(keys: &Object) -> Result<Vec<String>> {
-    let names = keys.strings("modules_to_save")?.unwrap_or_default();
+    let mut names = keys.strings("modules_to_save")?.unwrap_or_default();
+    // The score of a reward model is read with any adapter.
+    names.retain(|name| !HEADS.contains(&name.as_str()));
     match names.iter().any(String::is_empty) {
         true => Err(keys.error("modules_to_save", "names of modules")),
         false => Ok(names),

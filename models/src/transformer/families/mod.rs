@@ -102,12 +102,25 @@ pub enum Projections {
 
 /// The output projection, where it is not the embedding.
 pub const HEAD: &str = "lm_head";
+/// What a reward model has in its place.
+pub const SCORE: &str = "score";
+
+impl Family {
+    /// How transformers' classes end that give scores.
+    pub(super) const SCORER: &str = "ForSequenceClassification";
+
+    /// The name in the `architectures` of its reward models.
+    pub(super) fn scorer_name(&self) -> String {
+        let stem = self.class_name.trim_end_matches("ForCausalLM").trim_end_matches("LMHeadModel");
+        format!("{stem}{}", Family::SCORER)
+    }
+}
 
 impl Names {
     /// Whether a parameter lies the other way round in files.
     pub fn is_transposed(&self, parameter: &str, rank: usize) -> bool {
         let module = parameter.strip_suffix(".weight").unwrap_or(parameter);
-        let is_linear = module != self.embedding && Some(module) != self.positions && module != HEAD;
+        let is_linear = module != self.embedding && Some(module) != self.positions && module != HEAD && module != SCORE;
         self.transposed && rank == 2 && is_linear
     }
 }
