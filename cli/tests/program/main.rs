@@ -11,6 +11,7 @@ mod data_formats;
 mod evaluation;
 mod folder;
 mod jobs;
+mod judged;
 mod kills;
 mod masks;
 mod merge_and_convert;

@@ -72,11 +72,13 @@ impl Recipe for Kto {
         let losses = loss::kto(&ratios, &good, &judged.of_answers(device, &weights), &kl, self.beta);
         let rewards = ops::scale(&ratios.detach(), self.beta);
         let bad = ops::sub(&ops::full(device, 1.0, [1]), &good);
-        // Sums, since a batch may have none of a kind.
+        // A batch may have none of a kind: what it has counts by how many of all are of it.
+        let mean = |of_kind: &Tensor, share: f32| ops::scale(&ops::sum(&ops::mul(&rewards, of_kind)), 1.0 / share.max(1e-9));
+        let [good_share, bad_share] = judged.shares;
         let figures = vec![
             ("kl", ops::scale(&kl, count as f32)),
-            ("rewards/chosen_sum", ops::sum(&ops::mul(&rewards, &good))),
-            ("rewards/rejected_sum", ops::sum(&ops::mul(&rewards, &bad))),
+            ("rewards/chosen", mean(&good, good_share)),
+            ("rewards/rejected", mean(&bad, bad_share)),
         ];
         Loss { sum: ops::sum(&losses), figures }
     }

@@ -69,6 +69,8 @@ pub struct Judged {
     pub reference: Vec<f32>,
     /// Whether each of the first half is good: 1 or 0.
     pub good: Vec<f32>,
+    /// Which share of all answers is good, and which is not.
+    pub shares: [f32; 2],
 }
 
 impl Labels {
@@ -113,6 +115,7 @@ impl Labels {
         Judged {
             answers: Batch::of_rows(&rows, self.padding),
             reference: places.filter_map(|place| self.reference.get(place).copied()).collect(),
+            shares: self.counts().map(|count| count as f32 / self.all.len() as f32),
             good: items.iter().map(|&item| f32::from(u8::from(self.all[item].is_good))).collect(),
         }
     }
