@@ -48,6 +48,17 @@ pub fn share(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0 && value <= 1.0, "above 0 and up to 1")
 }
 
+/// Numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct List(pub Vec<f64>);
+
+/// Finite numbers separated by commas.
+pub fn number_list(text: &str) -> Result<List, String> {
+    let number = |part: &str| part.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    let all: Option<Vec<f64>> = text.split(',').map(number).collect();
+    all.map(List).ok_or_else(|| "expected numbers separated by commas, as 1,0.5".into())
+}
+
 /// A number that f32 can hold too, where `fits`.
 fn number(text: &str, fits: impl Fn(f64) -> bool, which: &str) -> Result<f64, String> {
     match text.parse::<f64>() {

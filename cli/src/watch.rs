@@ -54,6 +54,11 @@ impl<'a> Watch<'a> {
             Event::Beginning { done, of } => {
                 self.validating.get_or_insert_with(|| Progress::new("reference", of, done - 1)).advance("");
             }
+            Event::Preparing { done, of } => {
+                if let Some(bar) = &self.training {
+                    bar.tell(&format!("answering {done}/{of}"));
+                }
+            }
             Event::Step(metrics) => {
                 self.validating = None;
                 if let Some(profiler) = &mut self.profiler {

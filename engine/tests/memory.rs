@@ -5,7 +5,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{Device, Tensor, device, ops, process};
 
 fn gathered(tensors: &[Tensor]) -> Parameters {
-    let parameter = |tensor: &Tensor| Parameter { name: "weight".into(), tensor: tensor.clone(), weight_decay: 0.0 };
+    let parameter = |tensor: &Tensor| Parameter { name: "weight".into(), tensor: tensor.clone(), weight_decay: 0.0, rate: 1.0 };
     Parameters::gather(tensors.iter().map(parameter))
 }
 

@@ -215,7 +215,7 @@ impl Context<'_> {
 
     fn alone(&self, parameter: &Tensor) -> Parameters {
         let weight_decay = self.rate("weight_decay");
-        Parameters::gather([Parameter { name: "param".into(), tensor: parameter.clone(), weight_decay }])
+        Parameters::gather([Parameter { name: "param".into(), tensor: parameter.clone(), weight_decay, rate: 1.0 }])
     }
 
     fn rate(&self, name: &str) -> f64 {

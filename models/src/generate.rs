@@ -47,6 +47,11 @@ pub enum FinishReason {
 pub struct Generated {
     /// The new tokens, without the one that ended the text.
     pub ids: Vec<u32>,
+    /// The token that ended it, where one did.
+    pub end: Option<u32>,
+    /// How likely each was among those that could be drawn: ln of its probability at the temperature it was drawn at, the token that
+    /// ended the text included.
+    pub log_probs: Vec<f32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Time for the prompt and the first token.
@@ -219,7 +224,14 @@ impl Running {
             row,
             history,
             begun: Instant::now(),
-            generated: Generated { ids: Vec::new(), finish_reason: FinishReason::Length, prefill: zero, decode: zero },
+            generated: Generated {
+                ids: Vec::new(),
+                end: None,
+                log_probs: Vec::new(),
+                finish_reason: FinishReason::Length,
+                prefill: zero,
+                decode: zero,
+            },
             has_ended: request.max_new_tokens == 0,
             request,
         }
@@ -228,13 +240,16 @@ impl Running {
     /// The next token, by the logits behind the last.
     fn draw(&mut self, logits: &mut [f32], listener: &mut dyn Listener) -> Result<()> {
         let step = self.generated.ids.len();
-        let token = sample(logits, &self.history, &self.request.sampling, self.random.uniform(step as u64));
+        let Drawn { token, log_prob } = sample(logits, &self.history, &self.request.sampling, self.random.uniform(step as u64));
         match step {
             0 => self.generated.prefill = self.begun.elapsed(),
             _ => self.generated.decode = self.begun.elapsed() - self.generated.prefill,
         }
         let is_end = self.request.ends.contains(&token);
-        if !is_end {
+        self.generated.log_probs.push(log_prob);
+        if is_end {
+            self.generated.end = Some(token);
+        } else {
             self.generated.ids.push(token);
             self.history.push(token);
         }
@@ -281,12 +296,22 @@ pub fn check_finite(logits: Vec<f32>) -> Result<Vec<f32>> {
     }
 }
 
+/// A token that was drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drawn {
+    /// It.
+    pub token: u32,
+    /// ln of its probability among those that could be drawn; 0 where the most likely one was taken.
+    pub log_prob: f32,
+}
+
 /// Draws a token: penalty, temperature, top-k, top-p, in this order; `uniform` in [0, 1) decides.
-pub fn sample(logits: &mut [f32], history: &[u32], sampling: &Sampling, uniform: f32) -> u32 {
+pub fn sample(logits: &mut [f32], history: &[u32], sampling: &Sampling, uniform: f32) -> Drawn {
     penalise(logits, history, sampling.repetition_penalty);
     let by_likelihood = |&a: &u32, &b: &u32| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b));
     if sampling.temperature <= 0.0 {
-        return (0..logits.len() as u32).min_by(by_likelihood).expect("a vocabulary has tokens");
+        let token = (0..logits.len() as u32).min_by(by_likelihood).expect("a vocabulary has tokens");
+        return Drawn { token, log_prob: 0.0 };
     }
     let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
     if sampling.top_k > 0 && sampling.top_k < tokens.len() {
@@ -323,7 +348,7 @@ pub fn sample(logits: &mut [f32], history: &[u32], sampling: &Sampling, uniform:
         let token = likely(place);
         left -= weight(token);
         if left < 0.0 || place + 1 == kept {
-            return token;
+            return Drawn { token, log_prob: (weight(token) / kept_weight).ln() as f32 };
         }
         place += 1;
     }
@@ -348,13 +373,13 @@ mod tests {
     const LOGITS: [f32; 4] = [1.0, 3.0, 2.0, -1.0];
 
     fn draw(sampling: &Sampling, uniform: f32) -> u32 {
-        sample(&mut LOGITS.clone(), &[1], sampling, uniform)
+        sample(&mut LOGITS.clone(), &[1], sampling, uniform).token
     }
 
     #[test]
     fn greedy_takes_the_first_of_the_most_likely() {
         assert_eq!(draw(&Sampling::default(), 0.9), 1);
-        assert_eq!(sample(&mut [2.0, 2.0], &[], &Sampling::default(), 0.9), 0);
+        assert_eq!(sample(&mut [2.0, 2.0], &[], &Sampling::default(), 0.9), Drawn { token: 0, log_prob: 0.0 });
     }
 
     #[test]
@@ -371,6 +396,25 @@ mod tests {
         // e^3 : e^2 : e^1 : e^-1 are 0.66, 0.24, 0.09 and 0.01 of their sum.
         assert_eq!(drawn(&Sampling { top_p: 0.6, ..all.clone() }), [1]);
         assert_eq!(drawn(&Sampling { top_p: 0.7, ..all }), [1, 2]);
+    }
+
+    #[test]
+    fn a_drawn_tokens_probability_is_among_those_that_could_be() {
+        let drawn = |sampling: &Sampling| sample(&mut LOGITS.clone(), &[], sampling, 0.99);
+        let of = |temperature: f64, kept: &[usize], token: usize| {
+            let weights = kept.iter().map(|&token| (f64::from(LOGITS[token]) / temperature).exp());
+            f64::from(LOGITS[token]) / temperature - weights.sum::<f64>().ln()
+        };
+        let hot = Sampling { temperature: 2.0, ..Sampling::default() };
+        for (sampling, kept) in [
+            (Sampling { top_k: 2, ..hot.clone() }, &[1, 2][..]),
+            (Sampling { top_p: 0.7, ..hot.clone() }, &[1, 2]),
+            (hot, &[0, 1, 2, 3]),
+        ] {
+            let Drawn { token, log_prob } = drawn(&sampling);
+            // One rounding to f32 of a number below 8.
+            assert!((f64::from(log_prob) - of(2.0, kept, token as usize)).abs() < 1e-6, "{sampling:?}: {token} {log_prob}");
+        }
     }
 
     #[test]

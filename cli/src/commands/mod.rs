@@ -9,10 +9,12 @@ mod devices;
 mod dpo;
 mod eval;
 mod generate;
+mod grpo;
 mod kto;
 mod logits;
 mod merge;
 mod orpo;
+mod ppo;
 mod pretrain;
 mod reward;
 mod score;
@@ -67,6 +69,8 @@ commands! {
     sft Sft
     reward Reward
     score Score
+    ppo Ppo
+    grpo Grpo
     dpo Dpo
     kto Kto
     orpo Orpo

@@ -37,8 +37,8 @@ fn what_is_preferred_becomes_likelier_and_two_parts_are_one_run() {
         ("full", "dpo --data pairs.jsonl --method full", "rewards/margins"),
         ("orpo", "orpo --data pairs.jsonl", "rewards/margins"),
         ("reward", "reward --data pairs.jsonl --centre 0.01", "margin"),
-        ("kto", "kto --data pairs.jsonl", "rewards/chosen"),
-        ("labels", "kto --data labels.jsonl --bad-weight 1.5", "rewards/chosen"),
+        ("kto", "kto --data pairs.jsonl", "rewards/margins"),
+        ("labels", "kto --data labels.jsonl --bad-weight 1.5", "rewards/margins"),
     ] {
         let options =
             if command.contains("learning-rate") { OPTIONS.replace("--learning-rate 0.01", "") } else { OPTIONS.into() };

@@ -9,7 +9,7 @@
 //!
 //! let device = Device::cpu();
 //! let x = device.tensor(&[3.0, -4.0], [2]).requiring_grad();
-//! let parameters = Parameters::gather([Parameter { name: "x".into(), tensor: x.clone(), weight_decay: 0.0 }]);
+//! let parameters = Parameters::gather([Parameter { name: "x".into(), tensor: x.clone(), weight_decay: 0.0, rate: 1.0 }]);
 //! let mut optimizer = AdamW::new(AdamWConfig::default(), &parameters);
 //! for _ in 0..200 {
 //!     let gradients = parameters.gradients(&ops::sum(&ops::square(&x)).backward()).unwrap();
@@ -73,7 +73,8 @@ impl AdamW {
         parameters.check([&self.means, &self.squares, gradients]);
         self.steps += 1;
         let AdamWConfig { beta1, beta2, eps } = self.config;
-        for (at, (parameter, weight_decay)) in parameters.flats().enumerate() {
+        for (at, (parameter, weight_decay, rate)) in parameters.flats().enumerate() {
+            let learning_rate = learning_rate * rate;
             let step = AdamWStep { number: self.steps, learning_rate, beta1, beta2, eps, weight_decay };
             let [mean, square, gradient] = [&self.means, &self.squares, gradients].map(|flats| &flats.0[at]);
             ops::adamw_(parameter, mean, square, gradient, &scale_or_one(scale, parameter), &step);
@@ -128,7 +129,8 @@ impl Sgd {
     #[track_caller]
     pub fn step(&mut self, parameters: &Parameters, gradients: &Flats, learning_rate: f64, scale: Option<&Tensor>) {
         parameters.check([&self.velocities, gradients]);
-        for (at, (parameter, weight_decay)) in parameters.flats().enumerate() {
+        for (at, (parameter, weight_decay, rate)) in parameters.flats().enumerate() {
+            let learning_rate = learning_rate * rate;
             let step = SgdStep { learning_rate, momentum: self.momentum, weight_decay };
             let [velocity, gradient] = [&self.velocities, gradients].map(|flats| &flats.0[at]);
             ops::sgd_(parameter, velocity, gradient, &scale_or_one(scale, parameter), &step);
@@ -153,6 +155,7 @@ mod tests {
             name: format!("{at}"),
             tensor: tensor.clone(),
             weight_decay: weight_decay(at),
+            rate: 1.0,
         };
         Parameters::gather(tensors.iter().enumerate().map(parameter))
     }

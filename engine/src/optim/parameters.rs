@@ -14,9 +14,19 @@ pub struct Parameter {
     pub tensor: Tensor,
     /// The share of it that is taken away at each step, times the learning rate; 0 is none.
     pub weight_decay: f64,
+    /// What the learning rate is multiplied by.
+    pub rate: f64,
 }
 
-/// Parameters, and the flats that they lie in: a flat is one tensor, of parameters of one weight decay that lie behind each other.
+impl Parameter {
+    /// What parameters of one flat have in common.
+    fn settings(&self) -> [f64; 2] {
+        [self.weight_decay, self.rate]
+    }
+}
+
+/// Parameters, and the flats that they lie in: a flat is one tensor, of parameters of one weight decay and rate that lie behind each
+/// other.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     all: Vec<Parameter>,
@@ -29,6 +39,7 @@ struct Flat {
     members: Vec<usize>,
     tensor: Tensor,
     weight_decay: f64,
+    rate: f64,
 }
 
 /// Something that each parameter has as many numbers of as it has itself (gradients, an optimiser's state), a tensor for each flat.
@@ -48,15 +59,18 @@ impl Flats {
 }
 
 impl Parameters {
-    /// Moves the parameters' elements into a few larger buffers, those of one weight decay together. Every handle on one of these
+    /// Moves the parameters' elements into a few larger buffers, those of one weight decay and rate together. Every handle on one of these
     /// tensors sees them there from then on.
     pub fn gather(parameters: impl IntoIterator<Item = Parameter>) -> Parameters {
         let all: Vec<Parameter> = parameters.into_iter().collect();
         move_together(&all);
         let tensors: Vec<&Tensor> = all.iter().map(|parameter| &parameter.tensor).collect();
-        let decay = |at: usize| all[at].weight_decay;
-        let runs = Tensor::runs([&tensors], |before, at| decay(before) == decay(at));
-        let flat = |Run { members, joined: [tensor] }| Flat { weight_decay: decay(members[0]), members, tensor };
+        let settings = |at: usize| all[at].settings();
+        let runs = Tensor::runs([&tensors], |before, at| settings(before) == settings(at));
+        let flat = |Run { members, joined: [tensor] }| {
+            let [weight_decay, rate] = settings(members[0]);
+            Flat { members, tensor, weight_decay, rate }
+        };
         let flats = runs.into_iter().map(flat).collect();
         Parameters { all, flats }
     }
@@ -116,9 +130,9 @@ impl Parameters {
         Flats(self.flats.iter().map(|flat| flat.tensor.device().zeros(flat.tensor.shape())).collect())
     }
 
-    /// The flats and their weight decays.
-    pub(super) fn flats(&self) -> impl Iterator<Item = (&Tensor, f64)> {
-        self.flats.iter().map(|flat| (&flat.tensor, flat.weight_decay))
+    /// The flats, their weight decays and their rates.
+    pub(super) fn flats(&self) -> impl Iterator<Item = (&Tensor, f64, f64)> {
+        self.flats.iter().map(|flat| (&flat.tensor, flat.weight_decay, flat.rate))
     }
 
     #[track_caller]
@@ -131,14 +145,18 @@ impl Parameters {
     }
 }
 
-/// Moves parameters into a few larger buffers, those with equal weight decays together.
+/// Moves parameters into a few larger buffers, those with equal weight decays and rates together.
 fn move_together(parameters: &[Parameter]) {
     // A backward pass takes a whole buffer for gradients as soon as it has one of them, so a buffer is a share of all.
     const SHARE: usize = 8;
     const LEAST: usize = 4 << 20;
     let tensor = |at: usize| &parameters[at].tensor;
     let mut order: Vec<usize> = (0..parameters.len()).filter(|&at| tensor(at).can_move()).collect();
-    order.sort_by(|&a, &b| parameters[a].weight_decay.total_cmp(&parameters[b].weight_decay));
+    let settings = |at: usize| parameters[at].settings();
+    order.sort_by(|&a, &b| {
+        let mut pairs = settings(a).into_iter().zip(settings(b)).map(|(a, b)| a.total_cmp(&b));
+        pairs.find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+    });
     let all: usize = order.iter().map(|&at| tensor(at).elements()).sum();
     let most = (all / SHARE).max(LEAST);
     let mut rest = &order[..];

@@ -11,6 +11,7 @@ pub mod encode;
 pub mod mixture;
 pub mod order;
 mod parquet;
+pub mod prompts;
 pub mod rows;
 mod shuffle;
 pub mod split;

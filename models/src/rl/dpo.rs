@@ -47,6 +47,10 @@ impl Recipe for Dpo {
         self.training.batches_per_epoch()
     }
 
+    fn has_dropout(&self) -> bool {
+        false
+    }
+
     fn begin(&mut self, model: &Tuned, step: usize, run: &RunDirectory, on_batch: &mut OnBatch) -> Result<()> {
         let answers: Vec<&Example> =
             self.training.answers().chain(self.validation.iter().flat_map(Comparisons::answers)).collect();

@@ -45,6 +45,10 @@ impl Recipe for Kto {
         self.training.batches_per_epoch()
     }
 
+    fn has_dropout(&self) -> bool {
+        false
+    }
+
     fn begin(&mut self, model: &Tuned, step: usize, run: &RunDirectory, on_batch: &mut OnBatch) -> Result<()> {
         let answers: Vec<&Example> = self.training.examples().chain(self.validation.iter().flat_map(Labels::examples)).collect();
         let trained = self.training.examples().count();
@@ -79,6 +83,7 @@ impl Recipe for Kto {
             ("kl", ops::scale(&kl, count as f32)),
             ("rewards/chosen", mean(&good, good_share)),
             ("rewards/rejected", mean(&bad, bad_share)),
+            ("rewards/margins", ops::sub(&mean(&good, good_share), &mean(&bad, bad_share))),
         ];
         Loss { sum: ops::sum(&losses), figures }
     }

@@ -35,6 +35,10 @@ impl Recipe for Orpo {
         self.training.batches_per_epoch()
     }
 
+    fn has_dropout(&self) -> bool {
+        false
+    }
+
     /// The cross-entropy of the better answer's tokens, a mean over them, and the odds.
     fn loss(&self, decoder: &Decoder, pairs: &Pairs, hidden: &Tensor) -> Loss {
         let answers = Answers::of(&pairs.answers);

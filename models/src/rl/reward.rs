@@ -50,6 +50,10 @@ impl Recipe for Reward {
         self.training.batches_per_epoch()
     }
 
+    fn has_dropout(&self) -> bool {
+        false
+    }
+
     fn loss(&self, decoder: &Decoder, pairs: &Pairs, hidden: &Tensor) -> Loss {
         let scores = decoder.logits(&last(&pairs.answers, hidden));
         let [chosen, rejected] = pairs.sides(&scores);

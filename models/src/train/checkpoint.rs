@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wgtune_engine::optim::Moments;
 use wgtune_engine::{DType, Shape, Tensor};
 
@@ -17,6 +18,8 @@ use crate::formats::files::{link_or_copy, names, read_text, recover_directory, r
 use crate::formats::safetensors::{self, TensorInfo, Weights};
 
 const STATE: &str = "state.json";
+/// What the recipe keeps.
+const RECIPE: &str = "recipe.json";
 const TENSORS: &str = "tensors.safetensors";
 /// The parameters after the step of the best evaluation.
 const BEST: &str = "best.safetensors";
@@ -35,7 +38,7 @@ impl RunDirectory {
     ///
     /// # Errors
     /// A full disk, or a device that failed; the checkpoint before is then still there.
-    pub fn save(&self, progress: &Progress) -> Result<()> {
+    pub fn save(&self, progress: &Progress, recipe: Option<Value>) -> Result<()> {
         let Progress { step, num_tokens, best, waited, .. } = *progress;
         let state = State { step, num_tokens, best, waited };
         let checkpoint = self.path().join(CHECKPOINT);
@@ -46,6 +49,9 @@ impl RunDirectory {
                 Some(best) if best.step == step => save_tensors(&directory.join(BEST), &parameters(progress).collect())?,
                 Some(_) => link_or_copy(&checkpoint.join(BEST), &directory.join(BEST))?,
                 None => {}
+            }
+            if let Some(recipe) = recipe {
+                write_bytes(&directory.join(RECIPE), recipe.to_string().as_bytes())?;
             }
             let state = serde_json::to_vec_pretty(&state).expect("plain data is JSON");
             write_bytes(&directory.join(STATE), &state)
@@ -61,7 +67,7 @@ impl RunDirectory {
         }
         let State { step, .. } = read_state(checkpoint)?;
         write_directory(&self.path().join(format!("{CHECKPOINT}-{step}")), |directory| {
-            [STATE, TENSORS, BEST]
+            [STATE, TENSORS, BEST, RECIPE]
                 .iter()
                 .filter(|name| checkpoint.join(name).exists())
                 .try_for_each(|name| link_or_copy(&checkpoint.join(name), &directory.join(name)))
@@ -76,16 +82,22 @@ impl RunDirectory {
         old.map(|step| self.path().join(format!("{CHECKPOINT}-{step}"))).try_for_each(|path| remove(&path))
     }
 
-    /// Puts the model's parameters and progress where the checkpoint says; `false` where there is none yet.
+    /// Puts the model's parameters and progress where the checkpoint says, and hands out what the recipe kept; `false` where there is
+    /// none yet.
     ///
     /// # Errors
     /// A checkpoint that cannot be read, or of other parameters.
-    pub fn resume(&self, progress: &mut Progress) -> Result<bool> {
+    pub fn resume(&self, progress: &mut Progress) -> Result<(bool, Option<Value>)> {
         let directory = self.path().join(CHECKPOINT);
         recover_directory(&directory)?;
         if !directory.exists() {
-            return Ok(false);
+            return Ok((false, None));
         }
+        let path = directory.join(RECIPE);
+        let recipe = match path.exists() {
+            true => Some(serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?),
+            false => None,
+        };
         let state = read_state(&directory)?;
         let weights = Weights::open_file(&directory.join(TENSORS))?;
         let mut moments = Vec::new();
@@ -106,7 +118,7 @@ impl RunDirectory {
         progress.waited = state.waited;
         let Progress { parameters, optimiser, .. } = progress;
         optimiser.restore(parameters, state.step as u64, &moments);
-        Ok(true)
+        Ok((true, recipe))
     }
 
     /// Gives the model the parameters of the best evaluation in the checkpoint.

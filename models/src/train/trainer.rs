@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use wgtune_engine::Tensor;
 
-use super::metrics::{Best, Evaluation, Metrics};
+use super::metrics::{Best, Evaluation, Figures, Metrics};
 use super::pass::Lesson;
 use super::run::{METRICS, RunDirectory, SAMPLES};
 use super::samples::{Sample, Samples};
@@ -36,6 +37,45 @@ pub trait Recipe {
     /// # Errors
     /// [`Error::Interrupted`] where `on_batch` breaks; whatever the recipe meets.
     fn begin(&mut self, _model: &Tuned, _step: usize, _run: &RunDirectory, _on_batch: &mut OnBatch) -> Result<()> {
+        Ok(())
+    }
+
+    /// What comes before an update, the first of which is number 0: a policy's own answers are made here.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] where `on_batch` breaks; whatever the recipe meets.
+    fn prepare(&mut self, _model: &Tuned, _step: usize, _on_batch: &mut OnBatch) -> Result<()> {
+        Ok(())
+    }
+
+    /// What is trained beside the model, by name, and what its learning rate is multiplied by.
+    fn parameters(&self) -> Vec<(String, &Tensor, f64)> {
+        Vec::new()
+    }
+
+    /// Whether a pass drops what the method says.
+    fn has_dropout(&self) -> bool {
+        true
+    }
+
+    /// Hears what an update came to.
+    fn heed(&mut self, _metrics: &Metrics) {}
+
+    /// What is told of the update that comes, beside what its batches come to.
+    fn told(&self) -> Figures {
+        Figures::new()
+    }
+
+    /// What a checkpoint keeps of it: all that the batches to come depend on, and no option says.
+    fn state(&self) -> Option<Value> {
+        None
+    }
+
+    /// Goes on from such a state.
+    ///
+    /// # Errors
+    /// A sentence, where it is no state of this recipe.
+    fn restore(&mut self, _state: Value) -> std::result::Result<(), String> {
         Ok(())
     }
 
@@ -96,6 +136,13 @@ pub struct Plan {
 pub enum Event<'a> {
     /// So many batches are done of what a recipe does before all else.
     Beginning {
+        /// These.
+        done: usize,
+        /// Of so many.
+        of: usize,
+    },
+    /// So many parts are done of what comes before an update.
+    Preparing {
         /// These.
         done: usize,
         /// Of so many.
@@ -177,6 +224,14 @@ pub type ListenerOfAll<'a> = dyn FnMut(usize, Event) -> ControlFlow<()> + 'a;
 /// # Errors
 /// A device that failed. Of a run: what [`Trainer::train`] says.
 pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfAll) -> Result<Vec<Result<()>>> {
+    for (at, run) in runs.iter_mut().enumerate() {
+        let Trainer { recipe, model, progress, .. } = &mut **run;
+        let prepared = recipe.prepare(model, progress.step, &mut |done, of| listen(at, Event::Preparing { done, of }));
+        if matches!(prepared, Err(Error::Interrupted)) {
+            run.run.save(&run.progress, run.recipe.state())?;
+        }
+        prepared?;
+    }
     let metrics = step(&mut runs.iter_mut().map(|run| run.turn()).collect::<Vec<_>>())?;
     let taken = runs.iter_mut().zip(metrics).enumerate();
     let taken: Vec<Result<Taken>> =
@@ -186,7 +241,7 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
     let end = |(run, taken): (&mut &mut Trainer<R>, Result<Taken>)| {
         taken?;
         if saves || stops {
-            run.run.save(&run.progress)?;
+            run.run.save(&run.progress, run.recipe.state())?;
             run.saved = Instant::now();
         }
         if stops && !run.is_done() { Err(Error::Interrupted) } else { Ok(()) }
@@ -205,7 +260,7 @@ struct Taken {
 impl<'a, R: Recipe> Trainer<'a, R> {
     /// Before the first update.
     pub fn new(model: Tuned, recipe: R, plan: Plan, run: RunDirectory) -> Trainer<'a, R> {
-        let progress = Progress::new(&model, &plan);
+        let progress = Progress::beside(&model, recipe.parameters(), &plan);
         Trainer {
             model,
             recipe,
@@ -240,7 +295,12 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// # Errors
     /// A checkpoint that cannot be read, or is of other parameters or of a later step than the plan's last.
     pub fn resume(&mut self) -> Result<bool> {
-        let found = self.run.resume(&mut self.progress)?;
+        let (found, state) = self.run.resume(&mut self.progress)?;
+        if let Some(state) = state {
+            let place = self.run.path().display();
+            let refused = |message| Error::Data { message: format!("the checkpoint in {place}: {message}") };
+            self.recipe.restore(state).map_err(refused)?;
+        }
         let (at, steps) = (self.progress.step, self.plan.steps);
         if at > steps {
             let place = self.run.path().display();
@@ -359,8 +419,10 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// What belongs to an update that was made.
     fn take(&mut self, mut metrics: Metrics, listen: &mut Listener) -> Result<Taken> {
         self.latest = if self.is_due(metrics.step) { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
+        metrics.figures.extend(self.recipe.told());
         metrics.validation_loss = self.latest.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
+        self.recipe.heed(&metrics);
         self.run.append(METRICS, &metrics)?;
         if let Some(events) = &self.events {
             events.append(&metrics)?;

@@ -32,11 +32,21 @@ pub struct Progress {
 impl Progress {
     /// Before the first update. The model's trained parameters move into the buffers that updates are made in.
     pub fn new(model: &Tuned, plan: &Plan) -> Progress {
+        Progress::beside(model, Vec::new(), plan)
+    }
+
+    /// The same where these are trained beside the model: their names, and what their learning rates are multiplied by.
+    pub fn beside(model: &Tuned, others: Vec<(String, &Tensor, f64)>, plan: &Plan) -> Progress {
         // Matrices are decayed, norms and biases are not (they have one axis).
         let decay = |tensor: &Tensor| if tensor.rank() > 1 { plan.weight_decay } else { 0.0 };
-        let parameter =
-            |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: decay(tensor) };
-        let parameters = Parameters::gather(model.parameters().into_iter().map(parameter));
+        let parameter = |(name, tensor, rate): (String, &Tensor, f64)| Parameter {
+            name,
+            tensor: tensor.clone(),
+            weight_decay: decay(tensor),
+            rate,
+        };
+        let own = model.parameters().into_iter().map(|(name, tensor)| (name, tensor, 1.0));
+        let parameters = Parameters::gather(own.chain(others).map(parameter));
         let optimiser = AdamW::new(AdamWConfig::default(), &parameters);
         Progress { step: 0, num_tokens: 0, parameters, optimiser, best: None, waited: 0 }
     }
@@ -146,7 +156,7 @@ impl<'a, R: Recipe> Turn<'a, R> {
     /// What goes through the model of a batch of its window.
     fn part(&self, batch: usize) -> Part<'_> {
         let random = Philox::new(self.plan.seed).stream(self.progress.step as u64).stream(batch as u64);
-        (self.window[batch].rows(), self.model.method.tuning(Some(random)))
+        (self.window[batch].rows(), self.model.method.tuning(self.recipe.has_dropout().then_some(random)))
     }
 
     /// What the window's loss is the mean of; 1 where that is nothing, so that the mean is 0.

@@ -240,7 +240,7 @@ fn checkpoints_are_written_into_the_corpus() {
     let (model, plan) = tiny_run();
     let folder = tempfile::tempdir().unwrap();
     let run = RunDirectory::open(folder.path(), Begin::New, record(), &May::default()).unwrap();
-    run.save(&Progress::new(&model, &plan)).unwrap();
+    run.save(&Progress::new(&model, &plan), None).unwrap();
     for (file, seed) in
         [("state.json", "checkpoint_state/step.json"), ("tensors.safetensors", "checkpoint_tensors/tiny.safetensors")]
     {

@@ -27,7 +27,7 @@ fn recorded(device: &str) -> Result<String, libtest_mimic::Failed> {
     let device = Device::open(device)?;
     let model = peft::open(&path("lora"), load_decoder(&path("llama"), &device)?)?.requiring_grad();
     let forward = Forward { checkpoint_blocks: true, ..model.forward() };
-    let parameter = |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: 0.0 };
+    let parameter = |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: 0.0, rate: 1.0 };
     let parameters = Parameters::gather(model.parameters().into_iter().map(parameter));
     let mut optimizer = AdamW::new(AdamWConfig::default(), &parameters);
     let gradients = mean_loss(&model, &forward, &Expected::of("lora")).backward();

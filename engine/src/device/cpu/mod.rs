@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(ops::sum(&x).item().unwrap(), super::LENT as f32);
         assert_eq!(Arc::strong_count(&bytes), 2, "one here, one under the tensor");
         let gradient = device.tensor(&vec![0.5; super::LENT], [super::LENT]);
-        let parameters = Parameters::gather([Parameter { name: "x".into(), tensor: x.clone(), weight_decay: 0.0 }]);
+        let parameters = Parameters::gather([Parameter { name: "x".into(), tensor: x.clone(), weight_decay: 0.0, rate: 1.0 }]);
         Sgd::new(0.0, &parameters).step(&parameters, &parameters.joined(&[&gradient]), 1.0, None);
         assert!(x.to_vec().unwrap().iter().all(|&value| value == 0.5));
         assert_eq!(Arc::strong_count(&bytes), 1);

@@ -1,0 +1,147 @@
+//! `wgtune ppo`.
+
+use clap::{Args, ValueEnum};
+use wgtune_models::rl::advantage::Discount;
+use wgtune_models::rl::loss::{Clip, Estimator};
+use wgtune_models::rl::ppo::{Critic, KlCost, Ppo, Shaping};
+
+use crate::common::Outcome;
+use crate::config::Given;
+use crate::numbers::{above_zero, at_least_zero, share, whole};
+use crate::playing::{Kind, Playing};
+
+/// Learns from its own answers, token by token, with a critic that learns what each is worth (PPO)
+#[derive(Args)]
+#[command(after_help = "Rows are {\"prompt\": …}, a text or messages, or any with a completion.\n\n\
+    Examples:\n  wgtune ppo --model DIR --data prompts.jsonl --out DIR --reward-model REWARD\n  \
+    wgtune ppo --model DIR --data prompts.jsonl --out DIR --reward-rule 'regex=thank' --critic shared --kl-target 6")]
+#[command(mut_arg("batch_size", |argument| argument.default_value("16")))]
+pub struct Arguments {
+    #[command(flatten)]
+    playing: Playing,
+    /// How often the answers of a phase are learnt from
+    #[arg(long, default_value_t = 4, value_parser = whole(1..=1024), value_name = "EPOCHS")]
+    phase_epochs: usize,
+    /// What the critic is: a model of its own, tuned by the same method, or a vector on the policy's own hidden states
+    #[arg(long, value_enum, default_value_t = Kinds::Own)]
+    critic: Kinds,
+    /// The critic's learning rate, in that of the policy
+    #[arg(long, default_value_t = 10.0, value_parser = above_zero, value_name = "FACTOR")]
+    critic_rate: f64,
+    /// Updates in which the critic learns alone
+    #[arg(long, default_value_t = 0, value_parser = whole(0..=1_000_000), value_name = "UPDATES")]
+    critic_warmup: usize,
+    /// What a nat of distance from the model as it was costs
+    #[arg(long, default_value_t = 0.05, value_parser = at_least_zero)]
+    kl_coef: f64,
+    /// How that distance is estimated
+    #[arg(long, value_enum, default_value_t = Estimate::K1)]
+    kl_estimator: Estimate,
+    /// Let --kl-coef follow this distance of an answer, in nats; 0 lets it stay
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero, value_name = "NATS")]
+    kl_target: f64,
+    /// Over how many answers it follows
+    #[arg(long, default_value_t = 10_000.0, value_parser = above_zero, value_name = "ANSWERS")]
+    kl_horizon: f64,
+    /// What a reward one token later is worth
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    gamma: f64,
+    /// How far advantages look ahead: from nearly 0, which trusts the critic, to 1, which trusts the rewards
+    #[arg(long, default_value_t = 0.95, value_parser = share)]
+    lambda: f64,
+    /// The same of what the critic learns [default: --lambda]
+    #[arg(long, value_parser = share)]
+    critic_lambda: Option<f64>,
+    /// A ratio counts as no less than 1 minus this, and no more than 1 plus it
+    #[arg(long, default_value_t = 0.2, value_parser = above_zero)]
+    cliprange: f64,
+    /// Where an advantage is below 0, its loss is at most so many times its size; 0 is any
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    dual_clip: f64,
+    /// How far an update may take a value; 0 is any
+    #[arg(long, default_value_t = 0.2, value_parser = at_least_zero)]
+    cliprange_value: f64,
+    /// What the critic's loss weighs
+    #[arg(long, default_value_t = 0.1, value_parser = above_zero)]
+    vf_coef: f64,
+    /// What the policy's entropy earns
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    entropy_coef: f64,
+    /// Scores are held within this of 0; 0 is any
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    reward_clip: f64,
+    /// What an answer costs that does not end
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    missing_eos_penalty: f64,
+    /// Scale the rewards of tokens to a deviation of 1
+    #[arg(long)]
+    whiten_rewards: bool,
+    /// A phase is over once the policy is so far from what it was; 0 is never
+    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero, value_name = "NATS")]
+    target_kl: f64,
+}
+
+/// The names of [`Critic`].
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Kinds {
+    /// A model of its own
+    Own,
+    /// A vector on the policy's hidden states
+    Shared,
+}
+
+/// The names of [`Estimator`].
+#[derive(Clone, Copy, ValueEnum)]
+enum Estimate {
+    /// ln(policy / reference)
+    K1,
+    /// Never below 0, and of less variance
+    K3,
+}
+
+/// Trains and writes the result.
+pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
+    // TRL's rate is three twentieths of that of supervised tuning.
+    let kind = Kind { rate: 0.15, each: 1, epochs: arguments.phase_epochs };
+    arguments.playing.run(given, &kind, |ground| {
+        let device = ground.bare.device();
+        // It says 0 at first.
+        let head = device.zeros([1, ground.base.blueprint().hidden_size]);
+        let critic = match arguments.critic {
+            Kinds::Shared => Critic::Shared(head.requiring_grad(), arguments.critic_rate),
+            Kinds::Own => {
+                // What is trained whole cannot be the policy's too.
+                let bare =
+                    if ground.tuning.method.adapter.is_some() { ground.bare.clone() } else { ground.base.load(device)?.decoder };
+                let critic = ground.tuning.begin(ground.base, bare.scoring(head), ground.seed)?;
+                Critic::Own(critic, arguments.critic_rate)
+            }
+        };
+        Ok(Ppo {
+            player: ground.player,
+            reference: ground.reference,
+            critic,
+            estimator: match arguments.kl_estimator {
+                Estimate::K1 => Estimator::K1,
+                Estimate::K3 => Estimator::K3,
+            },
+            kl: KlCost { coefficient: arguments.kl_coef, target: arguments.kl_target, horizon: arguments.kl_horizon },
+            discount: Discount {
+                gamma: arguments.gamma,
+                policy: arguments.lambda,
+                critic: arguments.critic_lambda.unwrap_or(arguments.lambda),
+            },
+            clip: Clip { low: arguments.cliprange as f32, high: arguments.cliprange as f32, dual: arguments.dual_clip as f32 },
+            value_clip: arguments.cliprange_value as f32,
+            value_weight: arguments.vf_coef as f32,
+            entropy_weight: arguments.entropy_coef as f32,
+            shaping: Shaping {
+                clip: arguments.reward_clip,
+                missing_end: arguments.missing_eos_penalty,
+                whitens: arguments.whiten_rewards,
+            },
+            warmup: arguments.critic_warmup,
+            target_kl: arguments.target_kl,
+        })
+    })
+}

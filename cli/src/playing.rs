@@ -1,0 +1,354 @@
+//! What commands share that learn from a policy's own answers.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use wgtune_engine::Device;
+use wgtune_models::data::prompts::Prompt;
+use wgtune_models::data::rows::{Format, Row};
+use wgtune_models::data::split::split;
+use wgtune_models::error::Error;
+use wgtune_models::formats::chat_template::TEMPLATE_FILE;
+use wgtune_models::formats::files::{read_bytes, write_bytes};
+use wgtune_models::generate::Sampling;
+use wgtune_models::model::Model;
+use wgtune_models::peft::{self, CONFIG_FILE, Tuned};
+use wgtune_models::rl::phase::Player;
+use wgtune_models::rl::rollout::{Rewards, Sampler, Scorer};
+use wgtune_models::rl::scorers::{RewardModel, Rule};
+use wgtune_models::train::trainer::Recipe;
+use wgtune_models::transformer::Decoder;
+use wgtune_models::wording::counted;
+
+use crate::common::{Compute, Outcome, note, print_json, print_line};
+use crate::config::Given;
+use crate::data::{Coder, Conversations, Source};
+use crate::numbers::{List, MOST_TOKENS, above_zero, number_list, share, whole};
+use crate::probes::Probes;
+use crate::program::Program;
+use crate::runs;
+use crate::training::{Job, Training};
+use crate::tuning::Tuning;
+
+/// What answers, what is asked, and what says how good the answers are.
+#[derive(Args)]
+pub struct Playing {
+    /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    conversations: Conversations,
+    /// Where the adapter or the model, metrics.jsonl and the checkpoint go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    tuning: Tuning,
+    #[command(flatten)]
+    rewards: RewardArguments,
+    /// Answers that are drawn before any is learnt from [default: four times those of an update]
+    #[arg(long, value_parser = whole(1..=1_048_576), value_name = "ANSWERS")]
+    rollouts: Option<usize>,
+    /// Tokens of the longest answer
+    #[arg(long, default_value_t = 64, value_parser = whole(1..=MOST_TOKENS), value_name = "TOKENS")]
+    max_new_tokens: usize,
+    /// Divides the logits that answers are drawn by
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
+    temperature: f64,
+    /// Draw only from the k most likely tokens; 0 is all
+    #[arg(long, default_value_t = 0, value_parser = whole(0..=usize::MAX))]
+    top_k: usize,
+    /// Draw only from the most likely tokens that together reach this probability
+    #[arg(long, default_value_t = 1.0, value_parser = share)]
+    top_p: f64,
+    /// Answers that are drawn together
+    #[arg(long, default_value_t = 32, value_parser = whole(1..=65_536), value_name = "ANSWERS")]
+    together: usize,
+    #[command(flatten)]
+    training: Training,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+const RULES_HELP: &str = r#"Reward answers by a rule (can be given again):
+
+  regex=EXPRESSION  1 where it is found in the answer
+  length            the answer's tokens
+  length=TOKENS     how far the answer's length is from this, in it, below 0
+  json              1 where the answer is JSON
+  exact             1 where the answer is the row's completion
+  number            1 where the last number is that of the row's completion
+  classifier=DIR    how likely a classifier with one label calls it so: the sigmoid of a reward model's score"#;
+
+const PROGRAM_HELP: &str = r#"Reward answers by a program, a command line for the shell. It reads a JSON line for each answer,
+
+  {"prompt": "2 and 2 is", "completion": " 4", "expected": " 4"}
+
+and writes one back: a number, or {"score": number}. One that ends, takes longer than
+--reward-seconds for an answer or says anything else is started again, once."#;
+
+/// What says how good answers are.
+#[derive(Args)]
+struct RewardArguments {
+    /// Reward answers by a reward model, or by the adapter of one on --model (can be given again)
+    #[arg(long, value_name = "DIR")]
+    reward_model: Vec<PathBuf>,
+    /// Reward answers by a rule (can be given again): regex=EXPRESSION, length, json, exact, number, classifier=DIR
+    #[arg(long, value_name = "RULE", long_help = RULES_HELP)]
+    reward_rule: Vec<String>,
+    /// Reward answers by a program that reads and writes JSON lines
+    #[arg(long, value_name = "COMMAND", long_help = PROGRAM_HELP)]
+    reward_program: Option<String>,
+    /// How long the program may take for an answer
+    #[arg(long, default_value_t = 30.0, value_parser = above_zero, value_name = "SECONDS")]
+    reward_seconds: f64,
+    /// What each of these weighs, in this order: models, rules, program [default: 1 each]
+    #[arg(long, value_name = "WEIGHT,…", value_parser = number_list)]
+    reward_weights: Option<List>,
+}
+
+/// What sets one such command apart.
+pub struct Kind {
+    /// Its learning rate unless given, in that of supervised tuning by the same method.
+    pub rate: f64,
+    /// Answers to each prompt.
+    pub each: usize,
+    /// How often a phase's answers are gone through.
+    pub epochs: usize,
+}
+
+/// What a recipe is made of.
+pub struct Ground<'a> {
+    pub player: Player,
+    /// What the policy is not to leave.
+    pub reference: Tuned,
+    pub base: &'a Model,
+    pub bare: &'a Decoder,
+    pub tuning: &'a Tuning,
+    pub seed: u64,
+}
+
+impl Playing {
+    /// Trains, writes the result and says what it came to.
+    pub fn run<R: Recipe>(&self, given: &Given, kind: &Kind, make: impl FnOnce(Ground) -> Result<R, runs::Failure>) -> Outcome {
+        let Playing { source, conversations, out, tuning, training, compute, .. } = self;
+        let mut read: Vec<&Path> = vec![&self.model];
+        read.extend(tuning.read());
+        read.extend(self.rewards.reward_model.iter().map(PathBuf::as_path));
+        training.check(out, &read)?;
+        training.check_evaluation()?;
+        let at_once = self.prompts_of_a_phase(kind)?;
+        if source.weights()?.is_some() {
+            return Err("--data has weights, and prompts are not mixed: expected names of files alone".into());
+        }
+        if tuning.task.is_some() {
+            return Err("--task is one of a table that sft writes: expected a folder of its own as --out".into());
+        }
+        let base = Model::open(&self.model)?;
+        let max_length = training.length.of(base.blueprint())?;
+        let device = compute.open()?;
+        let weights = base.hash_weights()?;
+        let bare = base.load(&device)?.decoder;
+        let model = tuning.begin(&base, bare.clone(), compute.seed)?;
+        let dataset = source.read_wanting(model.template.as_deref(), &[Format::Preference, Format::Ranked, Format::Prompt])?;
+        let coder = Coder::open(&base, Some(&model), &dataset, conversations, max_length)?;
+        let encoder = coder.encoder();
+        let room = max_length.saturating_sub(self.max_new_tokens);
+        let prompts = |rows: &[Row]| -> wgtune_models::Result<Vec<Prompt>> {
+            let all = rows.iter().map(|row| encoder.prompt(&dataset, row)).collect::<wgtune_models::Result<Vec<_>>>()?;
+            Ok(all.into_iter().filter(|prompt| model.positions(&prompt.ids) <= room).collect())
+        };
+        let (rows, held_out) = split(dataset.rows.clone(), training.held_out(), compute.seed)?;
+        let (prompts, held_out, asked) = (prompts(&rows)?, prompts(&held_out)?, rows.len());
+        if prompts.len() < asked {
+            note(format!(
+                "{} left out: no room for {} behind them",
+                counted(asked - prompts.len(), "prompt"),
+                self.max_new_tokens
+            ));
+        }
+        if prompts.is_empty() {
+            let (room, new) = (max_length, self.max_new_tokens);
+            return Err(format!(
+                "no prompt leaves room for {new} new tokens within {room}: expected shorter ones, or another --max-new-tokens"
+            )
+            .into());
+        }
+        let (rewards, of_rewards) = self.rewards.open(&base, &bare, &device, self, &prompts)?;
+        let tokenizer = base.tokenizer()?;
+        let hashes = [
+            Some(("model", base.fingerprint(&weights))),
+            tuning.hash()?,
+            Some(("data", dataset.fingerprint())),
+            (!of_rewards.is_empty()).then(|| ("rewards", wgtune_models::hash::xxh3(of_rewards))),
+        ];
+        let player = Player {
+            prompts,
+            held_out,
+            at_once,
+            each: kind.each,
+            epochs: kind.epochs,
+            batch_size: training.batch_size,
+            accumulate: training.accumulate,
+            sampler: Sampler {
+                sampling: Sampling {
+                    temperature: self.temperature as f32,
+                    top_k: self.top_k,
+                    top_p: self.top_p as f32,
+                    ..Sampling::default()
+                },
+                max_new_tokens: self.max_new_tokens,
+                ends: base.ends(Some(&tokenizer)),
+                batch: self.together,
+            },
+            rewards: RefCell::new(rewards),
+            padding: coder.padding(),
+            opening: model.opening(),
+            vocabulary: base.blueprint().vocab_size,
+            seed: compute.seed,
+            phase: None,
+            tokenizer,
+        };
+        let is_beside = model.method.is_adapter() && tuning.adapter.is_none();
+        let reference = match (is_beside, model.method.is_adapter()) {
+            (true, _) => Tuned::bare(bare.clone()),
+            (false, true) => tuning.begin(&base, bare.clone(), compute.seed)?.detach(),
+            // What is trained whole takes the place of what it was.
+            (false, false) => base.load(&device)?,
+        };
+        let recipe = make(Ground { player, reference, base: &base, bare: &bare, tuning, seed: compute.seed })?;
+        let own = training.tokenizer(&base)?;
+        let samples = training.samples(own.as_ref(), &model)?;
+        let write = |model: &Tuned| {
+            model.write(Some(&weights), out)?;
+            base.copy_companions(out, !model.method.is_adapter())?;
+            // Whoever asks the model is to ask it as it was trained.
+            let template = conversations.template.template.as_deref();
+            template.map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
+        };
+        let job = Job {
+            label: String::new(),
+            training,
+            model,
+            recipe,
+            out: out.clone(),
+            seed: compute.seed,
+            max_length,
+            default_learning_rate: kind.rate * tuning.method.learning_rate,
+            given,
+            chosen: tuning.resolved(),
+            samples,
+            probes: Probes::default(),
+            hashes: hashes.into_iter().flatten().collect(),
+            write: Box::new(write),
+        };
+        let report = runs::run(vec![job])?.remove(0).report?;
+        if self.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+    }
+
+    /// Prompts of a phase, whose answers must come to whole updates.
+    fn prompts_of_a_phase(&self, kind: &Kind) -> Result<usize, String> {
+        let of_an_update = self.training.batch_size * self.training.accumulate;
+        let rollouts = self.rollouts.unwrap_or(4 * of_an_update);
+        if !rollouts.is_multiple_of(of_an_update) {
+            return Err(format!(
+                "--rollouts is {rollouts}: expected a multiple of the answers of an update, --batch-size times --accumulate, {of_an_update}"
+            ));
+        }
+        if !rollouts.is_multiple_of(kind.each) {
+            return Err(format!("a phase of {rollouts} answers: expected a multiple of the answers to a prompt, {}", kind.each));
+        }
+        Ok(rollouts / kind.each)
+    }
+}
+
+impl RewardArguments {
+    /// What is asked, and hashes of it.
+    fn open(
+        &self,
+        base: &Model,
+        bare: &Decoder,
+        device: &Device,
+        playing: &Playing,
+        prompts: &[Prompt],
+    ) -> Result<(Rewards, Vec<String>), runs::Failure> {
+        let mut hashes = Vec::new();
+        let mut scorers: Vec<Box<dyn Scorer>> = Vec::new();
+        let batch_size = playing.training.batch_size;
+        for folder in &self.reward_model {
+            scorers.push(Box::new(reward_model(folder, base, bare, device, batch_size, false, &mut hashes)?));
+        }
+        for text in &self.reward_rule {
+            match text.strip_prefix("classifier=") {
+                Some(folder) => {
+                    scorers.push(Box::new(reward_model(Path::new(folder), base, bare, device, batch_size, true, &mut hashes)?));
+                }
+                None => {
+                    let rule =
+                        Rule::parse(text).map_err(|expected| format!("--reward-rule {text:?}: {expected}, classifier=DIR"))?;
+                    if let Some(prompt) = prompts.iter().find(|prompt| rule.wants_completions() && prompt.expected.is_none()) {
+                        return Err(format!(
+                            "--reward-rule {text} compares with a completion, and a row has none: {}",
+                            prompt.given
+                        )
+                        .into());
+                    }
+                    scorers.push(Box::new(rule));
+                }
+            }
+        }
+        if let Some(command) = &self.reward_program {
+            scorers.push(Box::new(Program::new(command, Duration::from_secs_f64(self.reward_seconds.min(1e6)))));
+        }
+        if scorers.is_empty() {
+            return Err("nothing says how good an answer is: expected --reward-model, --reward-rule or --reward-program".into());
+        }
+        let weights = self.reward_weights.as_ref().map_or_else(|| vec![1.0; scorers.len()], |list| list.0.clone());
+        if weights.len() != scorers.len() {
+            return Err(format!(
+                "--reward-weights has {}: expected {}, one for each reward",
+                counted(weights.len(), "number"),
+                scorers.len()
+            )
+            .into());
+        }
+        Ok((Rewards(weights.into_iter().zip(scorers).collect()), hashes))
+    }
+}
+
+/// A reward model in its folder, or the adapter of one on the policy's own base.
+fn reward_model(
+    folder: &Path,
+    base: &Model,
+    bare: &Decoder,
+    device: &Device,
+    batch_size: usize,
+    is_probability: bool,
+    hashes: &mut Vec<String>,
+) -> wgtune_models::Result<RewardModel> {
+    if folder.join(CONFIG_FILE).exists() {
+        if !peft::scores(folder) {
+            let message = format!("{} is an adapter that gives no scores: expected one of a reward model", folder.display());
+            return Err(Error::Data { message });
+        }
+        base.check_adapter(folder)?;
+        hashes.push(peft::fingerprint(folder)?);
+        let zero = device.zeros([1, base.blueprint().hidden_size]);
+        let model = peft::open(folder, bare.scoring(zero))?;
+        return Ok(RewardModel { model, own: None, batch_size, is_probability });
+    }
+    let own = Model::open_any(folder)?;
+    hashes.push(own.hash_weights()?);
+    let (tokenizer, theirs) = (own.tokenizer()?, base.tokenizer()?);
+    let ids: Vec<u32> = (0..tokenizer.vocab_size().max(theirs.vocab_size()) as u32).collect();
+    let is_same = tokenizer.vocab_size() == theirs.vocab_size() && tokenizer.pieces(&ids) == theirs.pieces(&ids);
+    let model = own.load_scorer(device, None)?;
+    let template = own.template(None)?;
+    Ok(RewardModel { model, own: (!is_same).then_some((tokenizer, template)), batch_size, is_probability })
+}

@@ -1,0 +1,126 @@
+//! A program that says how good answers are: a JSON line for each answer on its standard input, and one back on its standard output.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use wgtune_models::error::{Error, Result};
+use wgtune_models::rl::rollout::{Said, Scorer};
+use wgtune_models::wording::shortened;
+
+use crate::common::note;
+
+/// The program, started when it is first asked.
+pub struct Program {
+    command: String,
+    limit: Duration,
+    running: Option<Running>,
+    /// Whether it was started again already.
+    is_second: bool,
+}
+
+struct Running {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Program {
+    /// A command line for the shell, and how long it may take for an answer.
+    pub fn new(command: &str, limit: Duration) -> Program {
+        Program { command: command.into(), limit, running: None, is_second: false }
+    }
+
+    fn start(&self) -> std::result::Result<Running, String> {
+        let shell = if cfg!(windows) { ["cmd", "/C"] } else { ["sh", "-c"] };
+        let mut child = Command::new(shell[0])
+            .args([shell[1], &self.command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot be started: {error}"))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { unreachable!("both are piped") };
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Running { child, input, lines })
+    }
+
+    fn ask(&mut self, questions: &str, count: usize) -> std::result::Result<Vec<f64>, String> {
+        if self.running.is_none() {
+            self.running = Some(self.start()?);
+        }
+        let Some(Running { child, input, lines }) = &mut self.running else { unreachable!("it was started") };
+        let limit = self.limit;
+        // It may answer before it has heard all, and a full pipe must hold neither.
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || input.write_all(questions.as_bytes()).and_then(|()| input.flush()));
+            let found: std::result::Result<Vec<f64>, String> =
+                (0..count).map(|_| answer(lines, Instant::now() + limit)).collect();
+            if found.is_err() {
+                // Or the writer waits for one that does not listen.
+                let _ = child.kill();
+            }
+            let written = writer.join().unwrap_or(Ok(()));
+            let found = found?;
+            written.map(|()| found).map_err(|error| format!("does not listen: {error}"))
+        })
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
+}
+
+/// The score in the next line.
+fn answer(lines: &Receiver<String>, until: Instant) -> std::result::Result<f64, String> {
+    let line = lines.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|error| match error {
+        RecvTimeoutError::Timeout => "did not answer in time".to_string(),
+        RecvTimeoutError::Disconnected => "ended".to_string(),
+    })?;
+    let value: Option<Value> = serde_json::from_str(&line).ok();
+    let score = value.as_ref().and_then(|value| value.as_f64().or(value["score"].as_f64())).filter(|score| score.is_finite());
+    score.ok_or_else(|| format!("said {:?}; expected a number, or {{\"score\": number}}", shortened(&line, 60)))
+}
+
+impl Scorer for Program {
+    fn name(&self) -> &'static str {
+        "rewards/program"
+    }
+
+    fn score(&mut self, said: &[Said]) -> Result<Vec<f64>> {
+        let line = |said: &Said| {
+            let line = json!({"prompt": said.prompt.given, "completion": said.text, "expected": said.prompt.expected});
+            format!("{line}\n")
+        };
+        let questions: String = said.iter().map(line).collect();
+        loop {
+            let message = match self.ask(&questions, said.len()) {
+                Ok(scores) => return Ok(scores),
+                Err(message) => message,
+            };
+            self.stop();
+            if self.is_second {
+                return Err(Error::Data { message: format!("`{}`, started twice, {message}", self.command) });
+            }
+            note(format!("`{}` {message}: it is started again", self.command));
+            self.is_second = true;
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

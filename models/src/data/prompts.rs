@@ -1,0 +1,75 @@
+//! Prompts that a model is to answer itself.
+
+use serde_json::{Value, json};
+
+use super::IGNORE;
+use super::conversation::{conversation_ids, spelled_out};
+use super::encode::Encoder;
+use super::rows::{Content, Dataset, Row};
+use super::template;
+use crate::error::{Error, Result};
+
+/// A prompt, and what somebody expects of its answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Its tokens, without the virtual ones that a text begins with.
+    pub ids: Vec<u32>,
+    /// It as it was given: a text, or a list of messages.
+    pub given: Value,
+    /// The completion of its row, where there is one.
+    pub expected: Option<String>,
+}
+
+impl Encoder<'_> {
+    /// The prompt of a row of `dataset`: all that comes before its completion, or before the last of the assistant's turns.
+    ///
+    /// # Errors
+    /// [`Error::Row`] for a row that is a text alone, an empty prompt, and what tokenizer or template refuse.
+    pub fn prompt(&self, dataset: &Dataset, row: &Row) -> Result<Prompt> {
+        let found = self.prompt_of(&row.content).and_then(|prompt| match prompt.ids.is_empty() {
+            true => Err(Error::Data { message: "an empty prompt; expected at least one token".into() }),
+            false => Ok(prompt),
+        });
+        found.map_err(|error| match error {
+            Error::ChatTemplate { message, .. } | Error::Tokenizer { message, .. } | Error::Data { message } => {
+                dataset.error_at(row, message)
+            }
+            other => other,
+        })
+    }
+
+    fn prompt_of(&self, content: &Content) -> Result<Prompt> {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_string());
+        let converse = |messages: &[Value], tools: &Option<Value>, expected: Option<&Value>| {
+            let ids =
+                conversation_ids(self.tokenizer()?, self.template, &spelled_out(self.template, messages), tools.as_ref(), true)?;
+            let expected = expected.and_then(|message| message["content"].as_str()).and_then(some);
+            Ok(Prompt { ids, given: json!(messages), expected })
+        };
+        match content {
+            Content::Completion { prompt, completion } => {
+                Ok(Prompt { ids: self.tokenizer()?.encode(prompt, true)?, given: json!(prompt), expected: some(completion) })
+            }
+            Content::Filled { prompt, completion } => {
+                let ids = template::ids(prompt, self.tokenizer()?, self.vocab_size)?;
+                let is_word = |id: &u32| (*id as usize) < self.vocab_size;
+                let words: Vec<u32> = ids.iter().copied().filter(is_word).collect();
+                Ok(Prompt { given: json!(self.tokenizer()?.decode(&words, true)?), ids, expected: some(completion) })
+            }
+            Content::Exchange { messages, learnt_from, tools } => {
+                converse(&messages[..*learnt_from], tools, messages.get(*learnt_from))
+            }
+            Content::Conversation { messages, tools } => {
+                let last = messages.iter().rposition(|message| message["role"] == "assistant").unwrap_or(messages.len());
+                converse(&messages[..last], tools, messages.get(last))
+            }
+            Content::Ids { ids, labels } => {
+                let end = labels.iter().position(|&label| label != IGNORE).unwrap_or(ids.len());
+                Ok(Prompt { ids: ids[..end].to_vec(), given: json!(ids[..end]), expected: None })
+            }
+            Content::Ranked { answers, .. } => self.prompt_of(&answers[0]),
+            Content::Labelled { answer, .. } => self.prompt_of(answer),
+            Content::Text(_) => Err(Error::Data { message: "a text; expected a prompt".into() }),
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! A phase of learning from a policy's own answers: they are drawn and judged, and then learnt from in batches for a few updates.
+
+use std::cell::RefCell;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wgtune_engine::Tensor;
+use wgtune_engine::random::Philox;
+
+use super::advantage::moments;
+use super::rollout::{Rewards, Rollout, Said, Sampler, texts};
+use crate::data::IGNORE;
+use crate::data::batch::Batch;
+use crate::data::encode::Example;
+use crate::data::order::Order;
+use crate::data::prompts::Prompt;
+use crate::error::{Error, Result};
+use crate::formats::tokenizer::Tokenizer;
+use crate::peft::Tuned;
+use crate::train::answers::Answers;
+use crate::train::metrics::{Evaluation, Figures};
+use crate::train::pass::{self, Lesson};
+use crate::train::trainer::OnBatch;
+use crate::transformer::{Decoder, Rows};
+
+/// An answer, and all that is learnt from it, token by token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Played {
+    /// Which of all prompts it answers.
+    pub prompt: usize,
+    /// Its tokens.
+    pub answer: Vec<u32>,
+    /// Whether it is learnt from.
+    pub counts: bool,
+    /// How likely the sampler found each when it was drawn.
+    pub sampled: Numbers,
+    /// How likely the policy finds each as it was when they were drawn; none where it is learnt from before the policy changes.
+    pub old: Numbers,
+    /// How likely the reference finds each; none where it is not asked.
+    pub reference: Numbers,
+    /// How much better each was than expected.
+    pub advantages: Numbers,
+    /// What the critic said of each; none where there is no critic.
+    pub values: Numbers,
+    /// What it should have said.
+    pub returns: Numbers,
+}
+
+/// Numbers that a checkpoint keeps to the bit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<u32>", into = "Vec<u32>")]
+pub struct Numbers(pub Vec<f32>);
+
+impl From<Vec<u32>> for Numbers {
+    fn from(bits: Vec<u32>) -> Numbers {
+        Numbers(bits.into_iter().map(f32::from_bits).collect())
+    }
+}
+
+impl From<Numbers> for Vec<u32> {
+    fn from(numbers: Numbers) -> Vec<u32> {
+        numbers.0.into_iter().map(f32::to_bits).collect()
+    }
+}
+
+/// The phase that a run is in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its number, from 0.
+    pub number: usize,
+    /// The update that it began before.
+    pub first: usize,
+    /// Whether no more is learnt from it.
+    pub is_over: bool,
+    /// Its answers.
+    pub all: Vec<Played>,
+    /// What is told of it.
+    pub told: Vec<(String, f64)>,
+}
+
+/// Answers of a batch, with what is learnt from them: all tokens' numbers one behind the other.
+pub struct Plays {
+    /// The answers.
+    pub answers: Batch,
+    /// As [`Played::sampled`], and so on: [N] or none.
+    pub sampled: Vec<f32>,
+    /// See there.
+    pub old: Vec<f32>,
+    /// See there.
+    pub reference: Vec<f32>,
+    /// See there.
+    pub advantages: Vec<f32>,
+    /// See there.
+    pub values: Vec<f32>,
+    /// See there.
+    pub returns: Vec<f32>,
+    /// Which prompt each row answers.
+    pub prompts: Vec<usize>,
+    /// The number of the update that they are for.
+    pub update: usize,
+    /// How many terms the loss is of.
+    pub targets: usize,
+    /// What each token weighs [N].
+    pub weights: Vec<f32>,
+}
+
+impl Lesson for Plays {
+    fn rows(&self) -> Rows<'_> {
+        self.answers.rows()
+    }
+
+    fn tokens(&self) -> usize {
+        self.answers.tokens()
+    }
+
+    fn targets(&self) -> usize {
+        self.targets
+    }
+
+    fn trained_tokens(&self) -> usize {
+        self.answers.trained_tokens()
+    }
+}
+
+/// What a policy is asked, and how its answers are drawn, judged and learnt from.
+pub struct Player {
+    /// What is asked.
+    pub prompts: Vec<Prompt>,
+    /// What is asked in evaluations alone.
+    pub held_out: Vec<Prompt>,
+    /// Prompts of a phase.
+    pub at_once: usize,
+    /// Answers to each.
+    pub each: usize,
+    /// How often a phase's answers are gone through.
+    pub epochs: usize,
+    /// Answers of a batch.
+    pub batch_size: usize,
+    /// Batches of an update.
+    pub accumulate: usize,
+    /// How answers are drawn.
+    pub sampler: Sampler,
+    /// What judges them.
+    pub rewards: RefCell<Rewards>,
+    /// What makes texts of them.
+    pub tokenizer: Tokenizer,
+    /// What padding is filled with.
+    pub padding: u32,
+    /// The virtual tokens that the policy's texts begin with.
+    pub opening: Vec<u32>,
+    /// Tokens of the vocabulary; the ids of virtual ones follow these.
+    pub vocabulary: usize,
+    /// What is random depends on it alone.
+    pub seed: u64,
+    /// The phase that the run is in.
+    pub phase: Option<Phase>,
+}
+
+/// Answers and what they are worth.
+pub struct Judged {
+    /// The answers, by the prompts that they were given for.
+    pub rollouts: Vec<Rollout>,
+    /// Their rewards.
+    pub rewards: Vec<f64>,
+    /// Means of the scorers.
+    pub figures: Figures,
+    /// Their texts.
+    pub texts: Vec<String>,
+}
+
+impl Player {
+    /// Updates that a phase takes, unless it is over before.
+    pub fn updates_per_phase(&self) -> usize {
+        self.epochs * self.batches() / self.accumulate
+    }
+
+    /// Batches that all prompts take once.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.prompts.len().div_ceil(self.at_once) * self.epochs * self.batches()
+    }
+
+    /// Batches of a phase's answers.
+    fn batches(&self) -> usize {
+        (self.at_once * self.each).div_ceil(self.batch_size)
+    }
+
+    /// The number of the phase that begins before this update, where one does.
+    pub fn due(&self, step: usize) -> Option<usize> {
+        match &self.phase {
+            None => Some(0),
+            Some(phase) if phase.is_over || step >= phase.first + self.updates_per_phase() => Some(phase.number + 1),
+            Some(_) => None,
+        }
+    }
+
+    /// The prompts of a phase, by their places among all.
+    pub fn asked(&self, number: usize) -> Vec<usize> {
+        let order = Order::new(self.prompts.len(), 1, Some(self.seed));
+        (number * self.at_once..(number + 1) * self.at_once).map(|draw| order.batch(draw)[0]).collect()
+    }
+
+    /// The policy's answers to prompts, judged.
+    ///
+    /// # Errors
+    /// As [`Sampler::answers`] and [`Rewards::of`].
+    pub fn play(&self, model: &Tuned, prompts: &[&Prompt], each: usize, stream: u64, on_answer: &mut OnBatch) -> Result<Judged> {
+        let random = Philox::new(self.seed).stream(0x726f6c6c).stream(stream);
+        let rollouts = self.sampler.answers(model, prompts, each, random, on_answer)?;
+        let texts = texts(&self.tokenizer, model.decoder.blueprint().vocab_size, prompts, &rollouts)?;
+        let said: Vec<Said> = rollouts
+            .iter()
+            .zip(&texts)
+            .map(|(rollout, text)| Said { prompt: prompts[rollout.prompt], text, ids: &rollout.ids })
+            .collect();
+        let (rewards, figures) = self.rewards.borrow_mut().of(&said)?;
+        Ok(Judged { rollouts, rewards, figures, texts })
+    }
+
+    /// What `of` says of each token of the answers, by a model that goes through them in the batches that are learnt from first, so
+    /// that the same model says the same then, to the bit.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn measured(
+        &self,
+        model: &Tuned,
+        phase: usize,
+        answers: &[(usize, &[u32])],
+        of: impl Fn(&Decoder, &Answers, &Tensor) -> Tensor,
+    ) -> Result<Vec<Vec<f32>>> {
+        let model = model.detach();
+        let order = self.order(phase, answers.len());
+        let mut found: Vec<Vec<f32>> = vec![Vec::new(); answers.len()];
+        for index in 0..order.batches_per_epoch() {
+            let places = order.batch(index);
+            let batch = self.rows(&model, &places.iter().map(|&place| answers[place]).collect::<Vec<_>>());
+            let hidden = pass::hidden(&model.decoder, &[(batch.rows(), model.method.tuning(None))], false).remove(0);
+            let tokens = Answers::of(&batch);
+            let mut values = of(&model.decoder, &tokens, &hidden).to_vec()?.into_iter();
+            for (place, length) in places.into_iter().zip(tokens.lengths) {
+                found[place] = values.by_ref().take(length).collect();
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is told of the phase.
+    pub fn told(&self) -> Figures {
+        told(self.phase.as_ref())
+    }
+
+    /// The batch of this index, counted over the whole run; `weights` says what its tokens weigh, by the answers' lengths.
+    ///
+    /// # Panics
+    /// If no phase has begun.
+    pub fn batch(&self, index: usize, share: impl Fn(&[usize]) -> (Vec<f32>, usize)) -> Plays {
+        let phase = self.phase.as_ref().expect("a phase begins before an update");
+        let places = self.order(phase.number, phase.all.len()).batch(index - phase.first * self.accumulate);
+        let played: Vec<&Played> = places.iter().map(|&place| &phase.all[place]).collect();
+        let examples: Vec<Example> =
+            played.iter().map(|played| self.example(!self.opening.is_empty(), played.prompt, &played.answer)).collect();
+        let answers = Batch::of_rows(&examples.iter().map(|example| vec![example]).collect::<Vec<_>>(), self.padding);
+        let all = |of: fn(&Played) -> &Numbers| played.iter().flat_map(|played| of(played).0.iter().copied()).collect();
+        // What does not count has no part in means.
+        let lengths: Vec<usize> = played.iter().map(|played| if played.counts { played.answer.len() } else { 0 }).collect();
+        let (counted, targets) = share(&lengths);
+        let mut counted = counted.into_iter();
+        let weights = played.iter().flat_map(|played| -> Vec<f32> {
+            match played.counts {
+                true => counted.by_ref().take(played.answer.len()).collect(),
+                false => vec![0.0; played.answer.len()],
+            }
+        });
+        Plays {
+            weights: weights.collect(),
+            sampled: all(|played| &played.sampled),
+            old: all(|played| &played.old),
+            reference: all(|played| &played.reference),
+            advantages: all(|played| &played.advantages),
+            values: all(|played| &played.values),
+            returns: all(|played| &played.returns),
+            prompts: played.iter().map(|played| played.prompt).collect(),
+            update: index / self.accumulate,
+            targets,
+            answers,
+        }
+    }
+
+    /// The answers of a batch as another model reads them: with the virtual tokens that it has.
+    pub fn read_by(&self, model: &Tuned, plays: &Plays) -> Batch {
+        let tokens = Answers::of(&plays.answers);
+        let mut left = &tokens.tokens[..];
+        let mut answers = Vec::with_capacity(plays.prompts.len());
+        for (&prompt, &length) in plays.prompts.iter().zip(&tokens.lengths) {
+            let (own, rest) = left.split_at(length);
+            answers.push((prompt, own));
+            left = rest;
+        }
+        self.rows(model, &answers)
+    }
+
+    /// Answers behind their prompts, as this model reads them.
+    fn rows(&self, model: &Tuned, answers: &[(usize, &[u32])]) -> Batch {
+        let has_opening = model.method.opening() > 0;
+        let examples: Vec<Example> = answers.iter().map(|(prompt, answer)| self.example(has_opening, *prompt, answer)).collect();
+        Batch::of_rows(&examples.iter().map(|example| vec![example]).collect::<Vec<_>>(), self.padding)
+    }
+
+    fn example(&self, has_opening: bool, prompt: usize, answer: &[u32]) -> Example {
+        let ids = &self.prompts[prompt].ids;
+        let is_virtual = |id: &u32| *id as usize >= self.vocabulary;
+        let before: Vec<u32> = match has_opening {
+            // A template's are among the prompt's own.
+            true if ids.iter().any(is_virtual) => ids.clone(),
+            true => [self.opening.as_slice(), ids].concat(),
+            false => ids.iter().copied().filter(|id| !is_virtual(id)).collect(),
+        };
+        let labels = std::iter::repeat_n(IGNORE, before.len()).chain(answer.iter().copied()).collect();
+        Example { labels, ids: before.into_iter().chain(answer.iter().copied()).collect() }
+    }
+
+    fn order(&self, phase: usize, answers: usize) -> Order {
+        let [high, low] = [0, 1].map(|word| u64::from(Philox::new(self.seed).stream(0x706c6179).stream(phase as u64).word(word)));
+        Order::new(answers, self.batch_size, Some(high << 32 | low))
+    }
+
+    /// The mean reward of an answer to each of the prompts held out, drawn as those that are learnt from; its negative is the loss.
+    ///
+    /// # Errors
+    /// As [`play`](Self::play).
+    pub fn evaluate(&self, model: &Tuned, on_answer: &mut OnBatch) -> Result<Option<Evaluation>> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let prompts: Vec<&Prompt> = self.held_out.iter().collect();
+        let Judged { rollouts, rewards, mut figures, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
+        let (mean, deviation) = moments(&rewards);
+        let trained_tokens: usize = rollouts.iter().map(|rollout| rollout.ids.len()).sum();
+        figures.extend([
+            ("reward", mean),
+            ("reward_std", deviation),
+            ("completions/mean_length", trained_tokens as f64 / rollouts.len() as f64),
+        ]);
+        Ok(Some(Evaluation { loss: -mean, figures, trained_tokens }))
+    }
+
+    /// What a checkpoint keeps.
+    pub fn state(&self) -> Value {
+        serde_json::to_value(&self.phase).expect("plain data is JSON")
+    }
+
+    /// Goes on from such a state.
+    ///
+    /// # Errors
+    /// A sentence, where it is none.
+    pub fn restore(&mut self, state: Value) -> std::result::Result<(), String> {
+        self.phase = serde_json::from_value(state).map_err(|error| format!("no phase of answers: {error}"))?;
+        let count = self.prompts.len();
+        match self.phase.iter().flat_map(|phase| &phase.all).find(|played| played.prompt >= count) {
+            Some(played) => Err(format!("an answer to prompt {}; expected one below {count}", played.prompt)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is told of answers and their rewards, of whichever way of learning.
+pub fn figures_of(rollouts: &[Rollout], rewards: &[f64]) -> Figures {
+    let (mean, deviation) = moments(rewards);
+    let lengths: Vec<f64> = rollouts.iter().map(|rollout| rollout.ids.len() as f64).collect();
+    let cut = rollouts.iter().filter(|rollout| !rollout.has_ended).count();
+    Figures::from([
+        ("reward", mean),
+        ("reward_std", deviation),
+        ("completions/mean_length", moments(&lengths).0),
+        ("completions/max_length", lengths.iter().copied().fold(0.0, f64::max)),
+        ("completions/clipped_ratio", cut as f64 / rollouts.len().max(1) as f64),
+    ])
+}
+
+/// The figures of a phase under the names that all runs have.
+fn told(phase: Option<&Phase>) -> Figures {
+    let known = |name: &str| NAMES.iter().find(|known| **known == name).copied();
+    phase.iter().flat_map(|phase| &phase.told).filter_map(|(name, value)| Some((known(name)?, *value))).collect()
+}
+
+/// Every figure that is told of a phase.
+const NAMES: [&str; 16] = [
+    "reward",
+    "reward_std",
+    "completions/mean_length",
+    "completions/max_length",
+    "completions/clipped_ratio",
+    "frac_reward_zero_std",
+    "objective/kl",
+    "objective/non_score_reward",
+    "objective/rlhf_reward",
+    "kl_coef",
+    "rewards/model",
+    "rewards/rule",
+    "rewards/program",
+    "val/explained_variance",
+    "advantages/mean",
+    "advantages/std",
+];
+
+/// An error that a phase without answers is.
+///
+/// # Errors
+/// Answers of which none counts.
+pub fn check_counts(all: &[Played]) -> Result<()> {
+    match all.iter().any(|played| played.counts) {
+        true => Ok(()),
+        false => Err(Error::Data {
+            message: "every answer was cut at the length, and none is learnt from: expected longer ones".into(),
+        }),
+    }
+}

@@ -1,0 +1,311 @@
+//! Proximal policy optimisation with a critic, which learns what each token is worth. Schulman et al. 2017, arXiv:1707.06347; of
+//! language models: Stiennon et al. 2020, arXiv:2009.01325.
+
+use serde_json::{Value, json};
+use wgtune_engine::{Tensor, ops};
+
+use super::advantage::{Discount, moments, whiten};
+use super::loss::{self, Clip, Estimator, Objective, POLICY_LOSSES, Share};
+use super::phase::{Judged, Numbers, Phase, Played, Player, Plays, figures_of};
+use crate::data::prompts::Prompt;
+use crate::error::Result;
+use crate::peft::Tuned;
+use crate::train::answers::Answers;
+use crate::train::metrics::{Evaluation, Figures, Metrics};
+use crate::train::pass::{self, Lesson};
+use crate::train::trainer::{Loss, OnBatch, Recipe};
+use crate::transformer::Decoder;
+
+/// The recipe.
+pub struct Ppo {
+    /// Asks, draws and judges.
+    pub player: Player,
+    /// What the policy is not to leave.
+    pub reference: Tuned,
+    /// What says what tokens are worth.
+    pub critic: Critic,
+    /// How far the reference is.
+    pub estimator: Estimator,
+    /// What that distance costs.
+    pub kl: KlCost,
+    /// Of rewards and advantages.
+    pub discount: Discount,
+    /// How far an update may take the policy.
+    pub clip: Clip,
+    /// How far one may take a value; 0 is any.
+    pub value_clip: f32,
+    /// What the critic's loss weighs.
+    pub value_weight: f32,
+    /// What the policy's entropy earns.
+    pub entropy_weight: f32,
+    /// What is done to scores before they are rewards.
+    pub shaping: Shaping,
+    /// Updates in which the critic learns alone.
+    pub warmup: usize,
+    /// A phase is over once the policy is so far from what it was, by half the mean square of log-ratios; 0 is never.
+    pub target_kl: f64,
+}
+
+/// What says what a token is worth.
+pub enum Critic {
+    /// A vector [1, H] on the policy's own hidden states.
+    Shared(Tensor, f64),
+    /// A model of its own that gives scores, and what its learning rate is multiplied by.
+    Own(Tuned, f64),
+}
+
+/// What it costs to leave the reference, a nat.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KlCost {
+    /// Now.
+    pub coefficient: f64,
+    /// It rises where answers are further away than this, and falls where they are nearer (Ziegler et al. 2019, arXiv:1909.08593); 0
+    /// is neither.
+    pub target: f64,
+    /// Over how many answers.
+    pub horizon: f64,
+}
+
+impl KlCost {
+    /// After so many answers that were so far away.
+    pub fn after(self, kl: f64, answers: usize) -> KlCost {
+        if self.target <= 0.0 {
+            return self;
+        }
+        let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
+        KlCost { coefficient: self.coefficient * (1.0 + error * answers as f64 / self.horizon), ..self }
+    }
+}
+
+/// What is done to scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shaping {
+    /// They are held within this of 0; 0 is any.
+    pub clip: f64,
+    /// What an answer that does not end costs.
+    pub missing_end: f64,
+    /// Whether rewards of tokens are scaled to a deviation of 1.
+    pub whitens: bool,
+}
+
+impl Shaping {
+    fn of(&self, score: f64, has_ended: bool) -> f64 {
+        let score = if self.clip > 0.0 { score.clamp(-self.clip, self.clip) } else { score };
+        if has_ended { score } else { score - self.missing_end }
+    }
+}
+
+impl Critic {
+    /// The values [N] of tokens, by the policy's hidden states or its own.
+    fn values(&self, player: &Player, plays: &Plays, answers: &Answers, hidden: &Tensor) -> Tensor {
+        let values = match self {
+            Critic::Shared(head, _) => ops::linear(&answers.hidden(hidden), head),
+            Critic::Own(model, _) => {
+                let opened = player.read_by(model, plays);
+                let own = pass::hidden(&model.decoder, &[(opened.rows(), model.method.tuning(None))], false).remove(0);
+                model.decoder.logits(&Answers::of(&opened).hidden(&own))
+            }
+        };
+        values.reshape([answers.tokens.len()])
+    }
+}
+
+impl Recipe for Ppo {
+    type Batch = Plays;
+
+    fn batch(&self, index: usize) -> Plays {
+        self.player.batch(index, |lengths| Share::Token.of(lengths, 1))
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.player.batches_per_epoch()
+    }
+
+    fn has_dropout(&self) -> bool {
+        false
+    }
+
+    fn parameters(&self) -> Vec<(String, &Tensor, f64)> {
+        match &self.critic {
+            Critic::Shared(head, rate) => vec![("critic.score.weight".into(), head, *rate)],
+            Critic::Own(model, rate) => {
+                model.parameters().into_iter().map(|(name, tensor)| (format!("critic.{name}"), tensor, *rate)).collect()
+            }
+        }
+    }
+
+    fn prepare(&mut self, model: &Tuned, step: usize, on_answer: &mut OnBatch) -> Result<()> {
+        let Some(number) = self.player.due(step) else { return Ok(()) };
+        let (player, asked) = (&self.player, self.player.asked(number));
+        let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
+        let Judged { rollouts, rewards, figures, .. } = player.play(model, &prompts, player.each, number as u64, on_answer)?;
+
+        let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|rollout| (asked[rollout.prompt], &rollout.ids[..])).collect();
+        let temperature = player.sampler.sampling.temperature;
+        let log_probs =
+            |decoder: &Decoder, answers: &Answers, hidden: &Tensor| answers.log_probs(decoder, hidden, temperature).log_probs;
+        let old = player.measured(model, number, &answers, log_probs)?;
+        let reference = player.measured(&self.reference, number, &answers, log_probs)?;
+        let values = match &self.critic {
+            Critic::Shared(head, _) => player.measured(model, number, &answers, |_, answers, hidden| {
+                ops::linear(&answers.hidden(hidden), &head.detach()).reshape([answers.tokens.len()])
+            })?,
+            Critic::Own(critic, _) => player.measured(critic, number, &answers, |decoder, answers, hidden| {
+                decoder.logits(&answers.hidden(hidden)).reshape([answers.tokens.len()])
+            })?,
+        };
+
+        // A token's reward is what it cost to leave the reference there; the score stands on the last.
+        let device = model.decoder.device();
+        let (flat_old, flat_reference) = (old.concat(), reference.concat());
+        let of_tokens = |numbers: &[f32]| device.tensor(numbers, [numbers.len()]);
+        let kl = self.estimator.of(&of_tokens(&flat_old), &of_tokens(&flat_reference)).to_vec()?;
+        let mut by_token: Vec<f64> = kl.iter().map(|kl| -self.kl.coefficient * f64::from(*kl)).collect();
+        let non_score: f64 = by_token.iter().sum();
+        let mut last = 0;
+        for (rollout, reward) in rollouts.iter().zip(&rewards) {
+            last += rollout.ids.len();
+            by_token[last - 1] += self.shaping.of(*reward, rollout.has_ended);
+        }
+        let rlhf_reward: f64 = by_token.iter().sum();
+        if self.shaping.whitens {
+            whiten(&mut by_token, false);
+        }
+
+        let (mut advantages, mut returns, mut left) = (Vec::new(), Vec::new(), &by_token[..]);
+        for values in &values {
+            let (own, rest) = left.split_at(values.len());
+            let values: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
+            let (of_policy, of_critic) = self.discount.of(own, &values);
+            advantages.extend(of_policy);
+            returns.extend(of_critic);
+            left = rest;
+        }
+        let flat_values: Vec<f64> = values.iter().flatten().map(|&value| f64::from(value)).collect();
+        let explained = explained_variance(&flat_values, &returns);
+        whiten(&mut advantages, true);
+
+        let count = rollouts.len() as f64;
+        let mean_kl = kl.iter().map(|&kl| f64::from(kl)).sum::<f64>() / count;
+        let mut told = figures_of(&rollouts, &rewards);
+        told.extend(figures);
+        told.extend([
+            ("objective/kl", mean_kl),
+            ("objective/non_score_reward", non_score / count),
+            ("objective/rlhf_reward", rlhf_reward / count),
+            ("kl_coef", self.kl.coefficient),
+            ("val/explained_variance", explained),
+        ]);
+        let (mut advantages, mut returns) = (advantages.into_iter(), returns.into_iter());
+        let mut all = Vec::with_capacity(rollouts.len());
+        for (((rollout, old), reference), values) in rollouts.iter().zip(old).zip(reference).zip(values) {
+            let next = |numbers: &mut dyn Iterator<Item = f64>| {
+                Numbers(numbers.take(rollout.ids.len()).map(|number| number as f32).collect())
+            };
+            all.push(Played {
+                prompt: asked[rollout.prompt],
+                answer: rollout.ids.clone(),
+                counts: true,
+                sampled: Numbers(rollout.log_probs.clone()),
+                old: Numbers(old),
+                reference: Numbers(reference),
+                advantages: next(&mut advantages),
+                returns: next(&mut returns),
+                values: Numbers(values),
+            });
+        }
+        let told = told.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        self.kl = self.kl.after(mean_kl, rollouts.len());
+        self.player.phase = Some(Phase { number, first: step, is_over: false, all, told });
+        Ok(())
+    }
+
+    fn heed(&mut self, metrics: &Metrics) {
+        let is_far = self.target_kl > 0.0 && metrics.figures.get(APPROX_KL).is_some_and(|kl| *kl > self.target_kl);
+        if let Some(phase) = self.player.phase.as_mut().filter(|_| is_far) {
+            phase.is_over = true;
+        }
+    }
+
+    fn told(&self) -> Figures {
+        self.player.told()
+    }
+
+    fn state(&self) -> Option<Value> {
+        Some(json!({"phase": self.player.state(), "kl_coefficient": self.kl.coefficient.to_bits()}))
+    }
+
+    fn restore(&mut self, mut state: Value) -> std::result::Result<(), String> {
+        let bits = state["kl_coefficient"].as_u64().ok_or("no `kl_coefficient`")?;
+        self.kl.coefficient = f64::from_bits(bits);
+        self.player.restore(state["phase"].take())
+    }
+
+    fn loss(&self, decoder: &Decoder, plays: &Plays, hidden: &Tensor) -> Loss {
+        let (answers, device) = (Answers::of(&plays.answers), decoder.device());
+        let of_tokens = |numbers: &[f32]| device.tensor(numbers, [numbers.len()]);
+        let found = answers.log_probs(decoder, hidden, self.player.sampler.sampling.temperature);
+        let (old, advantages) = (of_tokens(&plays.old), of_tokens(&plays.advantages));
+        let objective = Objective { loss: &POLICY_LOSSES[0], clip: self.clip, whole: false, beta: 0.0, corrects: false };
+        let terms = objective.of(&answers, &found.log_probs, &old, None, &advantages);
+        let values = self.critic.values(&self.player, plays, &answers, hidden);
+        let value_losses = loss::value(&values, &of_tokens(&plays.values), &of_tokens(&plays.returns), self.value_clip);
+        // While the critic learns alone, the policy's gradient is 0.
+        let policy = if plays.update < self.warmup { 0.0 } else { 1.0 };
+        let policy_losses = ops::sub(&terms.losses, &ops::scale(&found.entropy, self.entropy_weight));
+        let losses = ops::add(&ops::scale(&policy_losses, policy), &ops::scale(&value_losses, self.value_weight));
+        let log_ratios = ops::sub(&found.log_probs.detach(), &old);
+        let figures = vec![
+            ("entropy", ops::sum(&found.entropy.detach())),
+            ("val/ratio", ops::sum(&terms.ratios)),
+            ("policy/clipfrac_avg", ops::sum(&terms.clipped)),
+            (APPROX_KL, ops::scale(&ops::sum(&ops::square(&log_ratios)), 0.5)),
+            ("loss/policy_avg", ops::sum(&terms.losses.detach())),
+            ("loss/value_avg", ops::sum(&value_losses.detach())),
+            ("sampling/logp_difference", ops::sum(&ops::abs(&ops::sub(&old, &of_tokens(&plays.sampled))))),
+        ];
+        Loss { sum: ops::sum(&losses), figures }
+    }
+
+    fn validate(&self, model: &Tuned, on_answer: &mut OnBatch) -> Result<Option<Evaluation>> {
+        self.player.evaluate(model, on_answer)
+    }
+}
+
+/// How far the policy is from what it was when the answers were drawn.
+const APPROX_KL: &str = "policy/approxkl_avg";
+
+/// 1 - var(returns - values) / var(returns): 1 is a critic that knows, 0 one that says the mean; 0 where nothing varies.
+fn explained_variance(values: &[f64], returns: &[f64]) -> f64 {
+    let errors: Vec<f64> = values.iter().zip(returns).map(|(value, of)| of - value).collect();
+    let (of_errors, of_returns) = (moments(&errors).1.powi(2), moments(returns).1.powi(2));
+    if of_returns > 0.0 { 1.0 - of_errors / of_returns } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_costs_to_leave_the_reference_follows_its_target() {
+        let cost = KlCost { coefficient: 0.1, target: 6.0, horizon: 1000.0 };
+        let after = |kl: f64| cost.after(kl, 100).coefficient;
+        assert!((after(6.6) - 0.1 * 1.01).abs() < 1e-12, "10 % too far, over a tenth of the horizon");
+        assert_eq!([after(600.0), after(0.0)], [0.1 * 1.02, 0.1 * 0.98], "a fifth at most");
+        assert_eq!(KlCost { target: 0.0, ..cost }.after(600.0, 100), KlCost { target: 0.0, ..cost });
+    }
+
+    #[test]
+    fn scores_are_held_and_answers_that_do_not_end_cost() {
+        let shaping = Shaping { clip: 2.0, missing_end: 1.0, whitens: false };
+        assert_eq!([shaping.of(3.0, true), shaping.of(-3.0, false), shaping.of(1.0, false)], [2.0, -3.0, 0.0]);
+        assert_eq!(Shaping::default().of(300.0, false), 300.0);
+    }
+
+    #[test]
+    fn a_critic_that_knows_explains_all() {
+        assert_eq!(explained_variance(&[1.0, 2.0], &[1.0, 2.0]), 1.0);
+        assert_eq!(explained_variance(&[1.5, 1.5], &[1.0, 2.0]), 0.0);
+        assert_eq!(explained_variance(&[1.0, 2.0], &[3.0, 3.0]), 0.0);
+    }
+}
