@@ -192,6 +192,7 @@ impl Playing {
             prompts,
             held_out,
             at_once,
+            shuffles: !training.no_shuffle,
             each: kind.each,
             epochs: kind.epochs,
             batch_size: training.batch_size,
@@ -213,6 +214,7 @@ impl Playing {
             vocabulary: base.blueprint().vocab_size,
             seed: compute.seed,
             phase: None,
+            seconds: None,
             tokenizer,
         };
         let is_beside = model.method.is_adapter() && tuning.adapter.is_none();

@@ -35,12 +35,12 @@ impl Program {
 
     fn start(&self) -> std::result::Result<Running, String> {
         let shell = if cfg!(windows) { ["cmd", "/C"] } else { ["sh", "-c"] };
-        let mut child = Command::new(shell[0])
-            .args([shell[1], &self.command])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("cannot be started: {error}"))?;
+        let mut command = Command::new(shell[0]);
+        command.args([shell[1], &self.command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A group of its own: what it starts ends with it, and Ctrl-C is for the run alone.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { unreachable!("both are piped") };
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -66,7 +66,7 @@ impl Program {
                 (0..count).map(|_| answer(lines, Instant::now() + limit)).collect();
             if found.is_err() {
                 // Or the writer waits for one that does not listen.
-                let _ = child.kill();
+                end(child);
             }
             let written = writer.join().unwrap_or(Ok(()));
             let found = found?;
@@ -76,10 +76,17 @@ impl Program {
 
     fn stop(&mut self) {
         if let Some(mut running) = self.running.take() {
-            let _ = running.child.kill();
+            end(&mut running.child);
             let _ = running.child.wait();
         }
     }
+}
+
+/// Ends a program and all that it started.
+fn end(child: &mut Child) {
+    #[cfg(unix)]
+    let _ = Command::new("sh").args(["-c", &format!("kill -KILL -{}", child.id())]).stderr(Stdio::null()).status();
+    let _ = child.kill();
 }
 
 /// The score in the next line.

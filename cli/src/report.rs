@@ -47,12 +47,31 @@ pub struct Report {
     pub training: Summary,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_process_bytes: Option<u64>,
+    /// What went wrong on the way, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
     /// What was asked to show how much is forgotten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<Scored>,
     /// What was not trained on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<Scored>,
+}
+
+/// What began to go wrong at an update.
+#[derive(Serialize)]
+pub struct Alarm {
+    pub step: usize,
+    pub text: String,
+}
+
+/// The alarms of these updates.
+pub fn alarms(metrics: &[Metrics]) -> Vec<Alarm> {
+    let of = |metrics: &Metrics| {
+        let step = metrics.step;
+        metrics.alarms.iter().map(move |text| Alarm { step, text: text.clone() }).collect::<Vec<_>>()
+    };
+    metrics.iter().flat_map(of).collect()
 }
 
 /// Bytes that training every one of so many parameters takes at least: in f32, it, its gradient and AdamW's two moments.
@@ -129,6 +148,7 @@ impl Report {
             self.trained_factor,
             bytes(self.full_tuning_bytes)
         ));
+        lines.extend(self.alarms.iter().map(|Alarm { step, text }| format!("alarm at step {step}: {text}")));
         lines.extend(self.mixture.iter().map(share_line));
         lines.extend(self.probe.iter().map(|scored| scored.line("probe")));
         lines.extend(self.unseen.iter().map(|scored| scored.line("unseen")));

@@ -17,7 +17,7 @@ use crate::common::{Stopped, note, on_interrupt};
 use crate::config::MAY_DIFFER;
 use crate::probes::Probes;
 use crate::profile::Profiler;
-use crate::report::{Report, Summary, full_tuning_bytes, share_line};
+use crate::report::{Report, Summary, alarms, full_tuning_bytes, share_line};
 use crate::training::{Job, Write};
 use crate::watch::{Watch, unless};
 
@@ -193,6 +193,7 @@ impl<'a, R: Recipe> Run<'a, R> {
             written_step,
             training: Summary::new(watch.metrics(index)),
             peak_process_bytes: process::memory().map(|memory| memory.peak),
+            alarms: alarms(watch.metrics(index)),
             probe,
             unseen,
         })

@@ -68,6 +68,9 @@ impl<'a> Watch<'a> {
                 let begin = || Progress::new("training", self.steps, self.done);
                 self.training.get_or_insert_with(begin).advance(&note);
                 self.done += 1;
+                for alarm in &metrics.alarms {
+                    self.say(run, &format!("alarm at step {}: {alarm}", metrics.step));
+                }
                 self.metrics[run].push(metrics.clone());
             }
             Event::Validating { moment: Moment::At(_), done, of } => {

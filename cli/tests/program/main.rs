@@ -20,6 +20,7 @@ mod mixtures;
 mod probes;
 mod prompts;
 mod resume;
+mod rollouts;
 mod run_folder;
 mod samples;
 mod tasks;

@@ -1,6 +1,8 @@
 //! Group-relative policy optimisation: a policy answers each prompt several times, and learns which of its answers are better than
 //! their mean. Shao et al. 2024, arXiv:2402.03300.
 
+use std::time::Instant;
+
 use serde_json::Value;
 use wgtune_engine::{Tensor, ops};
 
@@ -73,9 +75,10 @@ impl Recipe for Grpo {
 
     fn prepare(&mut self, model: &Tuned, step: usize, on_answer: &mut OnBatch) -> Result<()> {
         let Some(number) = self.player.due(step) else { return Ok(()) };
+        let begun = Instant::now();
         let (player, asked) = (&self.player, self.player.asked(number));
         let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
-        let Judged { rollouts, mut rewards, figures, .. } =
+        let Judged { rollouts, mut rewards, figures, seconds } =
             player.play(model, &prompts, player.each, number as u64, on_answer)?;
         let longest = player.sampler.max_new_tokens;
         for (reward, rollout) in rewards.iter_mut().zip(&rollouts) {
@@ -115,12 +118,13 @@ impl Recipe for Grpo {
             .collect();
         check_counts(&all)?;
         let told = told.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        self.player.seconds = Some([seconds, begun.elapsed().as_secs_f64() - seconds]);
         self.player.phase = Some(Phase { number, first: step, is_over: false, all, told });
         Ok(())
     }
 
-    fn told(&self) -> Figures {
-        self.player.told()
+    fn told(&self, step: usize) -> Figures {
+        self.player.told(step)
     }
 
     fn state(&self) -> Option<Value> {
@@ -139,15 +143,17 @@ impl Recipe for Grpo {
         let reference = (!plays.reference.is_empty()).then(|| of_tokens(&plays.reference));
         let terms = self.objective.of(&answers, &found.log_probs, &old, reference.as_ref(), &of_tokens(&plays.advantages));
         let weights = of_tokens(&plays.weights);
-        let sum = |of_tokens: &Tensor| ops::sum(&ops::mul(of_tokens, &weights));
+        // Figures are means over tokens, whatever these weigh in the loss.
+        let counted = of_tokens(&plays.counted());
+        let mean = |of_tokens: &Tensor| ops::sum(&ops::mul(of_tokens, &counted));
         let mut figures = vec![
-            ("entropy", sum(&found.entropy.detach())),
-            ("ratio", sum(&terms.ratios)),
-            ("clip_ratio", sum(&terms.clipped)),
-            ("sampling/logp_difference", sum(&ops::abs(&ops::sub(&old, &of_tokens(&plays.sampled))))),
+            ("entropy", mean(&found.entropy.detach())),
+            ("ratio", mean(&terms.ratios)),
+            ("clip_ratio", mean(&terms.clipped)),
+            ("sampling/logp_difference", mean(&ops::abs(&ops::sub(&old, &of_tokens(&plays.sampled))))),
         ];
-        figures.extend(terms.kl.as_ref().map(|kl| ("kl", sum(kl))));
-        Loss { sum: sum(&terms.losses), figures }
+        figures.extend(terms.kl.as_ref().map(|kl| ("kl", mean(kl))));
+        Loss { sum: ops::sum(&ops::mul(&terms.losses, &weights)), figures }
     }
 
     fn validate(&self, model: &Tuned, on_answer: &mut OnBatch) -> Result<Option<Evaluation>> {

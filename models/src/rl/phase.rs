@@ -1,6 +1,7 @@
 //! A phase of learning from a policy's own answers: they are drawn and judged, and then learnt from in batches for a few updates.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -104,6 +105,15 @@ pub struct Plays {
     pub weights: Vec<f32>,
 }
 
+impl Plays {
+    /// What each token weighs where all that count weigh alike, and come to as much as the loss has terms.
+    pub fn counted(&self) -> Vec<f32> {
+        let tokens = self.weights.iter().filter(|weight| **weight > 0.0).count();
+        let share = self.targets as f32 / tokens.max(1) as f32;
+        self.weights.iter().map(|&weight| if weight > 0.0 { share } else { 0.0 }).collect()
+    }
+}
+
 impl Lesson for Plays {
     fn rows(&self) -> Rows<'_> {
         self.answers.rows()
@@ -130,6 +140,8 @@ pub struct Player {
     pub held_out: Vec<Prompt>,
     /// Prompts of a phase.
     pub at_once: usize,
+    /// Whether each time that all are asked has an order of its own, or all have the data's.
+    pub shuffles: bool,
     /// Answers to each.
     pub each: usize,
     /// How often a phase's answers are gone through.
@@ -154,6 +166,8 @@ pub struct Player {
     pub seed: u64,
     /// The phase that the run is in.
     pub phase: Option<Phase>,
+    /// How long its answers took to be drawn, and to be judged by all who were asked, where that was in this process.
+    pub seconds: Option<[f64; 2]>,
 }
 
 /// Answers and what they are worth.
@@ -164,8 +178,8 @@ pub struct Judged {
     pub rewards: Vec<f64>,
     /// Means of the scorers.
     pub figures: Figures,
-    /// Their texts.
-    pub texts: Vec<String>,
+    /// Seconds for drawing them.
+    pub seconds: f64,
 }
 
 impl Player {
@@ -195,7 +209,7 @@ impl Player {
 
     /// The prompts of a phase, by their places among all.
     pub fn asked(&self, number: usize) -> Vec<usize> {
-        let order = Order::new(self.prompts.len(), 1, Some(self.seed));
+        let order = Order::new(self.prompts.len(), 1, self.shuffles.then_some(self.seed));
         (number * self.at_once..(number + 1) * self.at_once).map(|draw| order.batch(draw)[0]).collect()
     }
 
@@ -204,6 +218,7 @@ impl Player {
     /// # Errors
     /// As [`Sampler::answers`] and [`Rewards::of`].
     pub fn play(&self, model: &Tuned, prompts: &[&Prompt], each: usize, stream: u64, on_answer: &mut OnBatch) -> Result<Judged> {
+        let begun = Instant::now();
         let random = Philox::new(self.seed).stream(0x726f6c6c).stream(stream);
         let rollouts = self.sampler.answers(model, prompts, each, random, on_answer)?;
         let texts = texts(&self.tokenizer, model.decoder.blueprint().vocab_size, prompts, &rollouts)?;
@@ -212,8 +227,9 @@ impl Player {
             .zip(&texts)
             .map(|(rollout, text)| Said { prompt: prompts[rollout.prompt], text, ids: &rollout.ids })
             .collect();
+        let seconds = begun.elapsed().as_secs_f64();
         let (rewards, figures) = self.rewards.borrow_mut().of(&said)?;
-        Ok(Judged { rollouts, rewards, figures, texts })
+        Ok(Judged { rollouts, rewards, figures, seconds })
     }
 
     /// What `of` says of each token of the answers, by a model that goes through them in the batches that are learnt from first, so
@@ -244,9 +260,15 @@ impl Player {
         Ok(found)
     }
 
-    /// What is told of the phase.
-    pub fn told(&self) -> Figures {
-        told(self.phase.as_ref())
+    /// What is told of an update of the phase.
+    pub fn told(&self, step: usize) -> Figures {
+        let mut told = told(self.phase.as_ref());
+        let Some(phase) = &self.phase else { return told };
+        told.insert("phase/update", (step - phase.first) as f64);
+        if let Some([rollout, scoring]) = self.seconds.filter(|_| step == phase.first) {
+            told.extend([("time/rollout", rollout), ("time/scoring", scoring)]);
+        }
+        told
     }
 
     /// The batch of this index, counted over the whole run; `weights` says what its tokens weigh, by the answers' lengths.

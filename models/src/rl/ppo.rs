@@ -1,6 +1,8 @@
 //! Proximal policy optimisation with a critic, which learns what each token is worth. Schulman et al. 2017, arXiv:1707.06347; of
 //! language models: Stiennon et al. 2020, arXiv:2009.01325.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use wgtune_engine::{Tensor, ops};
 
@@ -136,9 +138,11 @@ impl Recipe for Ppo {
 
     fn prepare(&mut self, model: &Tuned, step: usize, on_answer: &mut OnBatch) -> Result<()> {
         let Some(number) = self.player.due(step) else { return Ok(()) };
+        let begun = Instant::now();
         let (player, asked) = (&self.player, self.player.asked(number));
         let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
-        let Judged { rollouts, rewards, figures, .. } = player.play(model, &prompts, player.each, number as u64, on_answer)?;
+        let Judged { rollouts, rewards, figures, seconds } =
+            player.play(model, &prompts, player.each, number as u64, on_answer)?;
 
         let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|rollout| (asked[rollout.prompt], &rollout.ids[..])).collect();
         let temperature = player.sampler.sampling.temperature;
@@ -216,6 +220,7 @@ impl Recipe for Ppo {
         }
         let told = told.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         self.kl = self.kl.after(mean_kl, rollouts.len());
+        self.player.seconds = Some([seconds, begun.elapsed().as_secs_f64() - seconds]);
         self.player.phase = Some(Phase { number, first: step, is_over: false, all, told });
         Ok(())
     }
@@ -227,8 +232,8 @@ impl Recipe for Ppo {
         }
     }
 
-    fn told(&self) -> Figures {
-        self.player.told()
+    fn told(&self, step: usize) -> Figures {
+        self.player.told(step)
     }
 
     fn state(&self) -> Option<Value> {

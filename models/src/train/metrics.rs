@@ -21,6 +21,9 @@ pub struct Metrics {
     /// What the recipe tells beside the loss.
     #[serde(flatten)]
     pub figures: Figures,
+    /// What begins to go wrong, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<String>,
     /// Of the rows held out, after the update; only where they were looked at then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation_loss: Option<f64>,

@@ -1,5 +1,6 @@
 //! Training: what every recipe shares, and the recipes.
 
+mod alarms;
 pub mod answers;
 pub mod checkpoint;
 pub mod choices;

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::record::{May, Record};
 use super::tensorboard::Events;
@@ -129,6 +130,16 @@ impl RunDirectory {
         append_bytes(&self.path.join(name), &line)
     }
 
+    /// The lines of such a file, as far as they are whole; none where there is no file.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn lines(&self, name: &str) -> Result<Vec<Value>> {
+        let path = self.path.join(name);
+        let text = if path.exists() { read_text(&path)? } else { String::new() };
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
     /// The events for TensorBoard.
     ///
     /// # Errors
@@ -249,7 +260,7 @@ fn lock(path: &Path) -> Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, Value, json};
+    use serde_json::{Map, json};
 
     use super::*;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use wgtune_engine::Tensor;
 
+use super::alarms::Alarms;
 use super::metrics::{Best, Evaluation, Figures, Metrics};
 use super::pass::Lesson;
 use super::run::{METRICS, RunDirectory, SAMPLES};
@@ -61,8 +62,8 @@ pub trait Recipe {
     /// Hears what an update came to.
     fn heed(&mut self, _metrics: &Metrics) {}
 
-    /// What is told of the update that comes, beside what its batches come to.
-    fn told(&self) -> Figures {
+    /// What is told of the update of this number, beside what its batches come to.
+    fn told(&self, _step: usize) -> Figures {
         Figures::new()
     }
 
@@ -207,6 +208,7 @@ pub struct Trainer<'a, R> {
     progress: Progress,
     events: Option<Events>,
     samples: Option<Samples<'a>>,
+    alarms: Alarms,
     saved: Instant,
     /// The updates, and a hash of what is trained, that it began with.
     begun: (usize, String),
@@ -269,6 +271,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             progress,
             events: None,
             samples: None,
+            alarms: Alarms::default(),
             saved: Instant::now(),
             begun: (0, String::new()),
             before: None,
@@ -308,6 +311,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             return Err(Error::Data { message });
         }
         self.run.cut(METRICS, |step| step <= at)?;
+        for line in self.run.lines(METRICS)? {
+            self.alarms.hear(&|name| line[name].as_f64());
+        }
         // What was said at an end is said again: more steps may have come to the plan.
         self.run.cut(SAMPLES, |step| found && step <= at && (step == 0 || self.is_due(step)))?;
         if let Some(events) = &self.events {
@@ -419,7 +425,8 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// What belongs to an update that was made.
     fn take(&mut self, mut metrics: Metrics, listen: &mut Listener) -> Result<Taken> {
         self.latest = if self.is_due(metrics.step) { self.evaluate(Moment::At(metrics.step), listen)? } else { None };
-        metrics.figures.extend(self.recipe.told());
+        metrics.figures.extend(self.recipe.told(metrics.step - 1));
+        metrics.alarms = self.alarms.hear(&|name| metrics.figures.get(name).copied());
         metrics.validation_loss = self.latest.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
         self.recipe.heed(&metrics);

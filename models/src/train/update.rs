@@ -198,6 +198,7 @@ impl<'a, R: Recipe> Turn<'a, R> {
             grad_norm,
             learning_rate,
             figures,
+            alarms: Vec::new(),
             validation_loss: None,
             num_tokens,
             epoch: (step * self.plan.accumulate) as f64 / self.recipe.batches_per_epoch() as f64,

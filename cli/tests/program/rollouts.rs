@@ -1,0 +1,182 @@
+//! Learning from a policy's own answers: rewards rise, a run that is cut off comes to the same, and what judges may fail.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::folder::Folder;
+
+const OPTIONS: &str =
+    "--model model --data prompts.jsonl --max-new-tokens 6 --batch-size 8 --device cpu --schedule constant --no-tensorboard";
+const GRPO: &str = "grpo --answers 4 --reward-rule regex=mat --learning-rate 0.01";
+const PPO: &str = "ppo --reward-rule regex=mat --learning-rate 0.01";
+
+/// A folder with a model of four sentences, and the beginnings of these.
+fn folder() -> Folder {
+    let folder = Folder::pretrained();
+    let begins = ["The cat sat on the", "The dog ran in the", "A bird sang in the", "The sun rose over the"];
+    let row = |at: usize| json!({"prompt": begins[at % 4], "completion": " mat."});
+    folder.write_rows("prompts.jsonl", &(0..16).map(row).collect::<Vec<_>>());
+    folder
+}
+
+fn metrics(folder: &Folder, out: &str) -> Vec<Value> {
+    let text = String::from_utf8(folder.read(&format!("{out}/metrics.jsonl"))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The lines of metrics without what the clock and the machine decide.
+fn curve(folder: &Folder, out: &str) -> Vec<Value> {
+    let timed = ["tokens_per_second", "peak_tensor_bytes", "peak_process_bytes", "time/rollout", "time/scoring"];
+    let mut lines = metrics(folder, out);
+    lines.iter_mut().for_each(|line| timed.iter().for_each(|key| drop(line.as_object_mut().unwrap().remove(*key))));
+    lines
+}
+
+#[test]
+fn rewards_rise_by_either_way_of_learning_and_any_critic() {
+    let folder = folder();
+    for (name, command) in [
+        ("grpo", format!("{GRPO} --rollouts 32 --steps 60")),
+        ("dr_grpo", format!("{GRPO} --loss dr_grpo --scale-rewards none --beta 0.01 --ratio sequence --rollouts 32 --steps 60")),
+        ("prompt", "grpo --answers 4 --reward-rule regex=mat --method prompt --virtual-tokens 4 --learning-rate 0.1 --rollouts 32 --steps 60".into()),
+        ("own", format!("{PPO} --rollouts 32 --steps 96")),
+        ("shared", format!("{PPO} --critic shared --rollouts 32 --steps 96 --kl-estimator k3 --kl-target 3 --reward-clip 1")),
+        ("full", format!("{PPO} --method full --rollouts 32 --steps 96 --critic-warmup 4 --target-kl 0.5 --entropy-coef 0.001")),
+    ] {
+        let report = folder.succeeds(&format!("{command} {OPTIONS} --validation 4 --out {name} --json"));
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let lines = metrics(&folder, name);
+        let rewards: Vec<f64> = lines.iter().map(|line| line["reward"].as_f64().unwrap()).collect();
+        let [first, last] = [rewards[0], rewards[rewards.len() - 1]];
+        assert!(last > first + 0.2 || last == 1.0, "{name}: from {first} to {last}: {report}");
+        // The policy finds its own answers as it did when it drew them.
+        let ratio = lines[0].get("val/ratio").unwrap_or(&lines[0]["ratio"]);
+        assert_eq!(ratio, &json!(1.0), "{name}");
+        assert!(lines[0]["sampling/logp_difference"].as_f64().unwrap() < 1e-5, "{name}: {}", lines[0]);
+    }
+}
+
+#[test]
+fn a_run_that_is_cut_off_comes_to_the_same() {
+    let folder = folder();
+    for (name, command) in [
+        ("grpo", format!("{GRPO} --beta 0.01 --phase-epochs 2 --rollouts 16")),
+        ("ppo", format!("{PPO} --rollouts 16 --kl-target 3 --kl-horizon 100 --phase-epochs 3")),
+    ] {
+        let command = format!("{command} {OPTIONS} --validation 0 --save-every 1");
+        folder.succeeds(&format!("{command} --steps 10 --out {name}"));
+        // In the middle of a phase, by a step that is the last for now.
+        folder.succeeds(&format!("{command} --steps 3 --out parts"));
+        folder.succeeds(&format!("{command} --steps 10 --out parts --resume"));
+        let same = |out: &str| {
+            assert_eq!(curve(&folder, out), curve(&folder, name), "{name}: {out}");
+            for file in ["adapter_model.safetensors", "checkpoint/tensors.safetensors", "checkpoint/recipe.json"] {
+                assert!(folder.read(&format!("{out}/{file}")) == folder.read(&format!("{name}/{file}")), "{name}: {out}/{file}");
+            }
+        };
+        same("parts");
+        // And wherever it is killed.
+        let resumed = format!("{command} --steps 10 --out killed --resume");
+        for pause in [150, 250, 350, 450] {
+            let mut child = folder.start(&resumed);
+            std::thread::sleep(Duration::from_millis(pause));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        folder.succeeds(&resumed);
+        same("killed");
+        ["parts", "killed"].iter().for_each(|out| std::fs::remove_dir_all(folder.path(out)).unwrap());
+    }
+}
+
+#[test]
+fn batches_change_no_numbers_and_a_rate_of_nothing_moves_nothing() {
+    let folder = folder();
+    let first = |command: &str, options: &str, out: &str| {
+        folder.succeeds(&format!(
+            "{command} {} --validation 0 --steps 1 --rollouts 8 {options} --out {out}",
+            OPTIONS.replace("--batch-size 8", "")
+        ));
+        metrics(&folder, out).remove(0)
+    };
+    for (name, command) in [("grpo", &GRPO.replace("regex=mat", "length=3")[..]), ("ppo", PPO)] {
+        let all = first(command, "--batch-size 8 --together 8", &format!("{name}8"));
+        let one = first(command, "--batch-size 1 --accumulate 8 --together 1", &format!("{name}1"));
+        for figure in ["loss", "reward", "entropy", "grad_norm", "completions/mean_length"] {
+            let (all, one) = (all[figure].as_f64().unwrap(), one[figure].as_f64().unwrap());
+            // Rows of other lengths beside it are summed in another order.
+            assert!((all - one).abs() < 2e-5 * (1.0 + one.abs()), "{name}, {figure}: {one} alone, {all} together");
+        }
+    }
+    let still = PPO.replace("0.01", "1e-30");
+    folder.succeeds(&format!("{still} {OPTIONS} --validation 0 --steps 16 --rollouts 16 --out still"));
+    for line in metrics(&folder, "still") {
+        let of = |figure: &str| line[figure].as_f64().unwrap();
+        assert!((of("val/ratio") - 1.0).abs() < 1e-6 && of("objective/kl").abs() < 1e-6, "{line}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_program_judges_and_one_that_fails_twice_ends_the_run() {
+    let folder = folder();
+    let ppo = |out: &str, program: &str, more: &[&str]| {
+        let options = format!("ppo {OPTIONS} --validation 0 --steps 4 --rollouts 16 --out {out}");
+        let words: Vec<&str> =
+            options.split_whitespace().chain(["--reward-program", program]).chain(more.iter().copied()).collect();
+        folder.run_with(&words)
+    };
+    let run = ppo("counts", "while read -r line; do echo \"{\\\"score\\\": ${#line}}\"; done", &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let rewards = metrics(&folder, "counts")[0]["rewards/program"].as_f64().unwrap();
+    assert!(rewards > 20.0, "{rewards}");
+    // One that ends in the middle is started again.
+    let run = ppo("again", "read -r line; echo 1; exec head -n 7 /dev/zero | tr '\\0' '1'", &[]);
+    run.failed(&["started twice"]);
+    for (out, program, expected) in [
+        ("dies", "exit 3", "ended"),
+        ("hangs", "sleep 60", "did not answer in time"),
+        ("nonsense", "while read -r line; do echo good; done", "said \"good\"; expected a number"),
+        ("infinite", "while read -r line; do echo 1e999; done", "expected a number"),
+    ] {
+        let run = ppo(out, program, &["--reward-seconds", "0.5"]);
+        run.failed(&[expected, "started twice"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_judged_or_asked_is_refused() {
+    let folder = folder();
+    folder.write_rows("long.jsonl", &[json!({"prompt": "The cat sat on the mat. ".repeat(400)})]);
+    folder.write_rows("bare.jsonl", &[json!({"prompt": "The"})]);
+    folder.write_rows("empty.jsonl", &[json!({"prompt": ""})]);
+    for (options, expected) in [
+        ("--data prompts.jsonl", "nothing says how good an answer is"),
+        ("--data prompts.jsonl --reward-rule other", "expected one of regex=EXPRESSION"),
+        ("--data prompts.jsonl --reward-rule regex=(", "expected a regular expression"),
+        ("--data prompts.jsonl --reward-rule length --reward-weights 1,2", "--reward-weights has 2 numbers: expected 1"),
+        ("--data prompts.jsonl --reward-model model", "model gives no scores"),
+        ("--data prompts.jsonl --reward-rule length --rollouts 9", "expected a multiple of the answers of an update"),
+        ("--data bare.jsonl --reward-rule exact", "compares with a completion, and a row has none"),
+        ("--data empty.jsonl --reward-rule length", "empty.jsonl:1: an empty prompt"),
+        ("--data long.jsonl --reward-rule length", "no prompt leaves room"),
+        ("--data text.txt --reward-rule length", "text.txt:1: a text; expected a prompt"),
+    ] {
+        let run = folder.run(&format!("grpo --model model {options} --validation 0 --max-new-tokens 8 --out out --device cpu"));
+        run.failed(&[expected]);
+    }
+}
+
+#[test]
+fn length_that_is_rewarded_raises_the_alarm() {
+    let folder = folder();
+    let options = OPTIONS.replace("--max-new-tokens 6", "--max-new-tokens 120");
+    let report = folder.succeeds(&format!(
+        "grpo {options} --answers 4 --reward-rule length --rollouts 32 --steps 40 --learning-rate 0.02 --validation 0 --out long --json"
+    ));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let said: Vec<&str> = report["alarms"].as_array().into_iter().flatten().filter_map(|alarm| alarm["text"].as_str()).collect();
+    assert!(said.iter().any(|text| text.contains("it may be length that is rewarded")), "{report}");
+    assert!(metrics(&folder, "long").iter().any(|line| line["alarms"].is_array()));
+}
