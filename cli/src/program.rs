@@ -1,6 +1,6 @@
 //! A program that says how good answers are: a JSON line for each answer on its standard input, and one back on its standard output.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,9 @@ use wgtune_models::rl::rollout::{Said, Scorer};
 use wgtune_models::wording::shortened;
 
 use crate::common::note;
+
+/// Bytes of the longest line that is read as one.
+const LONGEST_LINE: u64 = 1 << 16;
 
 /// The program, started when it is first asked.
 pub struct Program {
@@ -42,11 +45,15 @@ impl Program {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { unreachable!("both are piped") };
-        let (sender, lines) = mpsc::channel();
+        // A program that says more than it is asked has to wait.
+        let (sender, lines) = mpsc::sync_channel(1024);
         std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
+            let mut output = BufReader::new(output);
+            loop {
+                let mut line = Vec::new();
+                match output.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+                    Ok(1..) if sender.send(String::from_utf8_lossy(&line).trim_end().into()).is_ok() => {}
+                    _ => break,
                 }
             }
         });

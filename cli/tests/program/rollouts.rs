@@ -39,7 +39,7 @@ fn rewards_rise_by_either_way_of_learning_and_any_critic() {
     for (name, command) in [
         ("grpo", format!("{GRPO} --rollouts 32 --steps 60")),
         ("dr_grpo", format!("{GRPO} --loss dr_grpo --scale-rewards none --beta 0.01 --ratio sequence --rollouts 32 --steps 60")),
-        ("prompt", "grpo --answers 4 --reward-rule regex=mat --method prompt --virtual-tokens 4 --learning-rate 0.1 --rollouts 32 --steps 60".into()),
+        ("prefix", format!("{} --method prefix --virtual-tokens 4 --rollouts 32 --steps 60", GRPO.replace("0.01", "0.05"))),
         ("own", format!("{PPO} --rollouts 32 --steps 96")),
         ("shared", format!("{PPO} --critic shared --rollouts 32 --steps 96 --kl-estimator k3 --kl-target 3 --reward-clip 1")),
         ("full", format!("{PPO} --method full --rollouts 32 --steps 96 --critic-warmup 4 --target-kl 0.5 --entropy-coef 0.001")),
@@ -132,12 +132,15 @@ fn a_program_judges_and_one_that_fails_twice_ends_the_run() {
     let rewards = metrics(&folder, "counts")[0]["rewards/program"].as_f64().unwrap();
     assert!(rewards > 20.0, "{rewards}");
     // One that ends in the middle is started again.
-    let run = ppo("again", "read -r line; echo 1; exec head -n 7 /dev/zero | tr '\\0' '1'", &[]);
-    run.failed(&["started twice"]);
+    let program = "if [ -e again.txt ]; then while read -r line; do echo 1; done; else touch again.txt; read -r line; echo 1; fi";
+    let run = ppo("again", program, &[]);
+    assert!(run.stderr.contains("ended: it is started again"), "{}", run.stderr);
+    assert_eq!(metrics(&folder, "again").len(), 4);
     for (out, program, expected) in [
         ("dies", "exit 3", "ended"),
         ("hangs", "sleep 60", "did not answer in time"),
         ("nonsense", "while read -r line; do echo good; done", "said \"good\"; expected a number"),
+        ("endless", "tr '\\0' '1' </dev/zero", "expected a number"),
         ("infinite", "while read -r line; do echo 1e999; done", "expected a number"),
     ] {
         let run = ppo(out, program, &["--reward-seconds", "0.5"]);
@@ -173,7 +176,7 @@ fn length_that_is_rewarded_raises_the_alarm() {
     let folder = folder();
     let options = OPTIONS.replace("--max-new-tokens 6", "--max-new-tokens 120");
     let report = folder.succeeds(&format!(
-        "grpo {options} --answers 4 --reward-rule length --rollouts 32 --steps 40 --learning-rate 0.02 --validation 0 --out long --json"
+        "grpo {options} --answers 4 --reward-rule length --rollouts 64 --steps 80 --learning-rate 0.02 --validation 0 --out long --json"
     ));
     let report: Value = serde_json::from_str(&report).unwrap();
     let said: Vec<&str> = report["alarms"].as_array().into_iter().flatten().filter_map(|alarm| alarm["text"].as_str()).collect();
