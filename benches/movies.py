@@ -100,12 +100,12 @@ class Bench:
                    "--validation", 0, "--schedule", "constant"]
         for seed in self.seeds:
             name = f"ppo{seed}"
-            report = self.train("ppo", *playing, "--out", name, "--seed", seed, "--steps", self.steps, "--learning-rate", 5e-4,
-                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.05, "--kl-target", 6,
-                                "--kl-horizon", 2000, "--critic-rate", 2)
+            report = self.train("ppo", *playing, "--out", name, "--seed", seed, "--steps", self.steps, "--learning-rate", 4e-4,
+                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.1, "--kl-target", 5,
+                                "--kl-horizon", 300, "--critic-rate", 2)
             rows.append(self.row(f"PPO, seed {seed}", name, report))
         report = self.train("grpo", *playing, "--out", "grpo", "--steps", self.steps // 2, "--learning-rate", 5e-4,
-                            "--batch-size", 32, "--rollouts", 128, "--beta", 0.02)
+                            "--batch-size", 32, "--rollouts", 128, "--beta", 0.05)
         rows.append(self.row("GRPO", "grpo", report))
         begun = time.time()
         both = self.answers("prompts.jsonl", None, 2, each=2)
@@ -146,7 +146,7 @@ def main():
     parser.add_argument("--model", required=True, help="the folder of a small model")
     parser.add_argument("--snippets", required=True, help="JSON Lines with text and label")
     parser.add_argument("--out", required=True, help="where all goes")
-    parser.add_argument("--steps", type=int, default=320, help="updates of PPO; GRPO takes half")
+    parser.add_argument("--steps", type=int, default=200, help="updates of PPO; GRPO takes half")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     bench = Bench(arguments)

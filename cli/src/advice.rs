@@ -7,8 +7,15 @@ use wgtune_engine::Error as DeviceError;
 use wgtune_models::error::Error as ModelError;
 
 /// Which options may help, the likeliest first, and with what value.
-const LESS_MEMORY: [&str; 6] =
-    ["--batch-size 1", "--max-length 512", "--checkpoint-blocks", "--max-new-tokens 64", "--tokens 64", "--device cpu"];
+const LESS_MEMORY: [&str; 7] = [
+    "--batch-size 1",
+    "--max-length 512",
+    "--checkpoint-blocks",
+    "--together 8",
+    "--max-new-tokens 64",
+    "--tokens 64",
+    "--device cpu",
+];
 const ANOTHER_DEVICE: [&str; 1] = ["--device cpu"];
 const AFTER_A_LOSS: [&str; 2] = ["--resume", "--device cpu"];
 const STABLE: [&str; 2] = ["--learning-rate 1e-5", "--clip 1"];

@@ -44,7 +44,7 @@ const OF_THE_COMMAND_LINE: [&str; 4] = ["config", "jobs", "help", "version"];
 const OF_ONE_RUN: [&str; 7] = ["out", "resume", "overwrite", "plan", "profile", "json", "quiet"];
 
 /// Options that decide no numbers, or that a hash stands for what they name.
-pub const MAY_DIFFER: [&str; 17] = [
+pub const MAY_DIFFER: [&str; 20] = [
     "model",
     "data",
     "columns",
@@ -62,6 +62,9 @@ pub const MAY_DIFFER: [&str; 17] = [
     "keep",
     "no-tensorboard",
     "sample-prompt",
+    "reward-model",
+    "reward-seconds",
+    "together",
 ];
 
 /// The file that a command's options come from.
@@ -354,7 +357,10 @@ mod tests {
         program.build();
         let options = |name: &str| program.find_subcommand(name).unwrap().get_arguments();
         for name in OF_THE_COMMAND_LINE.iter().chain(&OF_ONE_RUN).chain(&MAY_DIFFER) {
-            assert!(options("sft").chain(options("pretrain")).any(|argument| long(argument) == *name), "{name}");
+            assert!(
+                options("sft").chain(options("pretrain")).chain(options("ppo")).any(|argument| long(argument) == *name),
+                "{name}"
+            );
         }
     }
 }

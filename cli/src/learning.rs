@@ -6,20 +6,20 @@ use clap::Args;
 use wgtune_models::data::encode::{Encoder, Example};
 use wgtune_models::data::rows::{Dataset, Format, Row};
 use wgtune_models::data::split::split;
-use wgtune_models::formats::chat_template::TEMPLATE_FILE;
-use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
+use wgtune_models::rl::comparisons::{Comparisons, comparisons};
 use wgtune_models::rl::reference::Reference;
 use wgtune_models::rl::reward;
 use wgtune_models::train::trainer::Recipe;
+use wgtune_models::wording::counted;
 
-use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::common::{Compute, Outcome, note};
 use crate::config::Given;
 use crate::data::{Coder, Conversations, Source, fingerprint};
 use crate::probes::Probes;
 use crate::runs;
-use crate::training::{Job, Training};
+use crate::training::{Job, Training, writing};
 use crate::tuning::Tuning;
 
 /// What is learnt by, from what, and how.
@@ -101,7 +101,7 @@ impl Learning {
         let dataset = source.read_wanting(model.template.as_deref(), kind.wanted)?;
         let coder = Coder::open(&base, Some(&model), &dataset, conversations, max_length)?;
         let (rows, held_out) = split(dataset.rows.clone(), training.held_out(), compute.seed)?;
-        let is_beside = model.method.is_adapter() && tuning.adapter.is_none();
+        let is_beside = model.method.is_adapter() && tuning.adapter.is_none() && !trains_own(&model);
         let ground = Ground {
             dataset: &dataset,
             training: &rows,
@@ -121,13 +121,6 @@ impl Learning {
             Some(("examples", fingerprint(&examples))),
         ];
         let samples = training.samples(tokenizer.as_ref(), &model)?;
-        let write = |model: &Tuned| {
-            model.write(Some(&weights), out)?;
-            base.copy_companions(out, !model.method.is_adapter())?;
-            // Whoever asks the model is to ask it as it was trained.
-            let template = conversations.template.template.as_deref();
-            template.map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
-        };
         let job = Job {
             label: String::new(),
             training,
@@ -142,22 +135,64 @@ impl Learning {
             samples,
             probes: Probes::default(),
             hashes: hashes.into_iter().flatten().collect(),
-            write: Box::new(write),
+            write: writing(&base, &weights, out, conversations.template.template.as_deref()),
         };
-        let report = runs::run(vec![job])?.remove(0).report?;
-        if self.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+        runs::one(job, self.json)
     }
 
     fn check(&self, kind: &Kind) -> Result<(), String> {
-        if self.source.weights()?.is_some() {
-            return Err("--data has weights, and rows that were judged are not mixed: expected names of files alone".into());
-        }
-        if self.tuning.task.is_some() {
-            return Err("--task is one of a table that sft writes: expected a folder of its own as --out".into());
-        }
+        check_alone(&self.source, &self.tuning)?;
         if kind.scores && !self.training.sample_prompt.is_empty() {
             return Err("--sample-prompt asks for texts, and a reward model gives scores: expected no such option".into());
         }
         Ok(())
     }
+}
+
+/// Checks that what is learnt is judged rows alone, in a folder of its own, without dropout, by which a model would differ from itself.
+pub fn check_alone(source: &Source, tuning: &Tuning) -> Result<(), String> {
+    if source.weights()?.is_some() {
+        return Err("--data has weights, and only sft and pretrain mix files: expected names of files alone".into());
+    }
+    if tuning.task.is_some() {
+        return Err("--task is one of a table that sft writes: expected a folder of its own as --out".into());
+    }
+    let dropout = tuning.resolved().into_iter().find(|(name, _)| *name == "dropout").and_then(|(_, value)| value.as_f64());
+    match dropout {
+        Some(share) if share > 0.0 => {
+            Err("--dropout makes a model differ from itself, with which it is compared here: expected none".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether some of a model's own parameters are trained: whatever else reads them needs its own.
+pub fn trains_own(model: &Tuned) -> bool {
+    model.decoder.parameters().iter().any(|(name, _)| model.trains(name))
+}
+
+/// Says that no validation is made, where rows were held out for it and none is left.
+pub fn note_validation(held_out: usize, left: usize) {
+    if held_out > 0 && left == 0 {
+        note(format!("no validation: of {} held out for it none is left", counted(held_out, "row")));
+    }
+}
+
+/// The forms of rows of pairs and ranks.
+pub const RANKED: &[Format] = &[Format::Preference, Format::Ranked];
+
+/// The comparisons of the rows, and of those held out; and the answers to train on.
+pub fn pairs(ground: &Ground) -> wgtune_models::Result<(Comparisons, Option<Comparisons>, Vec<Example>)> {
+    let Ground { dataset, training, validation, encoder, padding, batch_size, order, .. } = ground;
+    let (all, report) = comparisons(encoder, dataset, training)?;
+    let (held_out, _) = comparisons(encoder, dataset, validation)?;
+    note(&report);
+    note_validation(validation.len(), held_out.len());
+    if all.is_empty() {
+        let message = format!("nothing to learn: {report}; expected rows whose answers differ within the length");
+        return Err(wgtune_models::Error::Data { message });
+    }
+    let examples = all.iter().flat_map(|comparison| comparison.answers.clone()).collect();
+    let held_out = (!held_out.is_empty()).then(|| Comparisons::new(held_out, *batch_size, None, *padding));
+    Ok((Comparisons::new(all, *batch_size, *order, *padding), held_out, examples))
 }

@@ -43,6 +43,11 @@ pub fn below_half(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..0.5).contains(&value), "from 0 to below 0.5")
 }
 
+/// 0, or a number above 1.
+pub fn zero_or_above_one(text: &str) -> Result<f64, String> {
+    number(text, |value| value == 0.0 || value > 1.0, "above 1, or 0")
+}
+
 /// A number above 0 and up to 1.
 pub fn share(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0 && value <= 1.0, "above 0 and up to 1")

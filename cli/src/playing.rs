@@ -10,8 +10,7 @@ use wgtune_models::data::prompts::Prompt;
 use wgtune_models::data::rows::{Format, Row};
 use wgtune_models::data::split::split;
 use wgtune_models::error::Error;
-use wgtune_models::formats::chat_template::TEMPLATE_FILE;
-use wgtune_models::formats::files::{read_bytes, write_bytes};
+use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::generate::Sampling;
 use wgtune_models::model::Model;
 use wgtune_models::peft::{self, CONFIG_FILE, Tuned};
@@ -22,14 +21,15 @@ use wgtune_models::train::trainer::Recipe;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::counted;
 
-use crate::common::{Compute, Outcome, note, print_json, print_line};
+use crate::common::{Compute, Outcome, note};
 use crate::config::Given;
 use crate::data::{Coder, Conversations, Source};
+use crate::learning::{check_alone, note_validation, trains_own};
 use crate::numbers::{List, MOST_TOKENS, above_zero, number_list, share, whole};
 use crate::probes::Probes;
 use crate::program::Program;
 use crate::runs;
-use crate::training::{Job, Training};
+use crate::training::{Job, Training, writing};
 use crate::tuning::Tuning;
 
 /// What answers, what is asked, and what says how good the answers are.
@@ -91,7 +91,8 @@ const PROGRAM_HELP: &str = r#"Reward answers by a program, a command line for th
   {"prompt": "2 and 2 is", "completion": " 4", "expected": " 4"}
 
 and writes one back: a number, or {"score": number}. One that ends, takes longer than
---reward-seconds for an answer or says anything else is started again, once."#;
+--reward-seconds for an answer or says anything else is started again, once. One that writes
+through a buffer, as Python does, has to flush it after each line: print(score, flush=True)."#;
 
 /// What says how good answers are.
 #[derive(Args)]
@@ -114,7 +115,7 @@ struct RewardArguments {
 }
 
 /// What sets one such command apart.
-pub struct Kind {
+pub struct Play {
     /// Its learning rate unless given, in that of supervised tuning by the same method.
     pub rate: f64,
     /// Answers to each prompt.
@@ -124,19 +125,22 @@ pub struct Kind {
 }
 
 /// What a recipe is made of.
-pub struct Ground<'a> {
+pub struct Stage<'a> {
     pub player: Player,
     /// What the policy is not to leave.
     pub reference: Tuned,
     pub base: &'a Model,
     pub bare: &'a Decoder,
+    /// The bare model, of which nothing is trained by another.
+    pub own: &'a dyn Fn() -> wgtune_models::Result<Decoder>,
     pub tuning: &'a Tuning,
+    pub checkpoint_blocks: bool,
     pub seed: u64,
 }
 
 impl Playing {
     /// Trains, writes the result and says what it came to.
-    pub fn run<R: Recipe>(&self, given: &Given, kind: &Kind, make: impl FnOnce(Ground) -> Result<R, runs::Failure>) -> Outcome {
+    pub fn run<R: Recipe>(&self, given: &Given, kind: &Play, make: impl FnOnce(Stage) -> Result<R, runs::Failure>) -> Outcome {
         let Playing { source, conversations, out, tuning, training, compute, .. } = self;
         let mut read: Vec<&Path> = vec![&self.model];
         read.extend(tuning.read());
@@ -144,11 +148,11 @@ impl Playing {
         training.check(out, &read)?;
         training.check_evaluation()?;
         let at_once = self.prompts_of_a_phase(kind)?;
-        if source.weights()?.is_some() {
-            return Err("--data has weights, and prompts are not mixed: expected names of files alone".into());
-        }
-        if tuning.task.is_some() {
-            return Err("--task is one of a table that sft writes: expected a folder of its own as --out".into());
+        check_alone(source, tuning)?;
+        if conversations.last_turn_only {
+            return Err(
+                "--last-turn-only is of answers that are given, and here the model answers: expected no such option".into()
+            );
         }
         let base = Model::open(&self.model)?;
         let max_length = training.length.of(base.blueprint())?;
@@ -156,6 +160,10 @@ impl Playing {
         let weights = base.hash_weights()?;
         let bare = base.load(&device)?.decoder;
         let model = tuning.begin(&base, bare.clone(), compute.seed)?;
+        // What is trained of the model itself moves, and whatever else reads it needs its own.
+        let trains_own = trains_own(&model);
+        let own = || if trains_own { Ok(base.load(&device)?.decoder) } else { Ok(bare.clone()) };
+        let still = own()?;
         let dataset = source.read_wanting(model.template.as_deref(), &[Format::Preference, Format::Ranked, Format::Prompt])?;
         let coder = Coder::open(&base, Some(&model), &dataset, conversations, max_length)?;
         let encoder = coder.encoder();
@@ -164,8 +172,9 @@ impl Playing {
             let all = rows.iter().map(|row| encoder.prompt(&dataset, row)).collect::<wgtune_models::Result<Vec<_>>>()?;
             Ok(all.into_iter().filter(|prompt| model.positions(&prompt.ids) <= room).collect())
         };
-        let (rows, held_out) = split(dataset.rows.clone(), training.held_out(), compute.seed)?;
-        let (prompts, held_out, asked) = (prompts(&rows)?, prompts(&held_out)?, rows.len());
+        let (rows, held_rows) = split(dataset.rows.clone(), training.held_out(), compute.seed)?;
+        let (prompts, held_out, asked) = (prompts(&rows)?, prompts(&held_rows)?, rows.len());
+        note_validation(held_rows.len(), held_out.len());
         if prompts.len() < asked {
             note(format!(
                 "{} left out: no room for {} behind them",
@@ -180,7 +189,7 @@ impl Playing {
             )
             .into());
         }
-        let (rewards, of_rewards) = self.rewards.open(&base, &bare, &device, self, &prompts)?;
+        let (rewards, of_rewards) = self.rewards.open(&base, &still, &device, self, &[&prompts, &held_out])?;
         let tokenizer = base.tokenizer()?;
         let hashes = [
             Some(("model", base.fingerprint(&weights))),
@@ -218,22 +227,22 @@ impl Playing {
             tokenizer,
         };
         let is_beside = model.method.is_adapter() && tuning.adapter.is_none();
-        let reference = match (is_beside, model.method.is_adapter()) {
-            (true, _) => Tuned::bare(bare.clone()),
-            (false, true) => tuning.begin(&base, bare.clone(), compute.seed)?.detach(),
-            // What is trained whole takes the place of what it was.
-            (false, false) => base.load(&device)?,
+        let reference = match is_beside || !model.method.is_adapter() {
+            true => Tuned::bare(still),
+            false => tuning.begin(&base, still, compute.seed)?.detach(),
         };
-        let recipe = make(Ground { player, reference, base: &base, bare: &bare, tuning, seed: compute.seed })?;
+        let recipe = make(Stage {
+            player,
+            reference,
+            base: &base,
+            bare: &bare,
+            own: &own,
+            tuning,
+            checkpoint_blocks: training.checkpoint_blocks,
+            seed: compute.seed,
+        })?;
         let own = training.tokenizer(&base)?;
         let samples = training.samples(own.as_ref(), &model)?;
-        let write = |model: &Tuned| {
-            model.write(Some(&weights), out)?;
-            base.copy_companions(out, !model.method.is_adapter())?;
-            // Whoever asks the model is to ask it as it was trained.
-            let template = conversations.template.template.as_deref();
-            template.map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
-        };
         let job = Job {
             label: String::new(),
             training,
@@ -248,14 +257,13 @@ impl Playing {
             samples,
             probes: Probes::default(),
             hashes: hashes.into_iter().flatten().collect(),
-            write: Box::new(write),
+            write: writing(&base, &weights, out, conversations.template.template.as_deref()),
         };
-        let report = runs::run(vec![job])?.remove(0).report?;
-        if self.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+        runs::one(job, self.json)
     }
 
     /// Prompts of a phase, whose answers must come to whole updates.
-    fn prompts_of_a_phase(&self, kind: &Kind) -> Result<usize, String> {
+    fn prompts_of_a_phase(&self, kind: &Play) -> Result<usize, String> {
         let of_an_update = self.training.batch_size * self.training.accumulate;
         let rollouts = self.rollouts.unwrap_or(4 * of_an_update);
         if !rollouts.is_multiple_of(of_an_update) {
@@ -278,29 +286,32 @@ impl RewardArguments {
         bare: &Decoder,
         device: &Device,
         playing: &Playing,
-        prompts: &[Prompt],
+        prompts: &[&Vec<Prompt>],
     ) -> Result<(Rewards, Vec<String>), runs::Failure> {
+        let longest = prompts.iter().flat_map(|prompts| prompts.iter()).map(|prompt| prompt.ids.len()).max().unwrap_or(0);
+        let opening = Opening {
+            base,
+            bare,
+            device,
+            template: playing.conversations.template.open(base)?,
+            batch_size: playing.training.batch_size,
+            tokens: longest + playing.max_new_tokens,
+        };
         let mut hashes = Vec::new();
         let mut scorers: Vec<Box<dyn Scorer>> = Vec::new();
-        let batch_size = playing.training.batch_size;
         for folder in &self.reward_model {
-            scorers.push(Box::new(reward_model(folder, base, bare, device, batch_size, false, &mut hashes)?));
+            scorers.push(Box::new(opening.model(folder, false, &mut hashes)?));
         }
         for text in &self.reward_rule {
             match text.strip_prefix("classifier=") {
                 Some(folder) => {
-                    scorers.push(Box::new(reward_model(Path::new(folder), base, bare, device, batch_size, true, &mut hashes)?));
+                    scorers.push(Box::new(opening.model(Path::new(folder), true, &mut hashes)?));
                 }
                 None => {
                     let rule =
                         Rule::parse(text).map_err(|expected| format!("--reward-rule {text:?}: {expected}, classifier=DIR"))?;
-                    if let Some(prompt) = prompts.iter().find(|prompt| rule.wants_completions() && prompt.expected.is_none()) {
-                        return Err(format!(
-                            "--reward-rule {text} compares with a completion, and a row has none: {}",
-                            prompt.given
-                        )
-                        .into());
-                    }
+                    let check = |prompt: &Prompt| rule.check(prompt).map_err(|message| format!("--reward-rule {text} {message}"));
+                    prompts.iter().flat_map(|prompts| prompts.iter()).try_for_each(check)?;
                     scorers.push(Box::new(rule));
                 }
             }
@@ -324,33 +335,48 @@ impl RewardArguments {
     }
 }
 
-/// A reward model in its folder, or the adapter of one on the policy's own base.
-fn reward_model(
-    folder: &Path,
-    base: &Model,
-    bare: &Decoder,
-    device: &Device,
+/// What opens reward models.
+struct Opening<'a> {
+    base: &'a Model,
+    bare: &'a Decoder,
+    device: &'a Device,
+    template: ChatTemplate,
     batch_size: usize,
-    is_probability: bool,
-    hashes: &mut Vec<String>,
-) -> wgtune_models::Result<RewardModel> {
-    if folder.join(CONFIG_FILE).exists() {
-        if !peft::scores(folder) {
-            let message = format!("{} is an adapter that gives no scores: expected one of a reward model", folder.display());
-            return Err(Error::Data { message });
-        }
-        base.check_adapter(folder)?;
-        hashes.push(peft::fingerprint(folder)?);
-        let zero = device.zeros([1, base.blueprint().hidden_size]);
-        let model = peft::open(folder, bare.scoring(zero))?;
-        return Ok(RewardModel { model, own: None, batch_size, is_probability });
+    /// Of the longest text that they are asked about.
+    tokens: usize,
+}
+
+impl Opening<'_> {
+    /// The one in a folder, or the adapter of one on the policy's own base.
+    fn model(&self, folder: &Path, is_probability: bool, hashes: &mut Vec<String>) -> wgtune_models::Result<RewardModel> {
+        let Opening { base, bare, device, batch_size, .. } = *self;
+        let theirs = base.tokenizer()?;
+        let opened = if folder.join(CONFIG_FILE).exists() {
+            if !peft::scores(folder) {
+                let message = format!("{} is an adapter that gives no scores: expected one of a reward model", folder.display());
+                return Err(Error::Data { message });
+            }
+            base.check_adapter(folder)?;
+            hashes.push(peft::fingerprint(folder)?);
+            let zero = device.zeros([1, base.blueprint().hidden_size]);
+            let model = peft::open(folder, bare.scoring(zero))?;
+            RewardModel { model, tokenizer: theirs, template: self.template.clone(), is_same: true, batch_size, is_probability }
+        } else {
+            let own = Model::open_any(folder)?;
+            hashes.push(own.hash_weights()?);
+            let tokenizer = own.tokenizer()?;
+            let ids: Vec<u32> = (0..tokenizer.vocab_size().max(theirs.vocab_size()) as u32).collect();
+            let is_same = tokenizer.vocab_size() == theirs.vocab_size() && tokenizer.pieces(&ids) == theirs.pieces(&ids);
+            let (model, template) = (own.load_scorer(device, None)?, own.template(None)?);
+            RewardModel { model, tokenizer, template, is_same, batch_size, is_probability }
+        };
+        // Another tokenizer makes others of the same text, but not many.
+        let tokens = self.tokens + opened.model.positions(&[]);
+        opened
+            .model
+            .decoder
+            .blueprint()
+            .check_length(&format!("the longest prompt with its answer, for {},", folder.display()), tokens)?;
+        Ok(opened)
     }
-    let own = Model::open_any(folder)?;
-    hashes.push(own.hash_weights()?);
-    let (tokenizer, theirs) = (own.tokenizer()?, base.tokenizer()?);
-    let ids: Vec<u32> = (0..tokenizer.vocab_size().max(theirs.vocab_size()) as u32).collect();
-    let is_same = tokenizer.vocab_size() == theirs.vocab_size() && tokenizer.pieces(&ids) == theirs.pieces(&ids);
-    let model = own.load_scorer(device, None)?;
-    let template = own.template(None)?;
-    Ok(RewardModel { model, own: (!is_same).then_some((tokenizer, template)), batch_size, is_probability })
 }

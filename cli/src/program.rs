@@ -66,6 +66,12 @@ impl Program {
         }
         let Some(Running { child, input, lines }) = &mut self.running else { unreachable!("it was started") };
         let limit = self.limit;
+        // What it says unasked would be taken for the next answers.
+        let unasked = |lines: &Receiver<String>| match lines.try_recv() {
+            Ok(line) => Err(format!("said {:?} without being asked; expected a line for each answer", shortened(&line, 60))),
+            Err(_) => Ok(()),
+        };
+        unasked(lines)?;
         // It may answer before it has heard all, and a full pipe must hold neither.
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || input.write_all(questions.as_bytes()).and_then(|()| input.flush()));
@@ -77,6 +83,7 @@ impl Program {
             }
             let written = writer.join().unwrap_or(Ok(()));
             let found = found?;
+            unasked(lines)?;
             written.map(|()| found).map_err(|error| format!("does not listen: {error}"))
         })
     }
@@ -99,7 +106,7 @@ fn end(child: &mut Child) {
 /// The score in the next line.
 fn answer(lines: &Receiver<String>, until: Instant) -> std::result::Result<f64, String> {
     let line = lines.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|error| match error {
-        RecvTimeoutError::Timeout => "did not answer in time".to_string(),
+        RecvTimeoutError::Timeout => "did not answer in time (does it flush what it writes?)".to_string(),
         RecvTimeoutError::Disconnected => "ended".to_string(),
     })?;
     let value: Option<Value> = serde_json::from_str(&line).ok();

@@ -8,12 +8,12 @@ use wgtune_engine::process;
 use wgtune_models::error::Error;
 use wgtune_models::train::metrics::Evaluation;
 use wgtune_models::train::record::May;
-use wgtune_models::train::run::RunDirectory;
+use wgtune_models::train::run::{CHECKPOINT, RunDirectory};
 use wgtune_models::train::schedule::Schedule;
 use wgtune_models::train::trainer::{Listener, Outcome, Plan, Recipe, Trainer, advance};
 use wgtune_models::wording::counted;
 
-use crate::common::{Stopped, note, on_interrupt};
+use crate::common::{Outcome as Ended, Stopped, note, on_interrupt, print_json, print_line};
 use crate::config::MAY_DIFFER;
 use crate::probes::Probes;
 use crate::profile::Profiler;
@@ -99,6 +99,12 @@ pub fn run<R: Recipe>(jobs: Vec<Job<'_, R>>) -> Result<Vec<End>, Failure> {
     watch.finish()?;
     let end = |run: Run<R>| End { out: run.out, report: run.end.expect("every run came to its end") };
     Ok(runs.into_iter().map(end).collect())
+}
+
+/// Runs one job, and prints its report.
+pub fn one<R: Recipe>(job: Job<'_, R>, json: bool) -> Ended {
+    let report = run(vec![job])?.remove(0).report?;
+    if json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
 }
 
 impl<'a, R: Recipe> Run<'a, R> {
@@ -217,7 +223,12 @@ impl<'a, R: Recipe> Run<'a, R> {
             Error::Interrupted if step > 0 => {
                 Stopped(format!("stopped after step {step} of {steps}: the checkpoint is in {place}{GO_ON}")).into()
             }
-            error => error.into(),
+            error => {
+                if step > 0 && self.out.join(CHECKPOINT).exists() {
+                    note(format!("a checkpoint is in {place}{GO_ON}"));
+                }
+                error.into()
+            }
         }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use wgtune_models::data::split::HeldOut;
+use wgtune_models::formats::chat_template::TEMPLATE_FILE;
+use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
@@ -124,6 +126,16 @@ pub struct Job<'a, R> {
     pub hashes: Vec<(&'static str, String)>,
     /// Writes what was trained into `out`.
     pub write: Write<'a>,
+}
+
+/// What writes a model that was trained on this base, with what belongs to it, into a folder.
+pub fn writing<'a>(base: &'a Model, weights: &'a str, out: &'a Path, template: Option<&'a Path>) -> Write<'a> {
+    Box::new(move |model| {
+        model.write(Some(weights), out)?;
+        base.copy_companions(out, !model.method.is_adapter())?;
+        // Whoever asks the model is to ask it as it was trained.
+        template.map_or(Ok(()), |file| write_bytes(&out.join(TEMPLATE_FILE), &read_bytes(file)?))
+    })
 }
 
 /// Writes what was trained.

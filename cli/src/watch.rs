@@ -55,9 +55,8 @@ impl<'a> Watch<'a> {
                 self.validating.get_or_insert_with(|| Progress::new("reference", of, done - 1)).advance("");
             }
             Event::Preparing { done, of } => {
-                if let Some(bar) = &self.training {
-                    bar.tell(&format!("answering {done}/{of}"));
-                }
+                let begin = || Progress::new("training", self.steps, self.done);
+                self.training.get_or_insert_with(begin).tell(&format!("answering {done}/{of}"));
             }
             Event::Step(metrics) => {
                 self.validating = None;

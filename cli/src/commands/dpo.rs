@@ -1,16 +1,15 @@
 //! `wgtune dpo`.
 
+use std::sync::LazyLock;
+
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use wgtune_models::data::encode::Example;
-use wgtune_models::data::rows::Format;
-use wgtune_models::rl::comparisons::{Comparisons, comparisons};
 use wgtune_models::rl::dpo::Dpo;
 use wgtune_models::rl::loss::{PAIR_LOSSES, PairLoss};
 
-use crate::common::{Outcome, note};
+use crate::common::Outcome;
 use crate::config::Given;
-use crate::learning::{Ground, Kind, Learning};
+use crate::learning::{Kind, Learning, RANKED, pairs};
 use crate::numbers::{above_zero, at_least_zero, below_half};
 
 /// Learns from pairs of answers which one is better, beside the model as it was (DPO, IPO)
@@ -43,8 +42,7 @@ struct Loss(&'static PairLoss);
 
 impl ValueEnum for Loss {
     fn value_variants<'a>() -> &'a [Loss] {
-        static ALL: [Loss; PAIR_LOSSES.len()] =
-            [Loss(&PAIR_LOSSES[0]), Loss(&PAIR_LOSSES[1]), Loss(&PAIR_LOSSES[2]), Loss(&PAIR_LOSSES[3])];
+        static ALL: LazyLock<Vec<Loss>> = LazyLock::new(|| PAIR_LOSSES.iter().map(Loss).collect());
         &ALL
     }
 
@@ -53,14 +51,16 @@ impl ValueEnum for Loss {
     }
 }
 
-/// Rows of pairs and ranks.
-pub const WANTED: &[Format] = &[Format::Preference, Format::Ranked];
-
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let Arguments { learning, loss, beta, label_smoothing, sft } = arguments;
+    if *label_smoothing > 0.0 && !loss.0.smooths {
+        return Err(
+            format!("--label-smoothing is of other losses than {}: expected --loss sigmoid or robust", loss.0.name).into()
+        );
+    }
     // TRL's rate is a twentieth of that of supervised tuning.
-    learning.run(given, &Kind { wanted: WANTED, rate: 0.05, scores: false }, |ground| {
+    learning.run(given, &Kind { wanted: RANKED, rate: 0.05, scores: false }, |ground| {
         let (training, validation, examples) = pairs(&ground)?;
         let recipe = Dpo {
             training,
@@ -74,19 +74,4 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         };
         Ok((recipe, examples))
     })
-}
-
-/// The comparisons of the rows, and of those held out; and the answers to train on.
-pub fn pairs(ground: &Ground) -> wgtune_models::Result<(Comparisons, Option<Comparisons>, Vec<Example>)> {
-    let Ground { dataset, training, validation, encoder, padding, batch_size, order, .. } = ground;
-    let (all, report) = comparisons(encoder, dataset, training)?;
-    let (held_out, _) = comparisons(encoder, dataset, validation)?;
-    note(&report);
-    if all.is_empty() {
-        let message = format!("nothing to learn: {report}; expected rows whose answers differ within the length");
-        return Err(wgtune_models::Error::Data { message });
-    }
-    let examples = all.iter().flat_map(|comparison| comparison.answers.clone()).collect();
-    let held_out = (!held_out.is_empty()).then(|| Comparisons::new(held_out, *batch_size, None, *padding));
-    Ok((Comparisons::new(all, *batch_size, *order, *padding), held_out, examples))
 }

@@ -1,5 +1,7 @@
 //! `wgtune grpo`.
 
+use std::sync::LazyLock;
+
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use wgtune_models::rl::advantage::Spread;
@@ -9,7 +11,7 @@ use wgtune_models::rl::loss::{Clip, Objective, POLICY_LOSSES, PolicyLoss};
 use crate::common::Outcome;
 use crate::config::Given;
 use crate::numbers::{above_zero, at_least_zero, whole};
-use crate::playing::{Kind, Playing};
+use crate::playing::{Play, Playing};
 
 /// Learns which of several own answers to a prompt are better than their mean (GRPO)
 #[derive(Args)]
@@ -47,13 +49,13 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
     beta: f64,
     /// Weigh that distance as if the policy of now had drawn the answers
-    #[arg(long)]
+    #[arg(long, requires = "beta")]
     no_kl_correction: bool,
     /// What becomes of answers that are cut at --max-new-tokens
     #[arg(long, value_enum, default_value_t = TooLong::Keep)]
     overlong: TooLong,
     /// With --overlong penalise, how many tokens before the limit cost already
-    #[arg(long, default_value_t = 16, value_parser = whole(1..=1 << 24), value_name = "TOKENS")]
+    #[arg(long, default_value_t = 16, value_parser = whole(1..=1 << 24), value_name = "TOKENS", requires = "overlong")]
     overlong_margin: usize,
 }
 
@@ -63,13 +65,7 @@ struct Loss(&'static PolicyLoss);
 
 impl ValueEnum for Loss {
     fn value_variants<'a>() -> &'a [Loss] {
-        static ALL: [Loss; POLICY_LOSSES.len()] = [
-            Loss(&POLICY_LOSSES[0]),
-            Loss(&POLICY_LOSSES[1]),
-            Loss(&POLICY_LOSSES[2]),
-            Loss(&POLICY_LOSSES[3]),
-            Loss(&POLICY_LOSSES[4]),
-        ];
+        static ALL: LazyLock<Vec<Loss>> = LazyLock::new(|| POLICY_LOSSES.iter().map(Loss).collect());
         &ALL
     }
 
@@ -112,7 +108,7 @@ enum TooLong {
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     // TRL's rate is a twentieth of that of supervised tuning.
-    let kind = Kind { rate: 0.05, each: arguments.answers, epochs: arguments.phase_epochs };
+    let kind = Play { rate: 0.05, each: arguments.answers, epochs: arguments.phase_epochs };
     arguments.playing.run(given, &kind, |ground| {
         let beta = arguments.beta as f32;
         Ok(Grpo {

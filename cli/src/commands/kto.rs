@@ -7,7 +7,7 @@ use wgtune_models::rl::labelled::{Labels, labelled};
 
 use crate::common::{Outcome, note};
 use crate::config::Given;
-use crate::learning::{Ground, Kind, Learning};
+use crate::learning::{Ground, Kind, Learning, note_validation};
 use crate::numbers::{above_zero, at_least_zero};
 
 /// Learns from answers that are each called good or not, beside the model as it was (KTO)
@@ -42,6 +42,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         let (all, report) = labelled(&encoder, dataset, training)?;
         let (held_out, _) = labelled(&encoder, dataset, validation)?;
         note(&report);
+        note_validation(validation.len(), held_out.len());
         if all.is_empty() {
             let message = format!("nothing to learn: {report}; expected answers within the length");
             return Err(wgtune_models::Error::Data { message });

@@ -3,10 +3,9 @@
 use clap::Args;
 use wgtune_models::rl::orpo::Orpo;
 
-use super::dpo::{WANTED, pairs};
 use crate::common::Outcome;
 use crate::config::Given;
-use crate::learning::{Kind, Learning};
+use crate::learning::{Kind, Learning, RANKED, pairs};
 use crate::numbers::above_zero;
 
 /// Learns from pairs of answers the better one, and that the other is less likely, without a reference (ORPO)
@@ -24,7 +23,7 @@ pub struct Arguments {
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     // It has the cross-entropy of supervised tuning, and the paper's rate is two fifths of that.
-    arguments.learning.run(given, &Kind { wanted: WANTED, rate: 0.4, scores: false }, |ground| {
+    arguments.learning.run(given, &Kind { wanted: RANKED, rate: 0.4, scores: false }, |ground| {
         let (training, validation, examples) = pairs(&ground)?;
         Ok((Orpo { training, validation, beta: arguments.beta as f32 }, examples))
     })

@@ -7,8 +7,8 @@ use wgtune_models::rl::ppo::{Critic, KlCost, Ppo, Shaping};
 
 use crate::common::Outcome;
 use crate::config::Given;
-use crate::numbers::{above_zero, at_least_zero, share, whole};
-use crate::playing::{Kind, Playing};
+use crate::numbers::{above_zero, at_least_zero, share, whole, zero_or_above_one};
+use crate::playing::{Play, Playing};
 
 /// Learns from its own answers, token by token, with a critic that learns what each is worth (PPO)
 #[derive(Args)]
@@ -23,8 +23,8 @@ pub struct Arguments {
     #[arg(long, default_value_t = 4, value_parser = whole(1..=1024), value_name = "EPOCHS")]
     phase_epochs: usize,
     /// What the critic is: a model of its own, tuned by the same method, or a vector on the policy's own hidden states
-    #[arg(long, value_enum, default_value_t = Kinds::Own)]
-    critic: Kinds,
+    #[arg(long, value_enum, default_value_t = CriticKind::Own)]
+    critic: CriticKind,
     /// The critic's learning rate, in that of the policy
     #[arg(long, default_value_t = 10.0, value_parser = above_zero, value_name = "FACTOR")]
     critic_rate: f64,
@@ -56,7 +56,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0.2, value_parser = above_zero)]
     cliprange: f64,
     /// Where an advantage is below 0, its loss is at most so many times its size; 0 is any
-    #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
+    #[arg(long, default_value_t = 0.0, value_parser = zero_or_above_one)]
     dual_clip: f64,
     /// How far an update may take a value; 0 is any
     #[arg(long, default_value_t = 0.2, value_parser = at_least_zero)]
@@ -83,7 +83,7 @@ pub struct Arguments {
 
 /// The names of [`Critic`].
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Kinds {
+enum CriticKind {
     /// A model of its own
     Own,
     /// A vector on the policy's hidden states
@@ -101,19 +101,19 @@ enum Estimate {
 
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
+    if arguments.kl_target > 0.0 && arguments.kl_coef == 0.0 {
+        return Err("--kl-target moves --kl-coef by shares of it, and that is 0: expected one above 0".into());
+    }
     // TRL's rate is three twentieths of that of supervised tuning.
-    let kind = Kind { rate: 0.15, each: 1, epochs: arguments.phase_epochs };
+    let kind = Play { rate: 0.15, each: 1, epochs: arguments.phase_epochs };
     arguments.playing.run(given, &kind, |ground| {
         let device = ground.bare.device();
         // It says 0 at first.
         let head = device.zeros([1, ground.base.blueprint().hidden_size]);
         let critic = match arguments.critic {
-            Kinds::Shared => Critic::Shared(head.requiring_grad(), arguments.critic_rate),
-            Kinds::Own => {
-                // What is trained whole cannot be the policy's too.
-                let bare =
-                    if ground.tuning.method.adapter.is_some() { ground.bare.clone() } else { ground.base.load(device)?.decoder };
-                let critic = ground.tuning.begin(ground.base, bare.scoring(head), ground.seed)?;
+            CriticKind::Shared => Critic::Shared(head.requiring_grad(), arguments.critic_rate),
+            CriticKind::Own => {
+                let critic = ground.tuning.begin(ground.base, (ground.own)()?.scoring(head), ground.seed)?;
                 Critic::Own(critic, arguments.critic_rate)
             }
         };
@@ -141,6 +141,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
                 whitens: arguments.whiten_rewards,
             },
             warmup: arguments.critic_warmup,
+            checkpoint_blocks: ground.checkpoint_blocks,
             target_kl: arguments.target_kl,
         })
     })

@@ -3,10 +3,9 @@
 use clap::Args;
 use wgtune_models::rl::reward::Reward;
 
-use super::dpo::{WANTED, pairs};
 use crate::common::Outcome;
 use crate::config::Given;
-use crate::learning::{Kind, Learning};
+use crate::learning::{Kind, Learning, RANKED, pairs};
 use crate::numbers::at_least_zero;
 
 /// Trains a reward model, which gives a text a score, from pairs or ranks of answers
@@ -26,7 +25,7 @@ pub struct Arguments {
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     // TRL's rate for all methods is half of that of supervised tuning by LoRA.
-    arguments.learning.run(given, &Kind { wanted: WANTED, rate: 0.5, scores: true }, |ground| {
+    arguments.learning.run(given, &Kind { wanted: RANKED, rate: 0.5, scores: true }, |ground| {
         let (training, validation, examples) = pairs(&ground)?;
         let recipe = Reward { training, validation, centre: arguments.centre as f32, batch_size: 2 * ground.batch_size };
         Ok((recipe, examples))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
-use wgtune_models::data::encode::Report;
+use wgtune_models::data::encode::{Encoder, Report};
 use wgtune_models::data::rows::{Content, Dataset, Format, objects};
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::model::Model;
@@ -60,7 +60,8 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let scorer = model.load_scorer(&compute.open()?, adapter.as_deref())?;
     let dataset = source.read_wanting(scorer.template.as_deref(), &[Format::Preference, Format::Ranked])?;
     let coder = Coder::open(&model, Some(&scorer), &dataset, conversations, max_length)?;
-    let (encoder, mut report) = (coder.encoder(), Report::default());
+    // A text is scored as a whole.
+    let (encoder, mut report) = (Encoder { split_text: false, ..coder.encoder() }, Report::default());
     let answers =
         dataset.rows.iter().map(|row| encoder.answers(&dataset, row, &mut report)).collect::<wgtune_models::Result<Vec<_>>>()?;
     if report.truncated > 0 {
@@ -77,6 +78,10 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let (mut found, mut lines) = (found.into_iter(), String::new());
     for ((row, mut object), answers) in dataset.rows.iter().zip(given(&dataset)?).zip(&answers) {
         let own: Vec<f32> = found.by_ref().take(answers.len()).collect();
+        if let Some(key) = ["score", "scores"].into_iter().find(|key| object.contains_key(*key)) {
+            let message = format!("the row has `{key}` already; expected none");
+            return Err(dataset.error_at(row, message).into());
+        }
         match (&row.content, &own[..]) {
             (Content::Ranked { .. }, scores) => object.insert("scores".into(), json!(scores)),
             (_, [.., score]) => object.insert("score".into(), json!(score)),

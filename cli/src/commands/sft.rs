@@ -4,11 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use wgtune_models::data::split::HeldOut;
-use wgtune_models::formats::chat_template::TEMPLATE_FILE;
-use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
-use wgtune_models::peft::Tuned;
 use wgtune_models::tasks::Table;
 use wgtune_models::train::sft::Sft;
 use wgtune_models::transformer::Decoder;
@@ -22,7 +19,7 @@ use crate::probes::Probing;
 use crate::report::Report;
 use crate::runs::{self, End, Failure, GO_ON};
 use crate::texts::Texts;
-use crate::training::{Job, Training};
+use crate::training::{Job, Training, writing};
 use crate::tuning::Tuning;
 
 /// Fine-tunes a model on rows: prompt/completion, messages, Alpaca, ShareGPT, plain text, or token ids
@@ -143,7 +140,7 @@ fn prepared<T>(jobs: &[(&Arguments, &Given)], then: impl FnOnce(Vec<Job<Sft>>) -
     let weights = if first.texts.plan { String::new() } else { base.hash_weights()? };
     let shared = Shared { bare: base.load(&device)?.decoder, base: &base, weights: &weights };
     let mut prepared = Vec::with_capacity(jobs.len());
-    for (((arguments, given), out), tokenizer) in jobs.iter().zip(outs).zip(&tokenizers) {
+    for (((arguments, given), out), tokenizer) in jobs.iter().zip(&outs).zip(&tokenizers) {
         let label = if jobs.len() > 1 { format!("{}: ", out.display()) } else { String::new() };
         prepared.push(arguments.job(given, label, &shared, out, tokenizer.as_ref())?);
     }
@@ -204,7 +201,7 @@ impl Arguments {
         given: &'a Given,
         label: String,
         shared: &Shared<'a>,
-        out: PathBuf,
+        place: &'a Path,
         tokenizer: Option<&'a Tokenizer>,
     ) -> Result<Job<'a, Sft>, Failure> {
         let Arguments { source, conversations, tuning, training, texts, probing, compute, .. } = self;
@@ -224,20 +221,12 @@ impl Arguments {
         let (recipe, of_data) = texts.learning(training, data, seed, max_length);
         let hashes = [Some(("model", base.fingerprint(weights))), tuning.hash()?].into_iter().flatten().chain(of_data).collect();
         let samples = training.samples(tokenizer, &model)?;
-        let place = out.clone();
-        let write = move |model: &Tuned| {
-            model.write(Some(weights), &place)?;
-            base.copy_companions(&place, !model.method.is_adapter())?;
-            // Whoever asks the model is to ask it as it was trained.
-            let template = conversations.template.template.as_deref();
-            template.map_or(Ok(()), |file| write_bytes(&place.join(TEMPLATE_FILE), &read_bytes(file)?))
-        };
         Ok(Job {
             label,
             training,
             model,
             recipe,
-            out,
+            out: place.to_path_buf(),
             seed,
             max_length,
             default_learning_rate: tuning.method.learning_rate,
@@ -246,7 +235,7 @@ impl Arguments {
             samples,
             probes,
             hashes,
-            write: Box::new(write),
+            write: writing(base, weights, place, conversations.template.template.as_deref()),
         })
     }
 }

@@ -39,8 +39,9 @@ fn rewards_rise_by_either_way_of_learning_and_any_critic() {
     for (name, command) in [
         ("grpo", format!("{GRPO} --rollouts 32 --steps 60")),
         ("dr_grpo", format!("{GRPO} --loss dr_grpo --scale-rewards none --beta 0.01 --ratio sequence --rollouts 32 --steps 60")),
-        ("prefix", format!("{} --method prefix --virtual-tokens 4 --rollouts 32 --steps 60", GRPO.replace("0.01", "0.05"))),
+        ("adapters", format!("{GRPO} --method adapters --reduction-factor 4 --rollouts 32 --steps 60")),
         ("own", format!("{PPO} --rollouts 32 --steps 96")),
+        ("saved", format!("{PPO} --modules-to-save norm --rollouts 32 --steps 96")),
         ("shared", format!("{PPO} --critic shared --rollouts 32 --steps 96 --kl-estimator k3 --kl-target 3 --reward-clip 1")),
         ("full", format!("{PPO} --method full --rollouts 32 --steps 96 --critic-warmup 4 --target-kl 0.5 --entropy-coef 0.001")),
     ] {
@@ -54,6 +55,11 @@ fn rewards_rise_by_either_way_of_learning_and_any_critic() {
         let ratio = lines[0].get("val/ratio").unwrap_or(&lines[0]["ratio"]);
         assert_eq!(ratio, &json!(1.0), "{name}");
         assert!(lines[0]["sampling/logp_difference"].as_f64().unwrap() < 1e-5, "{name}: {}", lines[0]);
+        // And its reference stays where it was while it moves, whatever of the model itself is trained.
+        if let Some(kl) = lines[0].get("objective/kl") {
+            assert!(kl.as_f64().unwrap().abs() < 1e-5, "{name}: {kl}");
+            assert!(lines[lines.len() - 1]["objective/kl"].as_f64().unwrap() > 0.05, "{name}: {}", lines[lines.len() - 1]);
+        }
     }
 }
 
@@ -139,6 +145,7 @@ fn a_program_judges_and_one_that_fails_twice_ends_the_run() {
     for (out, program, expected) in [
         ("dies", "exit 3", "ended"),
         ("hangs", "sleep 60", "did not answer in time"),
+        ("unasked", "while read -r line; do echo 1; echo 2; done", "without being asked"),
         ("nonsense", "while read -r line; do echo good; done", "said \"good\"; expected a number"),
         ("endless", "tr '\\0' '1' </dev/zero", "expected a number"),
         ("infinite", "while read -r line; do echo 1e999; done", "expected a number"),

@@ -2,6 +2,7 @@
 
 use wgtune_engine::{Device, Tensor, ops};
 
+use super::reference::Referred;
 use crate::data::batch::Batch;
 use crate::data::encode::{Encoder, Example, Report};
 use crate::data::order::Order;
@@ -105,11 +106,6 @@ impl Comparisons {
         self.all.iter().flat_map(|comparison| &comparison.answers)
     }
 
-    /// Tells how likely a reference finds each of [`answers`](Self::answers).
-    pub fn refer(&mut self, reference: Vec<f32>) {
-        self.reference = reference;
-    }
-
     /// Batches of an epoch.
     pub fn batches_per_epoch(&self) -> usize {
         self.order.batches_per_epoch()
@@ -149,6 +145,16 @@ impl Comparisons {
     /// The batches of an epoch, for what was held out.
     pub fn batches(&self) -> impl ExactSizeIterator<Item = Pairs> {
         (0..self.batches_per_epoch()).map(|index| self.batch(index))
+    }
+}
+
+impl Referred for Comparisons {
+    fn examples(&self) -> Vec<&Example> {
+        self.answers().collect()
+    }
+
+    fn refer(&mut self, log_probs: Vec<f32>) {
+        self.reference = log_probs;
     }
 }
 

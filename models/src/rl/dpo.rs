@@ -6,7 +6,6 @@ use wgtune_engine::{Tensor, ops};
 use super::comparisons::{Comparisons, Pairs};
 use super::loss::PairLoss;
 use super::reference::Reference;
-use crate::data::encode::Example;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
@@ -52,16 +51,8 @@ impl Recipe for Dpo {
     }
 
     fn begin(&mut self, model: &Tuned, step: usize, run: &RunDirectory, on_batch: &mut OnBatch) -> Result<()> {
-        let answers: Vec<&Example> =
-            self.training.answers().chain(self.validation.iter().flat_map(Comparisons::answers)).collect();
-        let trained = self.training.answers().count();
-        let mut found = self.reference.log_probs(&answers, self.batch_size, (model, step), run, on_batch)?;
-        let held_out = found.split_off(trained);
-        self.training.refer(found);
-        if let Some(validation) = &mut self.validation {
-            validation.refer(held_out);
-        }
-        Ok(())
+        let Self { training, validation, reference, batch_size, .. } = self;
+        reference.tell(training, validation.as_mut(), *batch_size, (model, step), run, on_batch)
     }
 
     fn loss(&self, decoder: &Decoder, pairs: &Pairs, hidden: &Tensor) -> Loss {

@@ -8,7 +8,7 @@ use wgtune_engine::{Tensor, ops};
 
 use super::advantage::{Spread, of_groups};
 use super::loss::Objective;
-use super::phase::{Judged, Numbers, Phase, Played, Player, Plays, check_counts, figures_of};
+use super::phase::{Answered, Numbers, Phase, Played, Player, Plays, figures_of};
 use crate::data::prompts::Prompt;
 use crate::error::Result;
 use crate::peft::Tuned;
@@ -78,7 +78,7 @@ impl Recipe for Grpo {
         let begun = Instant::now();
         let (player, asked) = (&self.player, self.player.asked(number));
         let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
-        let Judged { rollouts, mut rewards, figures, seconds } =
+        let Answered { rollouts, mut rewards, figures, seconds } =
             player.play(model, &prompts, player.each, number as u64, on_answer)?;
         let longest = player.sampler.max_new_tokens;
         for (reward, rollout) in rewards.iter_mut().zip(&rollouts) {
@@ -116,7 +116,6 @@ impl Recipe for Grpo {
                 returns: Numbers::default(),
             })
             .collect();
-        check_counts(&all)?;
         let told = told.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         self.player.seconds = Some([seconds, begun.elapsed().as_secs_f64() - seconds]);
         self.player.phase = Some(Phase { number, first: step, is_over: false, all, told });

@@ -6,7 +6,6 @@ use wgtune_engine::{Tensor, ops};
 use super::labelled::{Judged, Labels};
 use super::loss;
 use super::reference::Reference;
-use crate::data::encode::Example;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
@@ -50,15 +49,8 @@ impl Recipe for Kto {
     }
 
     fn begin(&mut self, model: &Tuned, step: usize, run: &RunDirectory, on_batch: &mut OnBatch) -> Result<()> {
-        let answers: Vec<&Example> = self.training.examples().chain(self.validation.iter().flat_map(Labels::examples)).collect();
-        let trained = self.training.examples().count();
-        let mut found = self.reference.log_probs(&answers, self.batch_size, (model, step), run, on_batch)?;
-        let held_out = found.split_off(trained);
-        self.training.refer(found);
-        if let Some(validation) = &mut self.validation {
-            validation.refer(held_out);
-        }
-        Ok(())
+        let Self { training, validation, reference, batch_size, .. } = self;
+        reference.tell(training, validation.as_mut(), *batch_size, (model, step), run, on_batch)
     }
 
     /// How far the policy is from its reference is estimated by the answers that belong to other prompts, and is never below 0.

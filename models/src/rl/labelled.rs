@@ -2,6 +2,7 @@
 
 use wgtune_engine::Device;
 
+use super::reference::Referred;
 use crate::data::IGNORE;
 use crate::data::batch::Batch;
 use crate::data::encode::{Encoder, Example, Report};
@@ -56,7 +57,7 @@ pub struct Labels {
     strangers: Vec<Example>,
     order: Order,
     padding: u32,
-    /// How likely a reference finds each of [`examples`](Self::examples), if that is known.
+    /// How likely a reference finds each of the examples, if that is known.
     reference: Vec<f32>,
 }
 
@@ -85,20 +86,10 @@ impl Labels {
         Labels { all, strangers, order, padding, reference: Vec::new() }
     }
 
-    /// All answers, and then those that belong to other prompts.
-    pub fn examples(&self) -> impl Iterator<Item = &Example> {
-        self.all.iter().map(|labelled| &labelled.answer).chain(&self.strangers)
-    }
-
     /// How many answers are good, and how many are not.
     pub fn counts(&self) -> [usize; 2] {
         let good = self.all.iter().filter(|labelled| labelled.is_good).count();
         [good, self.all.len() - good]
-    }
-
-    /// Tells how likely a reference finds each of [`examples`](Self::examples).
-    pub fn refer(&mut self, reference: Vec<f32>) {
-        self.reference = reference;
     }
 
     /// Batches of an epoch.
@@ -123,6 +114,17 @@ impl Labels {
     /// The batches of an epoch, for what was held out.
     pub fn batches(&self) -> impl ExactSizeIterator<Item = Judged> {
         (0..self.batches_per_epoch()).map(|index| self.batch(index))
+    }
+}
+
+impl Referred for Labels {
+    /// All answers, and then those that belong to other prompts.
+    fn examples(&self) -> Vec<&Example> {
+        self.all.iter().map(|labelled| &labelled.answer).chain(&self.strangers).collect()
+    }
+
+    fn refer(&mut self, log_probs: Vec<f32>) {
+        self.reference = log_probs;
     }
 }
 

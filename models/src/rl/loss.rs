@@ -35,6 +35,8 @@ pub struct PairLoss {
     pub name: &'static str,
     /// Its formula and its source.
     pub about: &'static str,
+    /// Whether it takes a share of labels that may be wrong.
+    pub smooths: bool,
     /// Whether an answer's log-probability is the mean of its tokens', and not their sum.
     pub is_mean: bool,
     /// Of each pair, by how much more than the reference the policy prefers the chosen answer (h), by beta, and by the share of
@@ -47,6 +49,7 @@ pub static PAIR_LOSSES: [PairLoss; 4] = [
     PairLoss {
         name: "sigmoid",
         about: "-(1 - s) ln sigmoid(beta h) - s ln sigmoid(-beta h): Rafailov et al. 2023, arXiv:2305.18290; s by Mitchell 2023",
+        smooths: true,
         is_mean: false,
         of: |h, beta, smoothing| {
             let [right, wrong] = both_ways(h, beta);
@@ -56,18 +59,21 @@ pub static PAIR_LOSSES: [PairLoss; 4] = [
     PairLoss {
         name: "ipo",
         about: "(h - 1 / (2 beta))^2, h by means over tokens: Azar et al. 2023, arXiv:2310.12036",
+        smooths: false,
         is_mean: true,
         of: |h, beta, _| ops::square(&ops::sub(h, &ops::full(h.device(), 0.5 / beta, [1]))),
     },
     PairLoss {
         name: "hinge",
         about: "max(0, 1 - beta h): Zhao et al. 2023, arXiv:2305.10425",
+        smooths: false,
         is_mean: false,
         of: |h, beta, _| ops::relu(&ops::sub(&ops::full(h.device(), 1.0, [1]), &ops::scale(h, beta))),
     },
     PairLoss {
         name: "robust",
         about: "(-(1 - s) ln sigmoid(beta h) + s ln sigmoid(-beta h)) / (1 - 2 s): Chowdhury et al. 2024, arXiv:2403.00409",
+        smooths: true,
         is_mean: false,
         of: |h, beta, smoothing| {
             let [right, wrong] = both_ways(h, beta);

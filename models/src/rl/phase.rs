@@ -15,7 +15,7 @@ use crate::data::batch::Batch;
 use crate::data::encode::Example;
 use crate::data::order::Order;
 use crate::data::prompts::Prompt;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::formats::tokenizer::Tokenizer;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
@@ -171,7 +171,7 @@ pub struct Player {
 }
 
 /// Answers and what they are worth.
-pub struct Judged {
+pub struct Answered {
     /// The answers, by the prompts that they were given for.
     pub rollouts: Vec<Rollout>,
     /// Their rewards.
@@ -217,7 +217,14 @@ impl Player {
     ///
     /// # Errors
     /// As [`Sampler::answers`] and [`Rewards::of`].
-    pub fn play(&self, model: &Tuned, prompts: &[&Prompt], each: usize, stream: u64, on_answer: &mut OnBatch) -> Result<Judged> {
+    pub fn play(
+        &self,
+        model: &Tuned,
+        prompts: &[&Prompt],
+        each: usize,
+        stream: u64,
+        on_answer: &mut OnBatch,
+    ) -> Result<Answered> {
         let begun = Instant::now();
         let random = Philox::new(self.seed).stream(0x726f6c6c).stream(stream);
         let rollouts = self.sampler.answers(model, prompts, each, random, on_answer)?;
@@ -225,11 +232,16 @@ impl Player {
         let said: Vec<Said> = rollouts
             .iter()
             .zip(&texts)
-            .map(|(rollout, text)| Said { prompt: prompts[rollout.prompt], text, ids: &rollout.ids })
+            .map(|(rollout, text)| Said {
+                prompt: prompts[rollout.prompt],
+                text,
+                ids: &rollout.ids,
+                has_ended: rollout.has_ended,
+            })
             .collect();
         let seconds = begun.elapsed().as_secs_f64();
         let (rewards, figures) = self.rewards.borrow_mut().of(&said)?;
-        Ok(Judged { rollouts, rewards, figures, seconds })
+        Ok(Answered { rollouts, rewards, figures, seconds })
     }
 
     /// What `of` says of each token of the answers, by a model that goes through them in the batches that are learnt from first, so
@@ -355,7 +367,7 @@ impl Player {
             return Ok(None);
         }
         let prompts: Vec<&Prompt> = self.held_out.iter().collect();
-        let Judged { rollouts, rewards, mut figures, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
+        let Answered { rollouts, rewards, mut figures, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
         let (mean, deviation) = moments(&rewards);
         let trained_tokens: usize = rollouts.iter().map(|rollout| rollout.ids.len()).sum();
         figures.extend([
@@ -406,7 +418,7 @@ fn told(phase: Option<&Phase>) -> Figures {
 }
 
 /// Every figure that is told of a phase.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 18] = [
     "reward",
     "reward_std",
     "completions/mean_length",
@@ -418,22 +430,11 @@ const NAMES: [&str; 16] = [
     "objective/rlhf_reward",
     "kl_coef",
     "rewards/model",
-    "rewards/rule",
+    "rewards/regex",
+    "rewards/length",
+    "rewards/json",
+    "rewards/exact",
+    "rewards/number",
     "rewards/program",
     "val/explained_variance",
-    "advantages/mean",
-    "advantages/std",
 ];
-
-/// An error that a phase without answers is.
-///
-/// # Errors
-/// Answers of which none counts.
-pub fn check_counts(all: &[Played]) -> Result<()> {
-    match all.iter().any(|played| played.counts) {
-        true => Ok(()),
-        false => Err(Error::Data {
-            message: "every answer was cut at the length, and none is learnt from: expected longer ones".into(),
-        }),
-    }
-}

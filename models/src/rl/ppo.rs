@@ -8,7 +8,7 @@ use wgtune_engine::{Tensor, ops};
 
 use super::advantage::{Discount, moments, whiten};
 use super::loss::{self, Clip, Estimator, Objective, POLICY_LOSSES, Share};
-use super::phase::{Judged, Numbers, Phase, Played, Player, Plays, figures_of};
+use super::phase::{Answered, Numbers, Phase, Played, Player, Plays, figures_of};
 use crate::data::prompts::Prompt;
 use crate::error::Result;
 use crate::peft::Tuned;
@@ -44,6 +44,8 @@ pub struct Ppo {
     pub shaping: Shaping,
     /// Updates in which the critic learns alone.
     pub warmup: usize,
+    /// Recompute each block of the critic's own model in the backward pass.
+    pub checkpoint_blocks: bool,
     /// A phase is over once the policy is so far from what it was, by half the mean square of log-ratios; 0 is never.
     pub target_kl: f64,
 }
@@ -99,12 +101,13 @@ impl Shaping {
 
 impl Critic {
     /// The values [N] of tokens, by the policy's hidden states or its own.
-    fn values(&self, player: &Player, plays: &Plays, answers: &Answers, hidden: &Tensor) -> Tensor {
+    fn values(&self, player: &Player, plays: &Plays, answers: &Answers, hidden: &Tensor, checkpoint_blocks: bool) -> Tensor {
         let values = match self {
             Critic::Shared(head, _) => ops::linear(&answers.hidden(hidden), head),
             Critic::Own(model, _) => {
                 let opened = player.read_by(model, plays);
-                let own = pass::hidden(&model.decoder, &[(opened.rows(), model.method.tuning(None))], false).remove(0);
+                let own =
+                    pass::hidden(&model.decoder, &[(opened.rows(), model.method.tuning(None))], checkpoint_blocks).remove(0);
                 model.decoder.logits(&Answers::of(&opened).hidden(&own))
             }
         };
@@ -141,7 +144,7 @@ impl Recipe for Ppo {
         let begun = Instant::now();
         let (player, asked) = (&self.player, self.player.asked(number));
         let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
-        let Judged { rollouts, rewards, figures, seconds } =
+        let Answered { rollouts, rewards, figures, seconds } =
             player.play(model, &prompts, player.each, number as u64, on_answer)?;
 
         let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|rollout| (asked[rollout.prompt], &rollout.ids[..])).collect();
@@ -253,10 +256,12 @@ impl Recipe for Ppo {
         let (old, advantages) = (of_tokens(&plays.old), of_tokens(&plays.advantages));
         let objective = Objective { loss: &POLICY_LOSSES[0], clip: self.clip, whole: false, beta: 0.0, corrects: false };
         let terms = objective.of(&answers, &found.log_probs, &old, None, &advantages);
-        let values = self.critic.values(&self.player, plays, &answers, hidden);
+        // While the critic learns alone, nothing of the policy moves.
+        let is_alone = plays.update < self.warmup;
+        let seen = if is_alone { hidden.detach() } else { hidden.clone() };
+        let values = self.critic.values(&self.player, plays, &answers, &seen, self.checkpoint_blocks);
         let value_losses = loss::value(&values, &of_tokens(&plays.values), &of_tokens(&plays.returns), self.value_clip);
-        // While the critic learns alone, the policy's gradient is 0.
-        let policy = if plays.update < self.warmup { 0.0 } else { 1.0 };
+        let policy = if is_alone { 0.0 } else { 1.0 };
         let policy_losses = ops::sub(&terms.losses, &ops::scale(&found.entropy, self.entropy_weight));
         let losses = ops::add(&ops::scale(&policy_losses, policy), &ops::scale(&value_losses, self.value_weight));
         let log_ratios = ops::sub(&found.log_probs.detach(), &old);

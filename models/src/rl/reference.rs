@@ -20,6 +20,15 @@ const LOG_PROBS: &str = "log_probs";
 /// The key of the metadata with a hash of the answers.
 const ANSWERS: &str = "answers";
 
+/// Examples that a reference is asked of.
+pub trait Referred {
+    /// All of them, in one order.
+    fn examples(&self) -> Vec<&Example>;
+
+    /// Hears how likely it finds each.
+    fn refer(&mut self, log_probs: Vec<f32>);
+}
+
 /// Where the model that a run begins with stands.
 #[derive(Clone)]
 pub enum Reference {
@@ -30,6 +39,33 @@ pub enum Reference {
 }
 
 impl Reference {
+    /// Tells what is trained on and what was held out how likely the reference finds each example.
+    ///
+    /// # Errors
+    /// As [`log_probs`](Self::log_probs).
+    pub fn tell<R: Referred>(
+        &self,
+        training: &mut R,
+        held_out: Option<&mut R>,
+        batch_size: usize,
+        (model, step): (&Tuned, usize),
+        run: &RunDirectory,
+        on_batch: &mut OnBatch,
+    ) -> Result<()> {
+        let trained = training.examples().len();
+        let mut found = {
+            let of_held_out = held_out.as_ref().map(|held_out| held_out.examples()).unwrap_or_default();
+            let all: Vec<&Example> = training.examples().into_iter().chain(of_held_out).collect();
+            self.log_probs(&all, batch_size, (model, step), run, on_batch)?
+        };
+        let rest = found.split_off(trained);
+        training.refer(found);
+        if let Some(held_out) = held_out {
+            held_out.refer(rest);
+        }
+        Ok(())
+    }
+
     /// The summed log-probability of each answer, so many answers at once: as they stand in the run's folder, or found now.
     ///
     /// # Errors

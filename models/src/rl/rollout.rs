@@ -100,6 +100,8 @@ pub struct Said<'a> {
     pub text: &'a str,
     /// Its tokens.
     pub ids: &'a [u32],
+    /// Whether it ended, and was not cut at the length.
+    pub has_ended: bool,
 }
 
 /// What says how good answers are.

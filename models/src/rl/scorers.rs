@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::rollout::{Said, Scorer};
 use super::score::scores;
 use crate::data::conversation::conversation_ids;
+use crate::data::prompts::Prompt;
 use crate::error::{Error, Result};
 use crate::formats::chat_template::ChatTemplate;
 use crate::formats::tokenizer::Tokenizer;
@@ -57,27 +58,34 @@ impl Rule {
         }
     }
 
-    /// Whether it holds answers against their rows' completions.
-    pub fn wants_completions(&self) -> bool {
-        matches!(self, Rule::Exact | Rule::Number)
+    /// Checks that a prompt has what its answers are held against.
+    ///
+    /// # Errors
+    /// A sentence that says what is not there.
+    pub fn check(&self, prompt: &Prompt) -> std::result::Result<(), String> {
+        match (self, &prompt.expected) {
+            (Rule::Exact | Rule::Number, None) => {
+                Err(format!("compares with a completion, and a row has none: {}", prompt.given))
+            }
+            (Rule::Number, Some(expected)) if last_number(expected).is_none() => {
+                Err(format!("compares with the last number of a completion, and there is none in {expected:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn of(&self, said: &Said) -> Result<f64> {
         let one = |is_so: bool| f64::from(u8::from(is_so));
-        let expected = || {
-            let message = format!("a prompt without a completion, which the rule compares: {}", said.prompt.given);
-            said.prompt.expected.as_deref().ok_or(Error::Data { message })
-        };
+        self.check(said.prompt).map_err(|message| Error::Data { message: format!("a rule {message}") })?;
+        let expected = said.prompt.expected.as_deref().unwrap_or_default();
         Ok(match self {
             // One that backtracks for too long is not found.
             Rule::Regex(regex) => one(regex.is_match(said.text).unwrap_or(false)),
             Rule::Length(None) => said.ids.len() as f64,
             Rule::Length(Some(wanted)) => -(said.ids.len().abs_diff(*wanted) as f64) / *wanted as f64,
             Rule::Json => one(serde_json::from_str::<Value>(said.text).is_ok()),
-            Rule::Exact => one(said.text.trim() == expected()?.trim()),
-            Rule::Number => {
-                one(last_number(said.text).is_some_and(|found| Some(found) == last_number(expected().unwrap_or_default())))
-            }
+            Rule::Exact => one(said.text.trim() == expected.trim()),
+            Rule::Number => one(last_number(said.text).is_some_and(|found| Some(found) == last_number(expected))),
         })
     }
 }
@@ -92,7 +100,13 @@ fn last_number(text: &str) -> Option<f64> {
 
 impl Scorer for Rule {
     fn name(&self) -> &'static str {
-        "rewards/rule"
+        match self {
+            Rule::Regex(_) => "rewards/regex",
+            Rule::Length(_) => "rewards/length",
+            Rule::Json => "rewards/json",
+            Rule::Exact => "rewards/exact",
+            Rule::Number => "rewards/number",
+        }
     }
 
     fn score(&mut self, said: &[Said]) -> Result<Vec<f64>> {
@@ -104,8 +118,12 @@ impl Scorer for Rule {
 pub struct RewardModel {
     /// It.
     pub model: Tuned,
-    /// What makes its tokens of texts, where these are not the policy's.
-    pub own: Option<(Tokenizer, ChatTemplate)>,
+    /// What makes its tokens of texts.
+    pub tokenizer: Tokenizer,
+    /// What makes its texts of conversations.
+    pub template: ChatTemplate,
+    /// Whether its tokens are the policy's.
+    pub is_same: bool,
     /// Texts that are scored together.
     pub batch_size: usize,
     /// Whether a score is a probability: the sigmoid of the model's.
@@ -113,25 +131,33 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
+    /// An answer as it is scored: ended as the rows are that it learnt from, where it has ended.
     fn text(&self, said: &Said) -> Result<Vec<u32>> {
-        let vocabulary = self.model.decoder.blueprint().vocab_size;
-        let ids = match (&self.own, &said.prompt.given) {
-            (None, _) => {
-                let words = said.prompt.ids.iter().copied().filter(|id| (*id as usize) < vocabulary);
-                words.chain(said.ids.iter().copied()).collect()
-            }
-            (Some((tokenizer, template)), Value::Array(messages)) => {
+        let Self { model, tokenizer, template, is_same, .. } = self;
+        let vocabulary = model.decoder.blueprint().vocab_size;
+        let ids = match &said.prompt.given {
+            Value::Array(messages) if said.has_ended => {
                 let answer = json!({"role": "assistant", "content": said.text});
                 let messages: Vec<Value> = messages.iter().cloned().chain([answer]).collect();
                 conversation_ids(tokenizer, template, &messages, None, false)?
             }
-            (Some((tokenizer, _)), given) => {
+            _ if *is_same => {
+                let words = said.prompt.ids.iter().copied().filter(|id| (*id as usize) < vocabulary);
+                words.chain(said.ids.iter().copied()).collect()
+            }
+            Value::Array(messages) => {
+                let mut ids = conversation_ids(tokenizer, template, messages, None, true)?;
+                ids.extend(tokenizer.encode(said.text, false)?);
+                ids
+            }
+            given => {
                 let mut ids = tokenizer.encode(&format!("{}{}", given.as_str().unwrap_or_default(), said.text), true)?;
-                ids.extend(tokenizer.eos_id().filter(|end| ids.last() != Some(end)));
+                let end = tokenizer.eos_id().filter(|end| said.has_ended && ids.last() != Some(end));
+                ids.extend(end);
                 ids
             }
         };
-        Ok(self.model.opened(&ids))
+        Ok(model.opened(&ids))
     }
 }
 
@@ -155,13 +181,12 @@ impl Scorer for RewardModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::prompts::Prompt;
 
     #[test]
     fn rules_say_what_answers_are_worth() {
         let prompt = Prompt { ids: vec![1], given: json!("2 and 2 is"), expected: Some(" 4.\n".into()) };
         let of = |rule: &str, text: &str| {
-            let said = Said { prompt: &prompt, text, ids: &[1, 2, 3] };
+            let said = Said { prompt: &prompt, text, ids: &[1, 2, 3], has_ended: true };
             Rule::parse(rule).unwrap().score(&[said]).unwrap()[0]
         };
         assert_eq!([of("regex=^ ?4", "4 it is"), of("regex=^ ?4", "it is 4")], [1.0, 0.0]);
@@ -171,7 +196,7 @@ mod tests {
         assert_eq!([of("number", "1 + 3 = 4.0"), of("number", "4, or 5"), of("number", "four")], [1.0, 0.0, 0.0]);
         assert_eq!(last_number("It cost $1,234.50."), Some(1234.5));
         let without = Prompt { expected: None, ..prompt.clone() };
-        assert!(Rule::Exact.score(&[Said { prompt: &without, text: "", ids: &[] }]).is_err());
+        assert!(Rule::Exact.score(&[Said { prompt: &without, text: "", ids: &[], has_ended: true }]).is_err());
         for text in ["", "regex=(", "length=0", "length=x", "other", "json=1"] {
             assert!(Rule::parse(text).is_err(), "{text}");
         }

@@ -17,6 +17,7 @@ struct First {
     reward: f64,
     deviation: f64,
     length: f64,
+    cut: f64,
 }
 
 /// Nats that an estimate of a distance, a mean over answers, may be below 0 by chance.
@@ -39,6 +40,7 @@ impl Alarms {
             reward: of("reward"),
             deviation: of("reward_std"),
             length: of("completions/mean_length"),
+            cut: of("completions/clipped_ratio"),
         };
         // No recipe without rewards has anything to be told here.
         if now.reward.is_nan() {
@@ -82,6 +84,11 @@ impl Alarms {
             ),
         );
         tell(
+            of("completions/clipped_ratio") == 1.0 && first.cut < 1.0,
+            "cut",
+            "every answer is cut at the length: none ends any more".into(),
+        );
+        tell(
             figure("frac_reward_zero_std") == Some(1.0),
             "groups",
             "all answers to each prompt have the same reward: the loss is 0 because none is better than its group".into(),
@@ -97,6 +104,14 @@ impl Alarms {
         let keeps = |kind: &&'static str| *kind == "ratio" && !begins;
         self.sounding = self.sounding.iter().copied().filter(|kind| keeps(&kind)).chain(kinds).collect();
         new
+    }
+}
+
+impl Alarms {
+    /// Why an update changes nothing, where what sounds says so.
+    pub fn why_nothing_is_learnt(&self) -> Option<&'static str> {
+        let is_flat = ["groups", "spread"].iter().any(|kind| self.sounding.contains(kind));
+        is_flat.then_some("all answers have the same reward, and none is better than others")
     }
 }
 

@@ -184,7 +184,7 @@ pub fn check_content(path: &Path, begin: Begin) -> Result<()> {
     // What a run leaves that ended before its first step.
     let no_metrics = || fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() == 0);
     let is_nothing = |name: &OsStr| {
-        let left = matches!(name.to_str(), Some(RUN | LOCK | ".run.toml.partial"))
+        let left = matches!(name.to_str(), Some(RUN | LOCK | REFERENCE | ".run.toml.partial"))
             || ((name == METRICS || name == SAMPLES) && no_metrics());
         left && !is_somebodys(name)
     };

@@ -18,6 +18,7 @@ use crate::data::mixture::Share;
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
 use crate::transformer::Decoder;
+use crate::wording::counted;
 
 /// What is learnt: batches, and what is wrong with a model's answer to them.
 pub trait Recipe {
@@ -210,6 +211,8 @@ pub struct Trainer<'a, R> {
     samples: Option<Samples<'a>>,
     alarms: Alarms,
     saved: Instant,
+    /// The update that the last checkpoint is of.
+    saved_step: usize,
     /// The updates, and a hash of what is trained, that it began with.
     begun: (usize, String),
     before: Option<Evaluation>,
@@ -229,8 +232,9 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
     for (at, run) in runs.iter_mut().enumerate() {
         let Trainer { recipe, model, progress, .. } = &mut **run;
         let prepared = recipe.prepare(model, progress.step, &mut |done, of| listen(at, Event::Preparing { done, of }));
-        if matches!(prepared, Err(Error::Interrupted)) {
-            run.run.save(&run.progress, run.recipe.state())?;
+        // Whatever it met, the updates before it are whole.
+        if prepared.is_err() && run.progress.step > run.saved_step {
+            run.save()?;
         }
         prepared?;
     }
@@ -243,8 +247,7 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
     let end = |(run, taken): (&mut &mut Trainer<R>, Result<Taken>)| {
         taken?;
         if saves || stops {
-            run.run.save(&run.progress, run.recipe.state())?;
-            run.saved = Instant::now();
+            run.save()?;
         }
         if stops && !run.is_done() { Err(Error::Interrupted) } else { Ok(()) }
     };
@@ -273,6 +276,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             samples: None,
             alarms: Alarms::default(),
             saved: Instant::now(),
+            saved_step: 0,
             begun: (0, String::new()),
             before: None,
             latest: None,
@@ -305,6 +309,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             self.recipe.restore(state).map_err(refused)?;
         }
         let (at, steps) = (self.progress.step, self.plan.steps);
+        self.saved_step = at;
         if at > steps {
             let place = self.run.path().display();
             let message = format!("the checkpoint in {place} is of step {at}: expected one of at most {steps}");
@@ -320,6 +325,12 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             events.cut(at)?;
         }
         Ok(found)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.run.save(&self.progress, self.recipe.state())?;
+        (self.saved, self.saved_step) = (Instant::now(), self.progress.step);
+        Ok(())
     }
 
     /// Updates done.
@@ -384,7 +395,11 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     pub fn end(&mut self, listen: &mut Listener) -> Result<Outcome> {
         let (begun, begins) = &self.begun;
         if self.progress.step > *begun && self.progress.fingerprint()? == *begins {
-            return Err(Error::Unmoved { steps: self.progress.step - begun });
+            let steps = self.progress.step - begun;
+            return Err(match self.alarms.why_nothing_is_learnt() {
+                None => Error::Unmoved { steps },
+                Some(why) => Error::Data { message: format!("nothing was learnt in {}: {why}", counted(steps, "step")) },
+            });
         }
         let last = match self.latest.take() {
             None => self.evaluate(Moment::After, listen)?,

@@ -58,7 +58,7 @@ pub fn ranked(row: &Value) -> Result<Content, String> {
 pub fn labelled(row: &Value, answer: Content) -> Result<Content, String> {
     let is_good = match &row["label"] {
         Value::Bool(is_good) => *is_good,
-        Value::Number(number) if number.as_u64().is_some_and(|number| number < 2) => number.as_u64() == Some(1),
+        Value::Number(number) if [Some(0.0), Some(1.0)].contains(&number.as_f64()) => number.as_f64() == Some(1.0),
         Value::String(text) if ["true", "1"].contains(&text.to_lowercase().as_str()) => true,
         Value::String(text) if ["false", "0"].contains(&text.to_lowercase().as_str()) => false,
         _ => return Err(wrong(row, "label", "true or false")),
