@@ -19,7 +19,7 @@ import time
 
 SEED = 7
 HELD_OUT = 200
-NEW_TOKENS = 24
+NEW_TOKENS = 40
 
 
 def lines(path):
@@ -101,11 +101,11 @@ class Bench:
         for seed in self.seeds:
             name = f"ppo{seed}"
             report = self.train("ppo", *playing, "--out", name, "--seed", seed, "--steps", self.steps, "--learning-rate", 4e-4,
-                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.1, "--kl-target", 5,
-                                "--kl-horizon", 300, "--critic-rate", 2)
+                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.2, "--kl-target", 6,
+                                "--kl-horizon", 200, "--critic-rate", 2)
             rows.append(self.row(f"PPO, seed {seed}", name, report))
-        report = self.train("grpo", *playing, "--out", "grpo", "--steps", self.steps // 2, "--learning-rate", 5e-4,
-                            "--batch-size", 32, "--rollouts", 128, "--beta", 0.05)
+        report = self.train("grpo", *playing, "--out", "grpo", "--steps", self.steps, "--learning-rate", 1e-3,
+                            "--batch-size", 32, "--rollouts", 128, "--beta", 0.03)
         rows.append(self.row("GRPO", "grpo", report))
         begun = time.time()
         both = self.answers("prompts.jsonl", None, 2, each=2)
@@ -146,7 +146,7 @@ def main():
     parser.add_argument("--model", required=True, help="the folder of a small model")
     parser.add_argument("--snippets", required=True, help="JSON Lines with text and label")
     parser.add_argument("--out", required=True, help="where all goes")
-    parser.add_argument("--steps", type=int, default=200, help="updates of PPO; GRPO takes half")
+    parser.add_argument("--steps", type=int, default=200, help="updates of PPO and of GRPO")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
     bench = Bench(arguments)

@@ -11,7 +11,7 @@ use wgtune_models::peft::Tuned;
 use wgtune_models::rl::comparisons::{Comparisons, comparisons};
 use wgtune_models::rl::reference::Reference;
 use wgtune_models::rl::reward;
-use wgtune_models::train::trainer::Recipe;
+use wgtune_models::train::recipe::Recipe;
 use wgtune_models::wording::counted;
 
 use crate::common::{Compute, Outcome, note};
@@ -111,7 +111,7 @@ impl Learning {
             batch_size: training.batch_size,
             order: (!training.no_shuffle).then_some(compute.seed),
             max_length,
-            reference: if is_beside { Reference::Beside(Tuned::bare(bare)) } else { Reference::Itself },
+            reference: if is_beside { Reference::Beside(Box::new(Tuned::bare(bare))) } else { Reference::Itself },
         };
         let (recipe, examples) = make(ground)?;
         let hashes = [

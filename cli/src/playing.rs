@@ -14,10 +14,10 @@ use wgtune_models::formats::chat_template::ChatTemplate;
 use wgtune_models::generate::Sampling;
 use wgtune_models::model::Model;
 use wgtune_models::peft::{self, CONFIG_FILE, Tuned};
-use wgtune_models::rl::phase::Player;
+use wgtune_models::rl::player::Player;
 use wgtune_models::rl::rollout::{Rewards, Sampler, Scorer};
 use wgtune_models::rl::scorers::{RewardModel, Rule};
-use wgtune_models::train::trainer::Recipe;
+use wgtune_models::train::recipe::Recipe;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::counted;
 

@@ -7,10 +7,11 @@ use serde_json::Value;
 use wgtune_engine::process;
 use wgtune_models::error::Error;
 use wgtune_models::train::metrics::Evaluation;
+use wgtune_models::train::recipe::Recipe;
 use wgtune_models::train::record::May;
 use wgtune_models::train::run::{CHECKPOINT, RunDirectory};
 use wgtune_models::train::schedule::Schedule;
-use wgtune_models::train::trainer::{Listener, Outcome, Plan, Recipe, Trainer, advance};
+use wgtune_models::train::trainer::{Listener, Outcome, Plan, Trainer, advance};
 use wgtune_models::wording::counted;
 
 use crate::common::{Outcome as Ended, Stopped, note, on_interrupt, print_json, print_line};

@@ -11,10 +11,11 @@ use wgtune_models::formats::files::{read_bytes, write_bytes};
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::model::Model;
 use wgtune_models::peft::Tuned;
+use wgtune_models::train::recipe::Recipe;
 use wgtune_models::train::run::{Begin, check_idle};
 use wgtune_models::train::samples::Samples;
 use wgtune_models::train::schedule::{LearningRate, Schedule};
-use wgtune_models::train::trainer::{Plan, Recipe};
+use wgtune_models::train::trainer::Plan;
 
 use crate::common::{Overwrite, check_folder};
 use crate::config::{ConfigFile, Given};

@@ -6,7 +6,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use wgtune_models::rl::advantage::Spread;
 use wgtune_models::rl::grpo::{Grpo, Overlong};
-use wgtune_models::rl::loss::{Clip, Objective, POLICY_LOSSES, PolicyLoss};
+use wgtune_models::rl::policy::{Clip, Objective, POLICY_LOSSES, PolicyLoss};
 
 use crate::common::Outcome;
 use crate::config::Given;

@@ -2,7 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use wgtune_models::rl::advantage::Discount;
-use wgtune_models::rl::loss::{Clip, Estimator};
+use wgtune_models::rl::loss::Estimator;
+use wgtune_models::rl::policy::Clip;
 use wgtune_models::rl::ppo::{Critic, KlCost, Ppo, Shaping};
 
 use crate::common::Outcome;
@@ -114,7 +115,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
             CriticKind::Shared => Critic::Shared(head.requiring_grad(), arguments.critic_rate),
             CriticKind::Own => {
                 let critic = ground.tuning.begin(ground.base, (ground.own)()?.scoring(head), ground.seed)?;
-                Critic::Own(critic, arguments.critic_rate)
+                Critic::Own(Box::new(critic), arguments.critic_rate)
             }
         };
         Ok(Ppo {

@@ -11,8 +11,8 @@ use crate::peft::Tuned;
 use crate::train::answers::Answers;
 use crate::train::evaluate::evaluate;
 use crate::train::metrics::Evaluation;
+use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::train::run::RunDirectory;
-use crate::train::trainer::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
 
 /// The recipe.

@@ -7,14 +7,15 @@ use serde_json::Value;
 use wgtune_engine::{Tensor, ops};
 
 use super::advantage::{Spread, of_groups};
-use super::loss::Objective;
-use super::phase::{Answered, Numbers, Phase, Played, Player, Plays, figures_of};
+use super::phase::{Numbers, Phase, Played, Plays, figures_of};
+use super::player::{Answered, Player};
+use super::policy::Objective;
 use crate::data::prompts::Prompt;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
 use crate::train::metrics::{Evaluation, Figures};
-use crate::train::trainer::{Loss, OnBatch, Recipe};
+use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
 
 /// The recipe.

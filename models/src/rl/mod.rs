@@ -14,6 +14,8 @@ pub mod labelled;
 pub mod loss;
 pub mod orpo;
 pub mod phase;
+pub mod player;
+pub mod policy;
 pub mod ppo;
 pub mod reference;
 pub mod reward;

@@ -7,15 +7,17 @@ use serde_json::{Value, json};
 use wgtune_engine::{Tensor, ops};
 
 use super::advantage::{Discount, moments, whiten};
-use super::loss::{self, Clip, Estimator, Objective, POLICY_LOSSES, Share};
-use super::phase::{Answered, Numbers, Phase, Played, Player, Plays, figures_of};
+use super::loss::Estimator;
+use super::phase::{Numbers, Phase, Played, Plays, figures_of};
+use super::player::{Answered, Player};
+use super::policy::{self, Clip, Objective, POLICY_LOSSES, Share};
 use crate::data::prompts::Prompt;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
 use crate::train::metrics::{Evaluation, Figures, Metrics};
 use crate::train::pass::{self, Lesson};
-use crate::train::trainer::{Loss, OnBatch, Recipe};
+use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
 
 /// The recipe.
@@ -55,7 +57,7 @@ pub enum Critic {
     /// A vector [1, H] on the policy's own hidden states.
     Shared(Tensor, f64),
     /// A model of its own that gives scores, and what its learning rate is multiplied by.
-    Own(Tuned, f64),
+    Own(Box<Tuned>, f64),
 }
 
 /// What it costs to leave the reference, a nat.
@@ -260,10 +262,10 @@ impl Recipe for Ppo {
         let is_alone = plays.update < self.warmup;
         let seen = if is_alone { hidden.detach() } else { hidden.clone() };
         let values = self.critic.values(&self.player, plays, &answers, &seen, self.checkpoint_blocks);
-        let value_losses = loss::value(&values, &of_tokens(&plays.values), &of_tokens(&plays.returns), self.value_clip);
-        let policy = if is_alone { 0.0 } else { 1.0 };
+        let value_losses = policy::value(&values, &of_tokens(&plays.values), &of_tokens(&plays.returns), self.value_clip);
+        let weight = if is_alone { 0.0 } else { 1.0 };
         let policy_losses = ops::sub(&terms.losses, &ops::scale(&found.entropy, self.entropy_weight));
-        let losses = ops::add(&ops::scale(&policy_losses, policy), &ops::scale(&value_losses, self.value_weight));
+        let losses = ops::add(&ops::scale(&policy_losses, weight), &ops::scale(&value_losses, self.value_weight));
         let log_ratios = ops::sub(&found.log_probs.detach(), &old);
         let figures = vec![
             ("entropy", ops::sum(&found.entropy.detach())),

@@ -12,8 +12,8 @@ use crate::formats::safetensors::{self, TensorInfo, Weights};
 use crate::hash::xxh3;
 use crate::peft::Tuned;
 use crate::train::answers::log_probs;
+use crate::train::recipe::OnBatch;
 use crate::train::run::{REFERENCE, RunDirectory};
-use crate::train::trainer::OnBatch;
 
 /// The name of the tensor.
 const LOG_PROBS: &str = "log_probs";
@@ -33,7 +33,7 @@ pub trait Referred {
 #[derive(Clone)]
 pub enum Reference {
     /// Beside the one that is trained: the bare model, which an adapter leaves as it is.
-    Beside(Tuned),
+    Beside(Box<Tuned>),
     /// In its place: it is what is trained, as it is before the first update.
     Itself,
 }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::last;
 use crate::train::metrics::{Evaluation, Figures};
-use crate::train::trainer::{Loss, OnBatch, Recipe};
+use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
 
 /// The recipe.

@@ -10,7 +10,7 @@ use crate::formats::tokenizer::Tokenizer;
 use crate::generate::{Generated, Listener, Request, Sampling, generate};
 use crate::peft::Tuned;
 use crate::train::metrics::Figures;
-use crate::train::trainer::OnBatch;
+use crate::train::recipe::OnBatch;
 
 /// How answers are drawn.
 pub struct Sampler {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::peft::Tuned;
 use crate::train::answers::last;
 use crate::train::pass::{self, Lesson};
-use crate::train::trainer::OnBatch;
+use crate::train::recipe::OnBatch;
 
 /// The score of each text, at its last token; so many texts at once, those of like length together. A text's tokens are all that it
 /// is to be read with, virtual ones included.

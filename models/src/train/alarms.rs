@@ -102,7 +102,7 @@ impl Alarms {
         let new = found.into_iter().filter(|(kind, _)| !self.sounding.contains(kind)).map(|(_, text)| text).collect();
         // Whether a ratio is 1 is only known where a phase begins.
         let keeps = |kind: &&'static str| *kind == "ratio" && !begins;
-        self.sounding = self.sounding.iter().copied().filter(|kind| keeps(&kind)).chain(kinds).collect();
+        self.sounding = self.sounding.iter().copied().filter(|kind| keeps(kind)).chain(kinds).collect();
         new
     }
 }

@@ -3,7 +3,7 @@
 use wgtune_engine::{Device, Tensor, ops};
 
 use super::pass::{self, Lesson};
-use super::trainer::OnBatch;
+use super::recipe::OnBatch;
 use crate::data::IGNORE;
 use crate::data::batch::Batch;
 use crate::data::encode::Example;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::answers::log_probs;
-use super::trainer::OnBatch;
+use super::recipe::OnBatch;
 use crate::data::encode::{Encoder, Example, Report};
 use crate::data::rows::{Content, Dataset, Row};
 use crate::error::{Error, Result};

@@ -6,7 +6,7 @@ use wgtune_engine::Tensor;
 
 use super::metrics::{Evaluation, Figures};
 use super::pass::{self, Lesson};
-use super::trainer::{Loss, OnBatch};
+use super::recipe::{Loss, OnBatch};
 use crate::error::{Error, Result};
 use crate::peft::Tuned;
 use crate::transformer::Decoder;

@@ -7,6 +7,7 @@ pub mod choices;
 pub mod evaluate;
 pub mod metrics;
 pub mod pass;
+pub mod recipe;
 pub mod record;
 pub mod run;
 pub mod samples;

@@ -4,7 +4,7 @@ use wgtune_engine::{Tensor, ops};
 
 use super::evaluate;
 use super::metrics::Evaluation;
-use super::trainer::{Loss, OnBatch, Recipe};
+use super::recipe::{Loss, OnBatch, Recipe};
 use crate::data::batch::{Batch, Loader};
 use crate::data::mixture::Share;
 use crate::error::Result;

@@ -5,16 +5,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use wgtune_engine::{Device, ops};
+use wgtune_engine::{Device, Tensor, ops};
 
 use super::*;
 use crate::formats::files::read_text;
 use crate::train::metrics::Figures;
+use crate::train::pass::Lesson;
+use crate::train::recipe::{Loss, OnBatch};
 use crate::train::record::{May, Record};
 use crate::train::run::Begin;
 use crate::train::schedule::Schedule;
 use crate::transformer::new_decoder;
-use crate::transformer::{Blueprint, Rows};
+use crate::transformer::{Blueprint, Decoder, Rows};
 
 /// Two tokens a batch; the loss is the sum of their logits' squares.
 struct Small;

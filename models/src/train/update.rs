@@ -8,7 +8,8 @@ use wgtune_engine::{Gradients, Tensor, ops, process};
 
 use super::metrics::{Best, Figures, Metrics};
 use super::pass::{self, Lesson, Part};
-use super::trainer::{Plan, Recipe};
+use super::recipe::Recipe;
+use super::trainer::Plan;
 use crate::error::{Error, Result};
 use crate::hash::xxh3;
 use crate::peft::Tuned;

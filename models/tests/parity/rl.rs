@@ -8,7 +8,8 @@ use wgtune_models::data::IGNORE;
 use wgtune_models::data::batch::Batch;
 use wgtune_models::data::encode::Example;
 use wgtune_models::rl::advantage::{Discount, Spread, of_groups, whiten};
-use wgtune_models::rl::loss::{self, Clip, Estimator, Objective, PAIR_LOSSES, POLICY_LOSSES};
+use wgtune_models::rl::loss::{self, Estimator, PAIR_LOSSES};
+use wgtune_models::rl::policy::{self, Clip, Objective, POLICY_LOSSES};
 use wgtune_models::train::answers::Answers;
 
 use crate::{Check, Outcome};
@@ -125,7 +126,7 @@ impl Case<'_> {
 
     fn value(&self) -> Outcome {
         let [values, old, returns] = ["values", "old_values", "returns"].map(|key| self.tokens(key));
-        let loss = ops::mean(&loss::value(&values, &old, &returns, self.number("cliprange_value") as f32));
+        let loss = ops::mean(&policy::value(&values, &old, &returns, self.number("cliprange_value") as f32));
         self.differentiated(&loss, &[("values", &values)])
     }
 
@@ -202,7 +203,10 @@ impl Case<'_> {
         if found.len() != expected.len() {
             return Err(format!("{what}: {} numbers, expected {}", found.len(), expected.len()).into());
         }
-        let is_far = |(found, expected): &(&f64, &f64)| !((**found - **expected).abs() <= BOUND * (1.0 + expected.abs()));
+        let is_far = |(found, expected): &(&f64, &f64)| {
+            let gap = (**found - **expected).abs();
+            gap.is_nan() || gap > BOUND * (1.0 + expected.abs())
+        };
         match found.iter().zip(expected).find(is_far) {
             None => Ok(()),
             Some((found, expected)) => Err(format!("{what}: {found}, expected {expected}").into()),
