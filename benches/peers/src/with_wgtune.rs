@@ -103,8 +103,12 @@ fn step(device: Device) -> Result<Job, Box<dyn Error>> {
     let rows = gpt::BATCH * gpt::POSITIONS;
     let targets = device.tensor_u32(&targets, [rows]);
     let config = AdamWConfig { beta1: gpt::BETAS[0], beta2: gpt::BETAS[1], eps: gpt::ADAM_EPSILON };
-    let parameter =
-        |(name, tensor): (String, &Tensor)| Parameter { name, tensor: tensor.clone(), weight_decay: gpt::WEIGHT_DECAY, rate: 1.0 };
+    let parameter = |(name, tensor): (String, &Tensor)| Parameter {
+        name,
+        tensor: tensor.clone(),
+        weight_decay: gpt::WEIGHT_DECAY,
+        rate: 1.0,
+    };
     let parameters = Parameters::gather(decoder.parameters().into_iter().map(parameter));
     let mut optimizer = AdamW::new(config, &parameters);
     Ok(Box::new(move |_| {
