@@ -101,8 +101,8 @@ class Bench:
         for seed in self.seeds:
             name = f"ppo{seed}"
             report = self.train("ppo", *playing, "--out", name, "--seed", seed, "--steps", self.steps, "--learning-rate", 4e-4,
-                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.2, "--kl-target", 6,
-                                "--kl-horizon", 200, "--critic-rate", 2)
+                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.08, "--kl-target", 10,
+                                "--kl-horizon", 2000, "--critic-rate", 2)
             rows.append(self.row(f"PPO, seed {seed}", name, report))
         report = self.train("grpo", *playing, "--out", "grpo", "--steps", self.steps, "--learning-rate", 1e-3,
                             "--batch-size", 32, "--rollouts", 128, "--beta", 0.03)

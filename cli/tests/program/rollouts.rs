@@ -36,21 +36,25 @@ fn curve(folder: &Folder, out: &str) -> Vec<Value> {
 #[test]
 fn rewards_rise_by_either_way_of_learning_and_any_critic() {
     let folder = folder();
+    // That an answer is short is soon learnt.
+    let grpo = "grpo --answers 4 --reward-rule length=2 --learning-rate 0.01 --rollouts 32 --steps 60";
+    let ppo = "ppo --reward-rule length=2 --learning-rate 0.01 --rollouts 32 --steps 96 --phase-epochs 2 --critic-rate 1 --kl-coef 0.01";
     for (name, command) in [
-        ("grpo", format!("{GRPO} --rollouts 32 --steps 60")),
-        ("dr_grpo", format!("{GRPO} --loss dr_grpo --scale-rewards none --beta 0.01 --ratio sequence --rollouts 32 --steps 60")),
-        ("adapters", format!("{GRPO} --method adapters --reduction-factor 4 --rollouts 32 --steps 60")),
-        ("own", format!("{PPO} --rollouts 32 --steps 96")),
-        ("saved", format!("{PPO} --modules-to-save norm --rollouts 32 --steps 96")),
-        ("shared", format!("{PPO} --critic shared --rollouts 32 --steps 96 --kl-estimator k3 --kl-target 3 --reward-clip 1")),
-        ("full", format!("{PPO} --method full --rollouts 32 --steps 96 --critic-warmup 4 --target-kl 0.5 --entropy-coef 0.001")),
+        ("grpo", grpo.to_string()),
+        ("dr_grpo", format!("{} --loss dr_grpo --scale-rewards none --beta 0.01 --ratio sequence", grpo.replace("60", "160"))),
+        ("adapters", format!("{grpo} --method adapters --reduction-factor 4")),
+        ("own", ppo.to_string()),
+        ("saved", format!("{ppo} --modules-to-save norm")),
+        ("shared", format!("{ppo} --critic shared --kl-estimator k3 --kl-target 3 --reward-clip 1")),
+        ("full", format!("{ppo} --method full --critic-warmup 4 --target-kl 0.5 --entropy-coef 0.001")),
     ] {
         let report = folder.succeeds(&format!("{command} {OPTIONS} --validation 4 --out {name} --json"));
         let report: Value = serde_json::from_str(&report).unwrap();
         let lines = metrics(&folder, name);
-        let rewards: Vec<f64> = lines.iter().map(|line| line["reward"].as_f64().unwrap()).collect();
-        let [first, last] = [rewards[0], rewards[rewards.len() - 1]];
-        assert!(last > first + 0.2 || last == 1.0, "{name}: from {first} to {last}: {report}");
+        let mean = |lines: &[Value]| lines.iter().map(|line| line["reward"].as_f64().unwrap()).sum::<f64>() / lines.len() as f64;
+        let [first, last] = [mean(&lines[..1]), mean(&lines[lines.len() - 16..])];
+        // A deviation of the first rewards is about 0.5.
+        assert!(last > first + 0.25, "{name}: from {first} to {last}: {report}");
         // The policy finds its own answers as it did when it drew them.
         let ratio = lines[0].get("val/ratio").unwrap_or(&lines[0]["ratio"]);
         assert_eq!(ratio, &json!(1.0), "{name}");
