@@ -38,6 +38,13 @@ A row of every form, as JSON:
   {"text": "All of it is learnt."}
   {"input_ids": [5, 9, 2], "labels": [-100, 9, 2]}
 
+What dpo, orpo, reward and kto read, and prompts for ppo and grpo, texts or messages:
+
+  {"prompt": "2 and 2 is", "chosen": " 4", "rejected": " 5"}
+  {"prompt": "2 and 2 is", "answers": [" 4", " four", " 5"]}
+  {"prompt": "2 and 2 is", "completion": " 5", "label": false}
+  {"prompt": "2 and 2 is"}
+
 Where a template makes the texts (sft --prompt-template, and then the adapter's own), rows have
 its fields, texts or numbers, and the completion:
 

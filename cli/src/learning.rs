@@ -27,23 +27,23 @@ use crate::tuning::Tuning;
 pub struct Learning {
     /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub model: PathBuf,
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     #[command(flatten)]
-    conversations: Conversations,
+    pub conversations: Conversations,
     /// Where the adapter or the model, metrics.jsonl and the checkpoint go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
-    tuning: Tuning,
+    pub tuning: Tuning,
     #[command(flatten)]
-    training: Training,
+    pub training: Training,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    compute: Compute,
+    pub compute: Compute,
 }
 
 /// What sets one such command apart.
@@ -74,6 +74,20 @@ pub struct Ground<'a> {
     pub reference: Reference,
 }
 
+/// What is trained, and what is said of it.
+pub struct Prepared<'a, R> {
+    pub base: &'a Model,
+    /// A hash of its weights.
+    pub weights: &'a str,
+    pub max_length: usize,
+    pub model: Tuned,
+    pub recipe: R,
+    /// Its learning rate unless given, in that of supervised tuning by the same method.
+    pub rate: f64,
+    /// Hashes of what the options name.
+    pub hashes: Vec<Option<(&'static str, String)>>,
+}
+
 impl Learning {
     /// Trains, writes the result and says what it came to. `make` makes the recipe, and tells the examples that became of the rows.
     pub fn run<R: Recipe>(
@@ -82,14 +96,13 @@ impl Learning {
         kind: &Kind,
         make: impl FnOnce(Ground) -> wgtune_models::Result<(R, Vec<Example>)>,
     ) -> Outcome {
-        let Learning { source, conversations, out, tuning, training, compute, .. } = self;
-        let read: Vec<&Path> = [self.model.as_path()].into_iter().chain(tuning.read()).collect();
-        training.check(out, &read)?;
-        training.check_evaluation()?;
-        self.check(kind)?;
+        let Learning { source, conversations, tuning, training, compute, .. } = self;
+        self.check(&[])?;
+        if kind.scores && !training.sample_prompt.is_empty() {
+            return Err("--sample-prompt asks for texts, and a reward model gives scores: expected no such option".into());
+        }
         let base = if kind.scores { Model::open_any(&self.model)? } else { Model::open(&self.model)? };
         let max_length = training.length.of(base.blueprint())?;
-        let tokenizer = training.tokenizer(&base)?;
         let device = compute.open()?;
         let weights = base.hash_weights()?;
         let bare = base.load(&device)?.decoder;
@@ -120,6 +133,17 @@ impl Learning {
             Some(("data", dataset.fingerprint())),
             Some(("examples", fingerprint(&examples))),
         ];
+        self.train(
+            given,
+            Prepared { base: &base, weights: &weights, max_length, model, recipe, rate: kind.rate, hashes: hashes.into() },
+        )
+    }
+
+    /// Trains what is prepared, writes the result and says what it came to.
+    pub fn train<R: Recipe>(&self, given: &Given, prepared: Prepared<R>) -> Outcome {
+        let Learning { conversations, out, tuning, training, compute, .. } = self;
+        let Prepared { base, weights, max_length, model, recipe, rate, hashes } = prepared;
+        let tokenizer = training.tokenizer(base)?;
         let samples = training.samples(tokenizer.as_ref(), &model)?;
         let job = Job {
             label: String::new(),
@@ -129,40 +153,34 @@ impl Learning {
             out: out.clone(),
             seed: compute.seed,
             max_length,
-            default_learning_rate: kind.rate * tuning.method.learning_rate,
+            default_learning_rate: rate * tuning.method.learning_rate,
             given,
             chosen: tuning.resolved(),
             samples,
             probes: Probes::default(),
             hashes: hashes.into_iter().flatten().collect(),
-            write: writing(&base, &weights, out, conversations.template.template.as_deref()),
+            write: writing(base, weights, out, conversations.template.template.as_deref()),
         };
         runs::one(job, self.json)
     }
 
-    fn check(&self, kind: &Kind) -> Result<(), String> {
-        check_alone(&self.source, &self.tuning)?;
-        if kind.scores && !self.training.sample_prompt.is_empty() {
-            return Err("--sample-prompt asks for texts, and a reward model gives scores: expected no such option".into());
+    /// Checks, before any work, that the run can begin, beside folders that are `read` too: judged rows alone, in a folder of its own,
+    /// without dropout, by which a model would differ from itself.
+    pub fn check(&self, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
+        let read: Vec<&Path> = [self.model.as_path()].into_iter().chain(self.tuning.read()).chain(read.iter().copied()).collect();
+        self.training.check(&self.out, &read)?;
+        self.training.check_evaluation()?;
+        if self.source.weights()?.is_some() {
+            return Err("--data has weights, and only sft and pretrain mix files: expected names of files alone".into());
+        }
+        if self.tuning.task.is_some() {
+            return Err("--task is one of a table that sft writes: expected a folder of its own as --out".into());
+        }
+        let dropout = self.tuning.resolved().into_iter().find(|(name, _)| *name == "dropout");
+        if dropout.and_then(|(_, value)| value.as_f64()).is_some_and(|share| share > 0.0) {
+            return Err("--dropout makes a model differ from itself, with which it is compared here: expected none".into());
         }
         Ok(())
-    }
-}
-
-/// Checks that what is learnt is judged rows alone, in a folder of its own, without dropout, by which a model would differ from itself.
-pub fn check_alone(source: &Source, tuning: &Tuning) -> Result<(), String> {
-    if source.weights()?.is_some() {
-        return Err("--data has weights, and only sft and pretrain mix files: expected names of files alone".into());
-    }
-    if tuning.task.is_some() {
-        return Err("--task is one of a table that sft writes: expected a folder of its own as --out".into());
-    }
-    let dropout = tuning.resolved().into_iter().find(|(name, _)| *name == "dropout").and_then(|(_, value)| value.as_f64());
-    match dropout {
-        Some(share) if share > 0.0 => {
-            Err("--dropout makes a model differ from itself, with which it is compared here: expected none".into())
-        }
-        _ => Ok(()),
     }
 }
 

@@ -21,32 +21,20 @@ use wgtune_models::train::recipe::Recipe;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::counted;
 
-use crate::common::{Compute, Outcome, note};
+use crate::common::{Outcome, note};
 use crate::config::Given;
-use crate::data::{Coder, Conversations, Source};
-use crate::learning::{check_alone, note_validation, trains_own};
+use crate::data::Coder;
+use crate::learning::{Learning, Prepared, note_validation, trains_own};
 use crate::numbers::{List, MOST_TOKENS, above_zero, number_list, share, whole};
-use crate::probes::Probes;
 use crate::program::Program;
 use crate::runs;
-use crate::training::{Job, Training, writing};
 use crate::tuning::Tuning;
 
 /// What answers, what is asked, and what says how good the answers are.
 #[derive(Args)]
 pub struct Playing {
-    /// A Hugging Face model directory: config.json, model.safetensors, tokenizer.json
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
     #[command(flatten)]
-    source: Source,
-    #[command(flatten)]
-    conversations: Conversations,
-    /// Where the adapter or the model, metrics.jsonl and the checkpoint go
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    #[command(flatten)]
-    tuning: Tuning,
+    learning: Learning,
     #[command(flatten)]
     rewards: RewardArguments,
     /// Answers that are drawn before any is learnt from [default: four times those of an update]
@@ -67,13 +55,6 @@ pub struct Playing {
     /// Answers that are drawn together
     #[arg(long, default_value_t = 32, value_parser = whole(1..=65_536), value_name = "ANSWERS")]
     together: usize,
-    #[command(flatten)]
-    training: Training,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    compute: Compute,
 }
 
 const RULES_HELP: &str = r#"Reward answers by a rule (can be given again):
@@ -130,7 +111,6 @@ pub struct Stage<'a> {
     /// What the policy is not to leave.
     pub reference: Tuned,
     pub base: &'a Model,
-    pub bare: &'a Decoder,
     /// The bare model, of which nothing is trained by another.
     pub own: &'a dyn Fn() -> wgtune_models::Result<Decoder>,
     pub tuning: &'a Tuning,
@@ -141,20 +121,15 @@ pub struct Stage<'a> {
 impl Playing {
     /// Trains, writes the result and says what it came to.
     pub fn run<R: Recipe>(&self, given: &Given, kind: &Play, make: impl FnOnce(Stage) -> Result<R, runs::Failure>) -> Outcome {
-        let Playing { source, conversations, out, tuning, training, compute, .. } = self;
-        let mut read: Vec<&Path> = vec![&self.model];
-        read.extend(tuning.read());
-        read.extend(self.rewards.reward_model.iter().map(PathBuf::as_path));
-        training.check(out, &read)?;
-        training.check_evaluation()?;
-        let at_once = self.prompts_of_a_phase(kind)?;
-        check_alone(source, tuning)?;
+        let Learning { source, conversations, tuning, training, compute, .. } = &self.learning;
+        self.learning.check(&self.rewards.reward_model.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
         if conversations.last_turn_only {
             return Err(
                 "--last-turn-only is of answers that are given, and here the model answers: expected no such option".into()
             );
         }
-        let base = Model::open(&self.model)?;
+        let at_once = self.prompts_of_a_phase(kind)?;
+        let base = Model::open(&self.learning.model)?;
         let max_length = training.length.of(base.blueprint())?;
         let device = compute.open()?;
         let weights = base.hash_weights()?;
@@ -226,45 +201,27 @@ impl Playing {
             seconds: None,
             tokenizer,
         };
-        let is_beside = model.method.is_adapter() && tuning.adapter.is_none();
-        let reference = match is_beside || !model.method.is_adapter() {
-            true => Tuned::bare(still),
-            false => tuning.begin(&base, still, compute.seed)?.detach(),
+        let reference = match &tuning.adapter {
+            Some(_) => tuning.begin(&base, still, compute.seed)?.detach(),
+            None => Tuned::bare(still),
         };
         let recipe = make(Stage {
             player,
             reference,
             base: &base,
-            bare: &bare,
             own: &own,
             tuning,
             checkpoint_blocks: training.checkpoint_blocks,
             seed: compute.seed,
         })?;
-        let own = training.tokenizer(&base)?;
-        let samples = training.samples(own.as_ref(), &model)?;
-        let job = Job {
-            label: String::new(),
-            training,
-            model,
-            recipe,
-            out: out.clone(),
-            seed: compute.seed,
-            max_length,
-            default_learning_rate: kind.rate * tuning.method.learning_rate,
-            given,
-            chosen: tuning.resolved(),
-            samples,
-            probes: Probes::default(),
-            hashes: hashes.into_iter().flatten().collect(),
-            write: writing(&base, &weights, out, conversations.template.template.as_deref()),
-        };
-        runs::one(job, self.json)
+        let prepared =
+            Prepared { base: &base, weights: &weights, max_length, model, recipe, rate: kind.rate, hashes: hashes.into() };
+        self.learning.train(given, prepared)
     }
 
     /// Prompts of a phase, whose answers must come to whole updates.
     fn prompts_of_a_phase(&self, kind: &Play) -> Result<usize, String> {
-        let of_an_update = self.training.batch_size * self.training.accumulate;
+        let of_an_update = self.learning.training.batch_size * self.learning.training.accumulate;
         let rollouts = self.rollouts.unwrap_or(4 * of_an_update);
         if !rollouts.is_multiple_of(of_an_update) {
             return Err(format!(
@@ -272,7 +229,7 @@ impl Playing {
             ));
         }
         if !rollouts.is_multiple_of(kind.each) {
-            return Err(format!("a phase of {rollouts} answers: expected a multiple of the answers to a prompt, {}", kind.each));
+            return Err(format!("--rollouts is {rollouts}: expected a multiple of --answers, {}", kind.each));
         }
         Ok(rollouts / kind.each)
     }
@@ -293,8 +250,8 @@ impl RewardArguments {
             base,
             bare,
             device,
-            template: playing.conversations.template.open(base)?,
-            batch_size: playing.training.batch_size,
+            template: playing.learning.conversations.template.open(base)?,
+            batch_size: playing.learning.training.batch_size,
             tokens: longest + playing.max_new_tokens,
         };
         let mut hashes = Vec::new();

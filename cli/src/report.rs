@@ -1,5 +1,6 @@
 //! What a training run came to, for programs and for readers.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -120,8 +121,9 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("wrote {} after {} on {}", self.out.display(), counted(self.steps, "step"), self.device)];
         if let (Some(before), Some(after)) = (&self.validation_before, &self.validation_after) {
-            let of =
-                |(name, after): (&&str, &f64)| Some(format!(", {} {:.4} -> {after:.4}", spaced(name), before.figures.get(name)?));
+            let of = |(name, after): (&Cow<str>, &f64)| {
+                Some(format!(", {} {:.4} -> {after:.4}", spaced(name), before.figures.get(name)?))
+            };
             let figures: String = after.figures.iter().filter_map(of).collect();
             lines.push(format!("validation loss {:.4} -> {:.4}{figures}", before.loss, after.loss));
         }

@@ -108,7 +108,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     // TRL's rate is three twentieths of that of supervised tuning.
     let kind = Play { rate: 0.15, each: 1, epochs: arguments.phase_epochs };
     arguments.playing.run(given, &kind, |ground| {
-        let device = ground.bare.device();
+        let device = ground.reference.decoder.device();
         // It says 0 at first.
         let head = device.zeros([1, ground.base.blueprint().hidden_size]);
         let critic = match arguments.critic {

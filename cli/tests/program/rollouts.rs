@@ -76,7 +76,7 @@ fn a_run_that_is_cut_off_comes_to_the_same() {
     ] {
         let command = format!("{command} {OPTIONS} --validation 0 --save-every 1");
         folder.succeeds(&format!("{command} --steps 10 --out {name}"));
-        // In the middle of a phase, by a step that is the last for now.
+        // In two parts, of which the first ends in the middle of a phase.
         folder.succeeds(&format!("{command} --steps 3 --out parts"));
         folder.succeeds(&format!("{command} --steps 10 --out parts --resume"));
         let same = |out: &str| {

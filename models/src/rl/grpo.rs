@@ -7,7 +7,7 @@ use serde_json::Value;
 use wgtune_engine::{Tensor, ops};
 
 use super::advantage::{Spread, of_groups};
-use super::phase::{Numbers, Phase, Played, Plays, figures_of};
+use super::phase::{Numbers, PerToken, Phase, Played, Plays, figures_of};
 use super::player::{Answered, Player};
 use super::policy::Objective;
 use crate::data::prompts::Prompt;
@@ -88,7 +88,7 @@ impl Recipe for Grpo {
         let (advantages, flat) = of_groups(&rewards, player.each, self.spread);
         let mut told = figures_of(&rollouts, &rewards);
         told.extend(figures);
-        told.insert("frac_reward_zero_std", flat as f64 / asked.len() as f64);
+        told.insert("frac_reward_zero_std".into(), flat as f64 / asked.len() as f64);
 
         let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|rollout| (asked[rollout.prompt], &rollout.ids[..])).collect();
         let temperature = player.sampler.sampling.temperature;
@@ -109,15 +109,15 @@ impl Recipe for Grpo {
                 prompt: asked[rollout.prompt],
                 answer: rollout.ids.clone(),
                 counts: rollout.has_ended || self.overlong != Overlong::Drop,
-                sampled: Numbers(rollout.log_probs.clone()),
-                old: Numbers(old),
-                reference: Numbers(reference),
-                advantages: Numbers(vec![advantage as f32; rollout.ids.len()]),
-                values: Numbers::default(),
-                returns: Numbers::default(),
+                tokens: PerToken {
+                    sampled: Numbers(rollout.log_probs.clone()),
+                    old: Numbers(old),
+                    reference: Numbers(reference),
+                    advantages: Numbers(vec![advantage as f32; rollout.ids.len()]),
+                    ..PerToken::default()
+                },
             })
             .collect();
-        let told = told.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         self.player.seconds = Some([seconds, begun.elapsed().as_secs_f64() - seconds]);
         self.player.phase = Some(Phase { number, first: step, is_over: false, all, told });
         Ok(())
@@ -138,10 +138,11 @@ impl Recipe for Grpo {
     fn loss(&self, decoder: &Decoder, plays: &Plays, hidden: &Tensor) -> Loss {
         let (answers, device) = (Answers::of(&plays.answers), decoder.device());
         let of_tokens = |numbers: &[f32]| device.tensor(numbers, [numbers.len()]);
+        let PerToken { sampled, old, reference, advantages, .. } = &plays.tokens;
         let found = answers.log_probs(decoder, hidden, self.player.sampler.sampling.temperature);
-        let old = if plays.old.is_empty() { found.log_probs.detach() } else { of_tokens(&plays.old) };
-        let reference = (!plays.reference.is_empty()).then(|| of_tokens(&plays.reference));
-        let terms = self.objective.of(&answers, &found.log_probs, &old, reference.as_ref(), &of_tokens(&plays.advantages));
+        let old = if old.0.is_empty() { found.log_probs.detach() } else { of_tokens(&old.0) };
+        let reference = (!reference.0.is_empty()).then(|| of_tokens(&reference.0));
+        let terms = self.objective.of(&answers, &found.log_probs, &old, reference.as_ref(), &of_tokens(&advantages.0));
         let weights = of_tokens(&plays.weights);
         // Figures are means over tokens, whatever these weigh in the loss.
         let counted = of_tokens(&plays.counted());
@@ -150,7 +151,7 @@ impl Recipe for Grpo {
             ("entropy", mean(&found.entropy.detach())),
             ("ratio", mean(&terms.ratios)),
             ("clip_ratio", mean(&terms.clipped)),
-            ("sampling/logp_difference", mean(&ops::abs(&ops::sub(&old, &of_tokens(&plays.sampled))))),
+            ("sampling/logp_difference", mean(&ops::abs(&ops::sub(&old, &of_tokens(&sampled.0))))),
         ];
         figures.extend(terms.kl.as_ref().map(|kl| ("kl", mean(kl))));
         Loss { sum: ops::sum(&ops::mul(&terms.losses, &weights)), figures }

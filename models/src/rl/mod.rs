@@ -12,6 +12,8 @@ pub mod grpo;
 pub mod kto;
 pub mod labelled;
 pub mod loss;
+#[cfg(test)]
+mod near;
 pub mod orpo;
 pub mod phase;
 pub mod player;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::advantage::moments;
 use super::rollout::Rollout;
 use crate::data::batch::Batch;
-use crate::train::metrics::Figures;
+use crate::train::metrics::{Figures, figures};
 use crate::train::pass::Lesson;
 use crate::transformer::Rows;
 
@@ -18,18 +18,43 @@ pub struct Played {
     pub answer: Vec<u32>,
     /// Whether it is learnt from.
     pub counts: bool,
-    /// How likely the sampler found each when it was drawn.
+    /// What is learnt of each.
+    pub tokens: PerToken,
+}
+
+/// What is learnt of tokens: a number for each, [N], or none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PerToken {
+    /// How likely the sampler found it when it was drawn, in nats.
     pub sampled: Numbers,
-    /// How likely the policy finds each as it was when they were drawn; none where it is learnt from before the policy changes.
+    /// How likely the policy finds it as it was then, in nats; none where it is learnt from before the policy changes.
     pub old: Numbers,
-    /// How likely the reference finds each; none where it is not asked.
+    /// How likely the reference finds it, in nats; none where it is not asked.
     pub reference: Numbers,
-    /// How much better each was than expected.
+    /// How much better it was than expected.
     pub advantages: Numbers,
-    /// What the critic said of each; none where there is no critic.
+    /// What the critic said of it; none where there is no critic.
     pub values: Numbers,
     /// What it should have said.
     pub returns: Numbers,
+}
+
+impl PerToken {
+    /// Those of several answers, one behind the other.
+    pub fn joined<'a>(all: impl IntoIterator<Item = &'a PerToken>) -> PerToken {
+        let mut joined = PerToken::default();
+        for one in all {
+            for (to, from) in joined.lists().into_iter().zip(one.clone().lists()) {
+                to.append(from);
+            }
+        }
+        joined
+    }
+
+    fn lists(&mut self) -> [&mut Vec<f32>; 6] {
+        let PerToken { sampled, old, reference, advantages, values, returns } = self;
+        [sampled, old, reference, advantages, values, returns].map(|Numbers(numbers)| numbers)
+    }
 }
 
 /// Numbers that a checkpoint keeps to the bit.
@@ -61,25 +86,15 @@ pub struct Phase {
     /// Its answers.
     pub all: Vec<Played>,
     /// What is told of it.
-    pub told: Vec<(String, f64)>,
+    pub told: Figures,
 }
 
 /// Answers of a batch, with what is learnt from them: all tokens' numbers one behind the other.
 pub struct Plays {
     /// The answers.
     pub answers: Batch,
-    /// As [`Played::sampled`], and so on: [N] or none.
-    pub sampled: Vec<f32>,
-    /// See there.
-    pub old: Vec<f32>,
-    /// See there.
-    pub reference: Vec<f32>,
-    /// See there.
-    pub advantages: Vec<f32>,
-    /// See there.
-    pub values: Vec<f32>,
-    /// See there.
-    pub returns: Vec<f32>,
+    /// What is learnt of their tokens.
+    pub tokens: PerToken,
     /// Which prompt each row answers.
     pub prompts: Vec<usize>,
     /// The number of the update that they are for.
@@ -122,7 +137,7 @@ pub fn figures_of(rollouts: &[Rollout], rewards: &[f64]) -> Figures {
     let (mean, deviation) = moments(rewards);
     let lengths: Vec<f64> = rollouts.iter().map(|rollout| rollout.ids.len() as f64).collect();
     let cut = rollouts.iter().filter(|rollout| !rollout.has_ended).count();
-    Figures::from([
+    figures([
         ("reward", mean),
         ("reward_std", deviation),
         ("completions/mean_length", moments(&lengths).0),
@@ -130,31 +145,3 @@ pub fn figures_of(rollouts: &[Rollout], rewards: &[f64]) -> Figures {
         ("completions/clipped_ratio", cut as f64 / rollouts.len().max(1) as f64),
     ])
 }
-
-/// The figures of a phase under the names that all runs have.
-pub(super) fn told(phase: Option<&Phase>) -> Figures {
-    let known = |name: &str| NAMES.iter().find(|known| **known == name).copied();
-    phase.iter().flat_map(|phase| &phase.told).filter_map(|(name, value)| Some((known(name)?, *value))).collect()
-}
-
-/// Every figure that is told of a phase.
-const NAMES: [&str; 18] = [
-    "reward",
-    "reward_std",
-    "completions/mean_length",
-    "completions/max_length",
-    "completions/clipped_ratio",
-    "frac_reward_zero_std",
-    "objective/kl",
-    "objective/non_score_reward",
-    "objective/rlhf_reward",
-    "kl_coef",
-    "rewards/model",
-    "rewards/regex",
-    "rewards/length",
-    "rewards/json",
-    "rewards/exact",
-    "rewards/number",
-    "rewards/program",
-    "val/explained_variance",
-];

@@ -8,7 +8,7 @@ use wgtune_engine::Tensor;
 use wgtune_engine::random::Philox;
 
 use super::advantage::moments;
-use super::phase::{Numbers, Phase, Played, Plays, told};
+use super::phase::{PerToken, Phase, Played, Plays};
 use super::rollout::{Rewards, Rollout, Said, Sampler, texts};
 use crate::data::IGNORE;
 use crate::data::batch::Batch;
@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::formats::tokenizer::Tokenizer;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
-use crate::train::metrics::{Evaluation, Figures};
+use crate::train::metrics::{Evaluation, Figures, figures};
 use crate::train::pass::{self, Lesson};
 use crate::train::recipe::OnBatch;
 use crate::transformer::Decoder;
@@ -166,16 +166,17 @@ impl Player {
 
     /// What is told of an update of the phase.
     pub fn told(&self, step: usize) -> Figures {
-        let mut told = told(self.phase.as_ref());
-        let Some(phase) = &self.phase else { return told };
-        told.insert("phase/update", (step - phase.first) as f64);
+        let Some(phase) = &self.phase else { return Figures::new() };
+        let mut told = phase.told.clone();
+        told.insert("phase/update".into(), (step - phase.first) as f64);
         if let Some([rollout, scoring]) = self.seconds.filter(|_| step == phase.first) {
-            told.extend([("time/rollout", rollout), ("time/scoring", scoring)]);
+            told.extend(figures([("time/rollout", rollout), ("time/scoring", scoring)]));
         }
         told
     }
 
-    /// The batch of this index, counted over the whole run; `weights` says what its tokens weigh, by the answers' lengths.
+    /// The batch of this index, counted over the whole run; `share` says what its tokens weigh, by the answers' lengths, and of how many
+    /// terms the loss is then.
     ///
     /// # Panics
     /// If no phase has begun.
@@ -186,8 +187,7 @@ impl Player {
         let examples: Vec<Example> =
             played.iter().map(|played| self.example(!self.opening.is_empty(), played.prompt, &played.answer)).collect();
         let answers = Batch::of_rows(&examples.iter().map(|example| vec![example]).collect::<Vec<_>>(), self.padding);
-        let all = |of: fn(&Played) -> &Numbers| played.iter().flat_map(|played| of(played).0.iter().copied()).collect();
-        // What does not count has no part in means.
+        // The tokens of what does not count weigh nothing.
         let lengths: Vec<usize> = played.iter().map(|played| if played.counts { played.answer.len() } else { 0 }).collect();
         let (counted, targets) = share(&lengths);
         let mut counted = counted.into_iter();
@@ -199,12 +199,7 @@ impl Player {
         });
         Plays {
             weights: weights.collect(),
-            sampled: all(|played| &played.sampled),
-            old: all(|played| &played.old),
-            reference: all(|played| &played.reference),
-            advantages: all(|played| &played.advantages),
-            values: all(|played| &played.values),
-            returns: all(|played| &played.returns),
+            tokens: PerToken::joined(played.iter().map(|played| &played.tokens)),
             prompts: played.iter().map(|played| played.prompt).collect(),
             update: index / self.accumulate,
             targets,
@@ -259,15 +254,15 @@ impl Player {
             return Ok(None);
         }
         let prompts: Vec<&Prompt> = self.held_out.iter().collect();
-        let Answered { rollouts, rewards, mut figures, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
+        let Answered { rollouts, rewards, figures: mut told, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
         let (mean, deviation) = moments(&rewards);
         let trained_tokens: usize = rollouts.iter().map(|rollout| rollout.ids.len()).sum();
-        figures.extend([
+        told.extend(figures([
             ("reward", mean),
             ("reward_std", deviation),
             ("completions/mean_length", trained_tokens as f64 / rollouts.len() as f64),
-        ]);
-        Ok(Some(Evaluation { loss: -mean, figures, trained_tokens }))
+        ]));
+        Ok(Some(Evaluation { loss: -mean, figures: told, trained_tokens }))
     }
 
     /// What a checkpoint keeps.

@@ -8,14 +8,14 @@ use wgtune_engine::{Tensor, ops};
 
 use super::advantage::{Discount, moments, whiten};
 use super::loss::Estimator;
-use super::phase::{Numbers, Phase, Played, Plays, figures_of};
+use super::phase::{Numbers, PerToken, Phase, Played, Plays, figures_of};
 use super::player::{Answered, Player};
 use super::policy::{self, Clip, Objective, POLICY_LOSSES, Share};
 use crate::data::prompts::Prompt;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
-use crate::train::metrics::{Evaluation, Figures, Metrics};
+use crate::train::metrics::{Evaluation, Figures, Metrics, figures as figures_by_name};
 use crate::train::pass::{self, Lesson};
 use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
@@ -198,13 +198,13 @@ impl Recipe for Ppo {
         let mean_kl = kl.iter().map(|&kl| f64::from(kl)).sum::<f64>() / count;
         let mut told = figures_of(&rollouts, &rewards);
         told.extend(figures);
-        told.extend([
+        told.extend(figures_by_name([
             ("objective/kl", mean_kl),
             ("objective/non_score_reward", non_score / count),
             ("objective/rlhf_reward", rlhf_reward / count),
             ("kl_coef", self.kl.coefficient),
             ("val/explained_variance", explained),
-        ]);
+        ]));
         let (mut advantages, mut returns) = (advantages.into_iter(), returns.into_iter());
         let mut all = Vec::with_capacity(rollouts.len());
         for (((rollout, old), reference), values) in rollouts.iter().zip(old).zip(reference).zip(values) {
@@ -215,15 +215,16 @@ impl Recipe for Ppo {
                 prompt: asked[rollout.prompt],
                 answer: rollout.ids.clone(),
                 counts: true,
-                sampled: Numbers(rollout.log_probs.clone()),
-                old: Numbers(old),
-                reference: Numbers(reference),
-                advantages: next(&mut advantages),
-                returns: next(&mut returns),
-                values: Numbers(values),
+                tokens: PerToken {
+                    sampled: Numbers(rollout.log_probs.clone()),
+                    old: Numbers(old),
+                    reference: Numbers(reference),
+                    advantages: next(&mut advantages),
+                    returns: next(&mut returns),
+                    values: Numbers(values),
+                },
             });
         }
-        let told = told.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
         self.kl = self.kl.after(mean_kl, rollouts.len());
         self.player.seconds = Some([seconds, begun.elapsed().as_secs_f64() - seconds]);
         self.player.phase = Some(Phase { number, first: step, is_over: false, all, told });
@@ -255,14 +256,15 @@ impl Recipe for Ppo {
         let (answers, device) = (Answers::of(&plays.answers), decoder.device());
         let of_tokens = |numbers: &[f32]| device.tensor(numbers, [numbers.len()]);
         let found = answers.log_probs(decoder, hidden, self.player.sampler.sampling.temperature);
-        let (old, advantages) = (of_tokens(&plays.old), of_tokens(&plays.advantages));
+        let PerToken { sampled, old, advantages, values: before, returns, .. } = &plays.tokens;
+        let (old, advantages) = (of_tokens(&old.0), of_tokens(&advantages.0));
         let objective = Objective { loss: &POLICY_LOSSES[0], clip: self.clip, whole: false, beta: 0.0, corrects: false };
         let terms = objective.of(&answers, &found.log_probs, &old, None, &advantages);
         // While the critic learns alone, nothing of the policy moves.
         let is_alone = plays.update < self.warmup;
         let seen = if is_alone { hidden.detach() } else { hidden.clone() };
         let values = self.critic.values(&self.player, plays, &answers, &seen, self.checkpoint_blocks);
-        let value_losses = policy::value(&values, &of_tokens(&plays.values), &of_tokens(&plays.returns), self.value_clip);
+        let value_losses = policy::value(&values, &of_tokens(&before.0), &of_tokens(&returns.0), self.value_clip);
         let weight = if is_alone { 0.0 } else { 1.0 };
         let policy_losses = ops::sub(&terms.losses, &ops::scale(&found.entropy, self.entropy_weight));
         let losses = ops::add(&ops::scale(&policy_losses, weight), &ops::scale(&value_losses, self.value_weight));
@@ -274,7 +276,7 @@ impl Recipe for Ppo {
             (APPROX_KL, ops::scale(&ops::sum(&ops::square(&log_ratios)), 0.5)),
             ("loss/policy_avg", ops::sum(&terms.losses.detach())),
             ("loss/value_avg", ops::sum(&value_losses.detach())),
-            ("sampling/logp_difference", ops::sum(&ops::abs(&ops::sub(&old, &of_tokens(&plays.sampled))))),
+            ("sampling/logp_difference", ops::sum(&ops::abs(&ops::sub(&old, &of_tokens(&sampled.0))))),
         ];
         Loss { sum: ops::sum(&losses), figures }
     }

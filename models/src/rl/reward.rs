@@ -11,7 +11,7 @@ use crate::data::encode::Example;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::last;
-use crate::train::metrics::{Evaluation, Figures};
+use crate::train::metrics::{Evaluation, figures};
 use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
 
@@ -87,7 +87,7 @@ impl Recipe for Reward {
         let of_scores: Vec<f64> = scores.iter().map(|&score| f64::from(score)).collect();
         let weighed = |of: &dyn Fn(f64, f64) -> f64| surer.iter().map(|(a, b, weight)| weight * of(*a, *b)).sum::<f64>() / count;
         let (mean, deviation) = moments(&of_scores);
-        let figures = Figures::from([
+        let figures = figures([
             (ACCURACY, weighed(&|a, b| f64::from(u8::from(a > b)))),
             ("margin", weighed(&|a, b| a - b)),
             ("mean_reward", mean),

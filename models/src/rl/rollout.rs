@@ -1,5 +1,6 @@
 //! What a policy says to prompts, and what that is worth.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use wgtune_engine::random::Philox;
@@ -128,12 +129,16 @@ impl Rewards {
     pub fn of(&mut self, said: &[Said]) -> Result<(Vec<f64>, Figures)> {
         let (mut sums, mut means) = (vec![0.0; said.len()], Figures::new());
         for (weight, scorer) in &mut self.0 {
-            let (name, scores) = (scorer.name(), scorer.score(said)?);
+            let scores = scorer.score(said)?;
+            // Those of a kind are numbered.
+            let kind = scorer.name();
+            let alike = means.keys().filter(|name| *name == kind || name.starts_with(&format!("{kind}_"))).count();
+            let name: Cow<str> = if alike == 0 { kind.into() } else { format!("{kind}_{}", alike + 1).into() };
             if let Some(score) = scores.iter().find(|score| !score.is_finite()) {
                 return Err(Error::Data { message: format!("{name}: a score of {score}; expected a finite number") });
             }
             sums.iter_mut().zip(&scores).for_each(|(sum, score)| *sum += *weight * score);
-            *means.entry(name).or_default() += scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+            means.insert(name, scores.iter().sum::<f64>() / scores.len().max(1) as f64);
         }
         Ok((sums, means))
     }

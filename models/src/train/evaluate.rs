@@ -50,6 +50,6 @@ pub fn evaluate<B: Lesson>(
         return Err(Error::Data { message: "no token carries a loss: nothing to evaluate".into() });
     }
     let mean = |sum: f64| sum / targets as f64;
-    let figures: Figures = sums.into_iter().map(|(name, sum)| (name, mean(sum))).collect();
+    let figures: Figures = sums.into_iter().map(|(name, sum)| (name.into(), mean(sum))).collect();
     Ok(Evaluation { loss: mean(sum), figures, trained_tokens })
 }

@@ -1,11 +1,17 @@
 //! The figures of a run: those of an update, and those of an evaluation.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What a recipe tells beside its loss, by name: means over what the loss is a mean of.
-pub type Figures = BTreeMap<&'static str, f64>;
+pub type Figures = BTreeMap<Cow<'static, str>, f64>;
+
+/// Figures of these names.
+pub fn figures<const N: usize>(all: [(&'static str, f64); N]) -> Figures {
+    all.into_iter().map(|(name, value)| (name.into(), value)).collect()
+}
 
 /// One line of `metrics.jsonl`: what update `step` saw before it.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -58,7 +58,7 @@ pub fn evaluate(model: &Tuned, loader: &Loader, on_batch: &mut OnBatch) -> Resul
     let batches = (0..loader.batches_per_epoch()).map(|index| loader.batch(index));
     let mut evaluation = evaluate::evaluate(model, batches, loss, on_batch)?;
     evaluation.figures.remove(ENTROPY);
-    evaluation.figures.insert(PERPLEXITY, evaluation.loss.exp());
+    evaluation.figures.insert(PERPLEXITY.into(), evaluation.loss.exp());
     Ok(evaluation)
 }
 

@@ -188,7 +188,8 @@ impl<'a, R: Recipe> Turn<'a, R> {
             return Err(self.not_finite(loss, grad_norm)?);
         }
         let (targets, learning_rate) = (self.targets(), self.learning_rate());
-        let figures: Figures = names.iter().zip(&read[1..]).map(|(name, sum)| (*name, f64::from(*sum) / targets)).collect();
+        let figures: Figures =
+            names.iter().zip(&read[1..]).map(|(name, sum)| ((*name).into(), f64::from(*sum) / targets)).collect();
         let tokens: usize = self.window.iter().map(Lesson::tokens).sum();
         self.progress.step += 1;
         self.progress.num_tokens += tokens as u64;
