@@ -69,9 +69,10 @@ const RULES_HELP: &str = r#"Reward answers by a rule (can be given again):
 
 const PROGRAM_HELP: &str = r#"Reward answers by a program, a command line for the shell. It reads a JSON line for each answer,
 
-  {"prompt": "2 and 2 is", "completion": " 4", "expected": " 4"}
+  {"id": 0, "prompt": "2 and 2 is", "completion": " 4", "expected": " 4"}
 
-and writes one back: a number, or {"score": number}. One that ends, takes longer than
+and writes one back: a number, or {"score": number}, in the same order; or with the "id" of the
+question, {"id": 0, "score": 1}, in any. One that ends, takes longer than
 --reward-seconds for an answer or says anything else is started again, once. One that writes
 through a buffer, as Python does, has to flush it after each line: print(score, flush=True)."#;
 

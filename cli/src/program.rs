@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use wgtune_models::error::{Error, Result};
@@ -14,6 +14,9 @@ use crate::common::note;
 
 /// Bytes of the longest line that is read as one.
 const LONGEST_LINE: u64 = 1 << 16;
+
+/// How long a line that nobody asked for is waited for.
+const GRACE: Duration = Duration::from_millis(20);
 
 /// The program, started when it is first asked.
 pub struct Program {
@@ -66,26 +69,30 @@ impl Program {
         }
         let Some(Running { child, input, lines }) = &mut self.running else { unreachable!("it was started") };
         let limit = self.limit;
-        // What it says unasked would be taken for the next answers.
-        let unasked = |lines: &Receiver<String>| match lines.try_recv() {
-            Ok(line) => Err(format!("said {:?} without being asked; expected a line for each answer", shortened(&line, 60))),
-            Err(_) => Ok(()),
-        };
-        unasked(lines)?;
         // It may answer before it has heard all, and a full pipe must hold neither.
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || input.write_all(questions.as_bytes()).and_then(|()| input.flush()));
-            let found: std::result::Result<Vec<f64>, String> =
-                (0..count).map(|_| answer(lines, Instant::now() + limit)).collect();
+            let found = answers(lines, count, limit);
             if found.is_err() {
                 // Or the writer waits for one that does not listen.
                 end(child);
             }
             let written = writer.join().unwrap_or(Ok(()));
             let found = found?;
-            unasked(lines)?;
             written.map(|()| found).map_err(|error| format!("does not listen: {error}"))
         })
+    }
+
+    /// Checks that it says no more than it was asked, for so long: another line would be taken for the next answer.
+    fn check_silence(&self, grace: Duration) -> Result<()> {
+        match self.running.as_ref().map(|running| running.lines.recv_timeout(grace)) {
+            Some(Ok(line)) => {
+                let (command, line) = (&self.command, shortened(&line, 60));
+                let message = format!("`{command}` said {line:?} without being asked; expected a line for each answer");
+                Err(Error::Data { message })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn stop(&mut self) {
@@ -103,15 +110,25 @@ fn end(child: &mut Child) {
     let _ = child.kill();
 }
 
-/// The score in the next line.
-fn answer(lines: &Receiver<String>, until: Instant) -> std::result::Result<f64, String> {
-    let line = lines.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|error| match error {
-        RecvTimeoutError::Timeout => "did not answer in time (does it flush what it writes?)".to_string(),
-        RecvTimeoutError::Disconnected => "ended".to_string(),
-    })?;
-    let value: Option<Value> = serde_json::from_str(&line).ok();
-    let score = value.as_ref().and_then(|value| value.as_f64().or(value["score"].as_f64())).filter(|score| score.is_finite());
-    score.ok_or_else(|| format!("said {:?}; expected a number, or {{\"score\": number}}", shortened(&line, 60)))
+/// The scores in the next lines, by the ids that they have, or in the questions' order.
+fn answers(lines: &Receiver<String>, count: usize, limit: Duration) -> std::result::Result<Vec<f64>, String> {
+    let mut scores: Vec<Option<f64>> = vec![None; count];
+    for next in 0..count {
+        let line = lines.recv_timeout(limit).map_err(|error| match error {
+            RecvTimeoutError::Timeout => "did not answer in time (does it flush what it writes?)".to_string(),
+            RecvTimeoutError::Disconnected => "ended".to_string(),
+        })?;
+        let said = |expected: &str| format!("said {:?}; expected {expected}", shortened(&line, 60));
+        let value: Value = serde_json::from_str(&line).unwrap_or_default();
+        let score = value.as_f64().or(value["score"].as_f64()).filter(|score| score.is_finite());
+        let score = score.ok_or_else(|| said("a number, or {\"score\": number}"))?;
+        let place = if value["id"].is_null() { Some(next) } else { value["id"].as_u64().map(|id| id as usize) };
+        match place.and_then(|place| scores.get_mut(place)) {
+            Some(open @ None) => *open = Some(score),
+            _ => return Err(said("each question's id once")),
+        }
+    }
+    Ok(scores.into_iter().flatten().collect())
 }
 
 impl Scorer for Program {
@@ -120,14 +137,15 @@ impl Scorer for Program {
     }
 
     fn score(&mut self, said: &[Said]) -> Result<Vec<f64>> {
-        let line = |said: &Said| {
-            let line = json!({"prompt": said.prompt.given, "completion": said.text, "expected": said.prompt.expected});
+        let line = |(id, said): (usize, &Said)| {
+            let line = json!({"id": id, "prompt": said.prompt.given, "completion": said.text, "expected": said.prompt.expected});
             format!("{line}\n")
         };
-        let questions: String = said.iter().map(line).collect();
+        let questions: String = said.iter().enumerate().map(line).collect();
+        self.check_silence(Duration::ZERO)?;
         loop {
             let message = match self.ask(&questions, said.len()) {
-                Ok(scores) => return Ok(scores),
+                Ok(scores) => return self.check_silence(GRACE).map(|()| scores),
                 Err(message) => message,
             };
             self.stop();

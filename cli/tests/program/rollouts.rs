@@ -132,7 +132,8 @@ fn batches_change_no_numbers_and_a_rate_of_nothing_moves_nothing() {
 fn a_program_judges_and_one_that_fails_twice_ends_the_run() {
     let folder = folder();
     let ppo = |out: &str, program: &str, more: &[&str]| {
-        let options = format!("ppo {OPTIONS} --validation 0 --steps 4 --rollouts 16 --out {out}");
+        let steps = if more.contains(&"--steps") { "" } else { "--steps 4" };
+        let options = format!("ppo {OPTIONS} --validation 0 {steps} --rollouts 16 --out {out}");
         let words: Vec<&str> =
             options.split_whitespace().chain(["--reward-program", program]).chain(more.iter().copied()).collect();
         folder.run_with(&words)
@@ -146,12 +147,21 @@ fn a_program_judges_and_one_that_fails_twice_ends_the_run() {
     let run = ppo("again", program, &[]);
     assert!(run.stderr.contains("ended: it is started again"), "{}", run.stderr);
     assert_eq!(metrics(&folder, "again").len(), 4);
+    // Ids say what an answer is to: here the last comes first. It was asked for 16 a phase.
+    let program = "while read -r line; do all=\"$line\n$all\"; count=$((count+1)); if [ $count = 16 ]; then i=15; \
+        while [ $i -ge 0 ]; do echo \"{\\\"id\\\": $i, \\\"score\\\": $i}\"; i=$((i-1)); done; count=0; fi; done";
+    let run = ppo("backwards", program, &[]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(metrics(&folder, "backwards")[0]["reward"], json!(7.5));
+    // More than was asked would be taken for what is asked next: nothing is started again.
+    let run = ppo("unasked", "while read -r line; do echo 1; echo 2; done", &["--steps", "40"]);
+    run.failed(&["without being asked"]);
     for (out, program, expected) in [
         ("dies", "exit 3", "ended"),
         ("hangs", "sleep 60", "did not answer in time"),
-        ("unasked", "while read -r line; do echo 1; echo 2; done", "without being asked"),
         ("nonsense", "while read -r line; do echo good; done", "said \"good\"; expected a number"),
         ("endless", "tr '\\0' '1' </dev/zero", "expected a number"),
+        ("twice", "while read -r line; do echo '{\"id\": 3, \"score\": 1}'; done", "expected each question's id once"),
         ("infinite", "while read -r line; do echo 1e999; done", "expected a number"),
     ] {
         let run = ppo(out, program, &["--reward-seconds", "0.5"]);
