@@ -43,6 +43,9 @@ const OF_THE_COMMAND_LINE: [&str; 4] = ["config", "jobs", "help", "version"];
 /// Options that are of one run alone: where it goes, and what it says.
 const OF_ONE_RUN: [&str; 7] = ["out", "resume", "overwrite", "plan", "profile", "json", "quiet"];
 
+/// The command whose file has options of its stages too, which it reads itself.
+const STAGED: &str = "rlhf";
+
 /// Options that decide no numbers, or that a hash stands for what they name.
 pub const MAY_DIFFER: [&str; 20] = [
     "model",
@@ -96,7 +99,7 @@ pub struct Asked {
 /// A file that cannot be read, or is another command's; a key that is no option, and a value that its option does not take,
 /// each with its line and what was expected.
 pub fn expanded(program: &Command, typed: Vec<OsString>) -> Result<Vec<Asked>, Box<dyn std::error::Error>> {
-    let lenient = program.clone().mut_subcommands(|command| command.mut_args(|argument| argument.required(false)));
+    let lenient = lenient(program);
     let as_it_is = |typed| Ok(vec![Asked { typed, file: None, place: None }]);
     // What is wrong with the command line itself is said where the whole of it is parsed.
     let Ok(matches) = lenient.clone().try_get_matches_from(&typed) else { return as_it_is(typed) };
@@ -120,20 +123,29 @@ pub fn expanded(program: &Command, typed: Vec<OsString>) -> Result<Vec<Asked>, B
         return Err(format!("{found}; expected \"{name}\", or a file without the table `run`").into());
     }
     let file = File { path, text: &text, lenient: &lenient, command, given };
-    let options = file.options(&file.table()?, &TABLES, &[])?;
+    let table = file.table()?;
+    let is_own = |key: &str| name != STAGED || command.get_arguments().any(|argument| long(argument) == key);
+    let without =
+        TABLES.into_iter().chain(table.keys().map(|key| &**key.get_ref()).filter(|key| !is_own(key))).collect::<Vec<_>>();
+    let options = file.options(&table, &without, &[])?;
     let file = Some(Source { path: path.clone(), record });
     Ok(vec![Asked { typed: spliced(options.words), file, place: None }])
 }
 
+/// The program without an argument that must be given.
+pub fn lenient(program: &Command) -> Command {
+    program.clone().mut_subcommands(|command| command.mut_args(|argument| argument.required(false)))
+}
+
 /// A file of options, and the command that it is for.
-pub struct File<'a> {
-    pub path: &'a Path,
-    text: &'a str,
+pub struct File<'a, 'b> {
+    pub path: &'b Path,
+    pub text: &'b str,
     /// The program without an argument that must be given.
-    lenient: &'a Command,
+    pub lenient: &'b Command,
     pub command: &'a Command,
     /// What the command line gives.
-    given: &'a ArgMatches,
+    pub given: &'b ArgMatches,
 }
 
 /// Options of a file.
@@ -144,7 +156,7 @@ pub struct Options<'a> {
     pub arguments: Vec<&'a Arg>,
 }
 
-impl<'a> File<'a> {
+impl<'a> File<'a, '_> {
     /// What is in it.
     pub fn table(&self) -> Result<DeTable<'_>, Error> {
         Ok(DeTable::parse(self.text).map_err(Error::toml(self.path, self.text))?.into_inner())

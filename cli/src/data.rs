@@ -130,9 +130,9 @@ impl Source {
 
     /// The same, for rows that are of one of these forms wherever they can be.
     pub fn read_wanting(&self, template: Option<&Template>, wanted: &'static [Format]) -> wgtune_models::Result<Dataset> {
-        let files = self.weighted().map_err(|message| Error::Data { message })?.into_iter().map(|(file, _)| file);
+        let files = self.files().map_err(|message| Error::Data { message })?;
         let columns = self.columns.clone().unwrap_or_default().filling(template.cloned()).wanting(wanted);
-        let dataset = Dataset::open(&files.collect::<Vec<_>>(), &columns)?;
+        let dataset = Dataset::open(&files, &columns)?;
         dataset.files.iter().for_each(note);
         Ok(dataset)
     }
@@ -154,6 +154,14 @@ impl Source {
                 file.display()
             )),
         }
+    }
+
+    /// The files.
+    ///
+    /// # Errors
+    /// A sentence, where a weight is none.
+    pub fn files(&self) -> Result<Vec<PathBuf>, String> {
+        Ok(self.weighted()?.into_iter().map(|(file, _)| file).collect())
     }
 
     fn weighted(&self) -> Result<Vec<(PathBuf, Option<f64>)>, String> {

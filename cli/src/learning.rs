@@ -18,7 +18,8 @@ use crate::common::{Compute, Outcome, note};
 use crate::config::Given;
 use crate::data::{Coder, Conversations, Source, fingerprint};
 use crate::probes::Probes;
-use crate::runs;
+use crate::report::Report;
+use crate::runs::{self, Failure};
 use crate::training::{Job, Training, writing};
 use crate::tuning::Tuning;
 
@@ -41,7 +42,7 @@ pub struct Learning {
     pub training: Training,
     /// Print the report as JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     #[command(flatten)]
     pub compute: Compute,
 }
@@ -89,15 +90,16 @@ pub struct Prepared<'a, R> {
 }
 
 impl Learning {
-    /// Trains, writes the result and says what it came to. `make` makes the recipe, and tells the examples that became of the rows.
+    /// Trains and writes the result. `make` makes the recipe, and tells the examples that became of the rows.
     pub fn run<R: Recipe>(
         &self,
         given: &Given,
         kind: &Kind,
         make: impl FnOnce(Ground) -> wgtune_models::Result<(R, Vec<Example>)>,
-    ) -> Outcome {
+    ) -> Result<Report, Failure> {
         let Learning { source, conversations, tuning, training, compute, .. } = self;
-        self.check(&[])?;
+        self.check_folders(&[])?;
+        self.check_options()?;
         if kind.scores && !training.sample_prompt.is_empty() {
             return Err("--sample-prompt asks for texts, and a reward model gives scores: expected no such option".into());
         }
@@ -139,8 +141,8 @@ impl Learning {
         )
     }
 
-    /// Trains what is prepared, writes the result and says what it came to.
-    pub fn train<R: Recipe>(&self, given: &Given, prepared: Prepared<R>) -> Outcome {
+    /// Trains what is prepared and writes the result.
+    pub fn train<R: Recipe>(&self, given: &Given, prepared: Prepared<R>) -> Result<Report, Failure> {
         let Learning { conversations, out, tuning, training, compute, .. } = self;
         let Prepared { base, weights, max_length, model, recipe, rate, hashes } = prepared;
         let tokenizer = training.tokenizer(base)?;
@@ -161,14 +163,17 @@ impl Learning {
             hashes: hashes.into_iter().flatten().collect(),
             write: writing(base, weights, out, conversations.template.template.as_deref()),
         };
-        runs::one(job, self.json)
+        runs::one(job)
     }
 
-    /// Checks, before any work, that the run can begin, beside folders that are `read` too: judged rows alone, in a folder of its own,
-    /// without dropout, by which a model would differ from itself.
-    pub fn check(&self, read: &[&Path]) -> Result<(), Box<dyn std::error::Error>> {
+    /// Checks, before any work, that the run can begin in its folder, beside those that are `read` too.
+    pub fn check_folders(&self, read: &[&Path]) -> Outcome {
         let read: Vec<&Path> = [self.model.as_path()].into_iter().chain(self.tuning.read()).chain(read.iter().copied()).collect();
-        self.training.check(&self.out, &read)?;
+        self.training.check(&self.out, &read)
+    }
+
+    /// Checks that options go together: judged rows alone, without dropout, by which a model would differ from itself.
+    pub fn check_options(&self) -> Outcome {
         self.training.check_evaluation()?;
         if self.source.weights()?.is_some() {
             return Err("--data has weights, and only sft and pretrain mix files: expected names of files alone".into());

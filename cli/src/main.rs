@@ -25,6 +25,7 @@ mod tuning;
 mod units;
 mod watch;
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use wgtune_models::formats::sandbox::{self, Allocator};
 
 use crate::commands::Command;
-use crate::config::{Asked, Given};
+use crate::config::{Asked, Given, Source};
 
 /// Holds what runs in a sandbox to its memory.
 #[global_allocator]
@@ -61,9 +62,7 @@ fn main() -> ExitCode {
     };
     let mut all = Vec::with_capacity(asked.len());
     for Asked { typed, file, place } in asked {
-        let parsed =
-            command.clone().try_get_matches_from(typed).and_then(|matches| Ok((Program::from_arg_matches(&matches)?, matches)));
-        let (program, matches) = match (parsed, place) {
+        let (program, given) = match (parsed(&command, typed, file), place) {
             (Ok(parsed), _) => parsed,
             (Err(error), Some(place)) if error.use_stderr() => {
                 return failed(&format!("{place}: {}", error.to_string().trim_start_matches("error: ").trim_end()));
@@ -71,8 +70,6 @@ fn main() -> ExitCode {
             (Err(error), _) => error.exit(),
         };
         common::say_nothing(program.quiet);
-        let (name, given) = matches.subcommand().expect("a command is required");
-        let given = Given::new(command.find_subcommand(name).expect("it was parsed"), given, file);
         all.push((program.command, given));
     }
     let chosen = command.find_subcommand(&all[0].1.command).expect("it was parsed");
@@ -84,6 +81,14 @@ fn main() -> ExitCode {
             if common::is_interrupt(&*error) { ExitCode::from(common::INTERRUPTED) } else { code }
         }
     }
+}
+
+/// What was typed, parsed, with the options that it gave, some of them by a file.
+fn parsed(command: &clap::Command, typed: Vec<OsString>, file: Option<Source>) -> Result<(Program, Given), clap::Error> {
+    let matches = command.clone().try_get_matches_from(typed)?;
+    let program = Program::from_arg_matches(&matches)?;
+    let (name, given) = matches.subcommand().expect("a command is required");
+    Ok((program, Given::new(command.find_subcommand(name).expect("it was parsed"), given, file)))
 }
 
 /// The program's commands and their options.

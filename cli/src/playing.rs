@@ -27,6 +27,7 @@ use crate::data::Coder;
 use crate::learning::{Learning, Prepared, note_validation, trains_own};
 use crate::numbers::{List, MOST_TOKENS, above_zero, number_list, share, whole};
 use crate::program::Program;
+use crate::report::Report;
 use crate::runs;
 use crate::tuning::Tuning;
 
@@ -34,7 +35,7 @@ use crate::tuning::Tuning;
 #[derive(Args)]
 pub struct Playing {
     #[command(flatten)]
-    learning: Learning,
+    pub learning: Learning,
     #[command(flatten)]
     rewards: RewardArguments,
     /// Answers that are drawn before any is learnt from [default: four times those of an update]
@@ -120,15 +121,16 @@ pub struct Stage<'a> {
 }
 
 impl Playing {
-    /// Trains, writes the result and says what it came to.
-    pub fn run<R: Recipe>(&self, given: &Given, kind: &Play, make: impl FnOnce(Stage) -> Result<R, runs::Failure>) -> Outcome {
+    /// Trains and writes the result.
+    pub fn run<R: Recipe>(
+        &self,
+        given: &Given,
+        kind: &Play,
+        make: impl FnOnce(Stage) -> Result<R, runs::Failure>,
+    ) -> Result<Report, runs::Failure> {
         let Learning { source, conversations, tuning, training, compute, .. } = &self.learning;
-        self.learning.check(&self.rewards.reward_model.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-        if conversations.last_turn_only {
-            return Err(
-                "--last-turn-only is of answers that are given, and here the model answers: expected no such option".into()
-            );
-        }
+        self.learning.check_folders(&self.rewards.reward_model.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        self.check_options(kind)?;
         let at_once = self.prompts_of_a_phase(kind)?;
         let base = Model::open(&self.learning.model)?;
         let max_length = training.length.of(base.blueprint())?;
@@ -218,6 +220,17 @@ impl Playing {
         let prepared =
             Prepared { base: &base, weights: &weights, max_length, model, recipe, rate: kind.rate, hashes: hashes.into() };
         self.learning.train(given, prepared)
+    }
+
+    /// Checks that options go together.
+    pub fn check_options(&self, kind: &Play) -> Outcome {
+        if self.learning.conversations.last_turn_only {
+            return Err(
+                "--last-turn-only is of answers that are given, and here the model answers: expected no such option".into()
+            );
+        }
+        self.prompts_of_a_phase(kind)?;
+        self.learning.check_options()
     }
 
     /// Prompts of a phase, whose answers must come to whole updates.

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wgtune_engine::device::MatmulPrecision;
 use wgtune_models::data::mixture::Share;
 use wgtune_models::train::metrics::{Evaluation, Metrics};
 use wgtune_models::wording::counted;
 
-use crate::common::bytes;
+use crate::common::{Outcome, bytes, print_json, print_line};
 use crate::probes::Scored;
 
 /// What a run came to.
@@ -60,7 +60,7 @@ pub struct Report {
 }
 
 /// What began to go wrong at an update.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Alarm {
     pub step: usize,
     pub text: String,
@@ -117,6 +117,11 @@ pub fn spaced(name: &str) -> String {
 }
 
 impl Report {
+    /// Prints it, as JSON or for a reader.
+    pub fn print(&self, json: bool) -> Outcome {
+        if json { print_json(self) } else { self.lines().iter().try_for_each(|line| print_line(line)) }
+    }
+
     /// The figures for a reader.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("wrote {} after {} on {}", self.out.display(), counted(self.steps, "step"), self.device)];

@@ -14,7 +14,7 @@ use wgtune_models::train::schedule::Schedule;
 use wgtune_models::train::trainer::{Listener, Outcome, Plan, Trainer, advance};
 use wgtune_models::wording::counted;
 
-use crate::common::{Outcome as Ended, Stopped, note, on_interrupt, print_json, print_line};
+use crate::common::{Stopped, note, on_interrupt};
 use crate::config::MAY_DIFFER;
 use crate::probes::Probes;
 use crate::profile::Profiler;
@@ -102,10 +102,9 @@ pub fn run<R: Recipe>(jobs: Vec<Job<'_, R>>) -> Result<Vec<End>, Failure> {
     Ok(runs.into_iter().map(end).collect())
 }
 
-/// Runs one job, and prints its report.
-pub fn one<R: Recipe>(job: Job<'_, R>, json: bool) -> Ended {
-    let report = run(vec![job])?.remove(0).report?;
-    if json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+/// Runs one job.
+pub fn one<R: Recipe>(job: Job<'_, R>) -> Result<Report, Failure> {
+    run(vec![job])?.remove(0).report
 }
 
 impl<'a, R: Recipe> Run<'a, R> {

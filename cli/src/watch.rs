@@ -85,8 +85,8 @@ impl<'a> Watch<'a> {
                 self.validating = None;
                 self.say(run, &line(moment, evaluation));
             }
-            Event::Sampled(Sample { step, prompt, text }) => {
-                self.say(run, &format!("sample after step {step}: {prompt:?} -> {text:?}"))
+            Event::Sampled(Sample { step, prompt, text, .. }) => {
+                self.say(run, &format!("sample after step {step}: {prompt} -> {text:?}"))
             }
         }
         unless(self.interrupted)
@@ -120,7 +120,7 @@ pub fn unless(interrupted: &AtomicBool) -> ControlFlow<()> {
     if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-fn line(moment: Moment, Evaluation { loss, figures, trained_tokens }: &Evaluation) -> String {
+fn line(moment: Moment, Evaluation { loss, figures, trained_tokens, .. }: &Evaluation) -> String {
     let when = match moment {
         Moment::Before => "before".into(),
         Moment::At(step) => format!("after step {step}"),

@@ -2,7 +2,7 @@
 
 mod figures;
 mod page;
-mod plot;
+
 mod ways;
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValuesParser;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wgtune_models::data::rows::{Dataset, Row};
@@ -22,7 +22,7 @@ use wgtune_models::peft::Tuned;
 use wgtune_models::train::choices::{accuracy, choices, questions};
 use wgtune_models::train::record::Record;
 
-use super::sft;
+use super::{Command, sft};
 use crate::common::{Outcome, Stopped, note, on_interrupt, print_json, print_line};
 use crate::config::Given;
 use crate::data::{Coder, parted};
@@ -86,14 +86,14 @@ const OF_A_RUN: [&str; 16] = [
 ];
 
 impl Args for Shared {
-    fn augment_args(command: Command) -> Command {
-        let sft = sft::Arguments::augment_args(Command::new("sft"));
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let sft = sft::Arguments::augment_args(clap::Command::new("sft"));
         let is_shared = |name: &str| !OF_A_RUN.contains(&name);
         let shared = sft.get_arguments().filter(|argument| argument.get_long().is_some_and(is_shared)).cloned();
-        shared.fold(command, Command::arg)
+        shared.fold(command, clap::Command::arg)
     }
 
-    fn augment_args_for_update(command: Command) -> Command {
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
         Shared::augment_args(command)
     }
 }
@@ -275,7 +275,7 @@ struct Planned<'a> {
     way: &'a Way,
     seed: u64,
     words: Vec<String>,
-    parsed: sft::Arguments,
+    parsed: Box<sft::Arguments>,
     given: Given,
 }
 
@@ -302,12 +302,9 @@ impl<'a> Planned<'a> {
         };
         let all: Vec<OsString> =
             ["wgtune", "sft"].into_iter().map(String::from).chain(words.clone()).chain(begins).map(OsString::from).collect();
-        let mut program = crate::program();
-        let matches = program.try_get_matches_from_mut(all)?;
-        let (name, matches) = matches.subcommand().ok_or("sft is a command")?;
-        let command = program.find_subcommand(name).ok_or("sft is a command")?;
-        let given = Given::new(command, matches, None);
-        Ok(Planned { way, seed, words, parsed: sft::Arguments::from_arg_matches(matches)?, given })
+        let (program, given) = crate::parsed(&crate::program(), all, None)?;
+        let Command::Sft(parsed) = program.command else { unreachable!("it is sft") };
+        Ok(Planned { way, seed, words, parsed, given })
     }
 
     /// Whether that run is this one, and is still there.

@@ -60,7 +60,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
         );
     }
     // TRL's rate is a twentieth of that of supervised tuning.
-    learning.run(given, &Kind { wanted: RANKED, rate: 0.05, scores: false }, |ground| {
+    let report = learning.run(given, &Kind { wanted: RANKED, rate: 0.05, scores: false }, |ground| {
         let (training, validation, examples) = pairs(&ground)?;
         let recipe = Dpo {
             training,
@@ -73,5 +73,6 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
             batch_size: 2 * ground.batch_size,
         };
         Ok((recipe, examples))
-    })
+    })?;
+    report.print(arguments.learning.json)
 }

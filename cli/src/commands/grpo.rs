@@ -12,6 +12,8 @@ use crate::common::Outcome;
 use crate::config::Given;
 use crate::numbers::{above_zero, at_least_zero, whole};
 use crate::playing::{Play, Playing};
+use crate::report::Report;
+use crate::runs::Failure;
 
 /// Learns which of several own answers to a prompt are better than their mean (GRPO)
 #[derive(Args)]
@@ -23,7 +25,7 @@ use crate::playing::{Play, Playing};
 #[command(mut_arg("batch_size", |argument| argument.default_value("16")))]
 pub struct Arguments {
     #[command(flatten)]
-    playing: Playing,
+    pub playing: Playing,
     /// Answers to each prompt
     #[arg(long, default_value_t = 8, value_parser = whole(2..=65_536), value_name = "ANSWERS")]
     answers: usize,
@@ -105,11 +107,24 @@ enum TooLong {
     Penalise,
 }
 
-/// Trains and writes the result.
+/// Trains, writes the result and says what it came to.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
-    // TRL's rate is a twentieth of that of supervised tuning.
-    let kind = Play { rate: 0.05, each: arguments.answers, epochs: arguments.phase_epochs };
-    arguments.playing.run(given, &kind, |ground| {
+    train(arguments, given)?.print(arguments.playing.learning.json)
+}
+
+// TRL's rate is a twentieth of that of supervised tuning.
+fn kind(arguments: &Arguments) -> Play {
+    Play { rate: 0.05, each: arguments.answers, epochs: arguments.phase_epochs }
+}
+
+/// Checks that options go together.
+pub fn check(arguments: &Arguments) -> Outcome {
+    arguments.playing.check_options(&kind(arguments))
+}
+
+/// Trains and writes the result.
+pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
+    arguments.playing.run(given, &kind(arguments), |ground| {
         let beta = arguments.beta as f32;
         Ok(Grpo {
             player: ground.player,

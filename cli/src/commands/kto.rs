@@ -37,7 +37,7 @@ const WANTED: &[Format] = &[Format::Labelled, Format::Preference, Format::Ranked
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     let Arguments { learning, beta, good_weight, bad_weight } = arguments;
     // TRL's rate is a twentieth of that of supervised tuning.
-    learning.run(given, &Kind { wanted: WANTED, rate: 0.05, scores: false }, |ground| {
+    let report = learning.run(given, &Kind { wanted: WANTED, rate: 0.05, scores: false }, |ground| {
         let Ground { dataset, training, validation, encoder, padding, batch_size, order, max_length, reference } = ground;
         let (all, report) = labelled(&encoder, dataset, training)?;
         let (held_out, _) = labelled(&encoder, dataset, validation)?;
@@ -67,5 +67,6 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
             batch_size: 2 * batch_size,
         };
         Ok((recipe, examples))
-    })
+    })?;
+    report.print(arguments.learning.json)
 }

@@ -17,6 +17,7 @@ mod orpo;
 mod ppo;
 mod pretrain;
 mod reward;
+mod rlhf;
 mod score;
 mod sft;
 mod tasks;
@@ -74,6 +75,7 @@ commands! {
     dpo Dpo
     kto Kto
     orpo Orpo
+    rlhf Rlhf
     compare Compare
     generate Generate
     tokenize Tokenize

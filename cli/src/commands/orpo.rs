@@ -23,8 +23,9 @@ pub struct Arguments {
 /// Trains and writes the result.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     // It has the cross-entropy of supervised tuning, and the paper's rate is two fifths of that.
-    arguments.learning.run(given, &Kind { wanted: RANKED, rate: 0.4, scores: false }, |ground| {
+    let report = arguments.learning.run(given, &Kind { wanted: RANKED, rate: 0.4, scores: false }, |ground| {
         let (training, validation, examples) = pairs(&ground)?;
         Ok((Orpo { training, validation, beta: arguments.beta as f32 }, examples))
-    })
+    })?;
+    report.print(arguments.learning.json)
 }

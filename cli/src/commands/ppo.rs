@@ -10,6 +10,8 @@ use crate::common::Outcome;
 use crate::config::Given;
 use crate::numbers::{above_zero, at_least_zero, share, whole, zero_or_above_one};
 use crate::playing::{Play, Playing};
+use crate::report::Report;
+use crate::runs::Failure;
 
 /// Learns from its own answers, token by token, with a critic that learns what each is worth (PPO)
 #[derive(Args)]
@@ -19,7 +21,7 @@ use crate::playing::{Play, Playing};
 #[command(mut_arg("batch_size", |argument| argument.default_value("16")))]
 pub struct Arguments {
     #[command(flatten)]
-    playing: Playing,
+    pub playing: Playing,
     /// How often the answers of a phase are learnt from
     #[arg(long, default_value_t = 4, value_parser = whole(1..=1024), value_name = "EPOCHS")]
     phase_epochs: usize,
@@ -100,14 +102,28 @@ enum Estimate {
     K3,
 }
 
-/// Trains and writes the result.
+/// Trains, writes the result and says what it came to.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
+    train(arguments, given)?.print(arguments.playing.learning.json)
+}
+
+// TRL's rate is three twentieths of that of supervised tuning.
+fn kind(arguments: &Arguments) -> Play {
+    Play { rate: 0.15, each: 1, epochs: arguments.phase_epochs }
+}
+
+/// Checks that options go together.
+pub fn check(arguments: &Arguments) -> Outcome {
     if arguments.kl_target > 0.0 && arguments.kl_coef == 0.0 {
         return Err("--kl-target moves --kl-coef by shares of it, and that is 0: expected one above 0".into());
     }
-    // TRL's rate is three twentieths of that of supervised tuning.
-    let kind = Play { rate: 0.15, each: 1, epochs: arguments.phase_epochs };
-    arguments.playing.run(given, &kind, |ground| {
+    arguments.playing.check_options(&kind(arguments))
+}
+
+/// Trains and writes the result.
+pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
+    check(arguments)?;
+    arguments.playing.run(given, &kind(arguments), |ground| {
         let device = ground.reference.decoder.device();
         // It says 0 at first.
         let head = device.zeros([1, ground.base.blueprint().hidden_size]);

@@ -14,7 +14,7 @@ use wgtune_models::peft::Tuned;
 use wgtune_models::transformer::Blueprint;
 use wgtune_models::transformer::{new_decoder, save_decoder};
 
-use crate::common::{Compute, Outcome, print_json, print_line};
+use crate::common::{Compute, Outcome};
 use crate::config::Given;
 use crate::data::{Source, encode};
 use crate::numbers::whole;
@@ -131,8 +131,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     if arguments.texts.plan {
         return plan::print(vec![job], arguments.json);
     }
-    let report = runs::run(vec![job])?.remove(0).report?;
-    if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+    runs::one(job)?.print(arguments.json)
 }
 
 /// Numbers of the largest model that is made here: its weights, gradients and moments take 32 GB.

@@ -7,6 +7,8 @@ use crate::common::Outcome;
 use crate::config::Given;
 use crate::learning::{Kind, Learning, RANKED, pairs};
 use crate::numbers::at_least_zero;
+use crate::report::Report;
+use crate::runs::Failure;
 
 /// Trains a reward model, which gives a text a score, from pairs or ranks of answers
 #[derive(Args)]
@@ -16,14 +18,19 @@ use crate::numbers::at_least_zero;
     wgtune score --model DIR --adapter DIR --data answers.jsonl")]
 pub struct Arguments {
     #[command(flatten)]
-    learning: Learning,
+    pub learning: Learning,
     /// What keeps scores around 0 weighs; 0.01 is usual, and 0 is nothing
     #[arg(long, default_value_t = 0.0, value_parser = at_least_zero, value_name = "WEIGHT")]
     centre: f64,
 }
 
-/// Trains and writes the result.
+/// Trains, writes the result and says what it came to.
 pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
+    train(arguments, given)?.print(arguments.learning.json)
+}
+
+/// Trains and writes the result.
+pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     // TRL's rate for all methods is half of that of supervised tuning by LoRA.
     arguments.learning.run(given, &Kind { wanted: RANKED, rate: 0.5, scores: true }, |ground| {
         let (training, validation, examples) = pairs(&ground)?;

@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     #[command(flatten)]
-    tuning: Tuning,
+    pub tuning: Tuning,
     #[command(flatten)]
     jobs: Jobs,
     #[command(flatten)]
@@ -65,8 +65,7 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
     if arguments.jobs.jobs.is_some() || arguments.texts.plan {
         return run_jobs(&[(arguments, given)]);
     }
-    let report = train(arguments, given)?;
-    if arguments.json { print_json(&report) } else { report.lines().iter().try_for_each(|line| print_line(line)) }
+    train(arguments, given)?.print(arguments.json)
 }
 
 /// Trains several adapters side by side.

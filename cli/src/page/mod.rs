@@ -1,5 +1,6 @@
 //! Pages of HTML that need nothing else, neither scripts nor a network.
 
+pub mod plot;
 pub mod table;
 
 use std::fmt::Write;

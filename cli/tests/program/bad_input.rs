@@ -207,12 +207,12 @@ fn a_full_disk_is_an_error_and_leaves_whole_files() {
     limited(2, &format!("{train} --save-every 0")).failed(&["out/metrics.jsonl", "File too large"]);
     folder.check_whole("out");
     assert!(!folder.lines("out/metrics.jsonl").is_empty());
-    assert_eq!(folder.names("out"), ["metrics.jsonl", "run.lock", "run.toml", "tensorboard"]);
+    assert_eq!(folder.names("out"), ["evaluations.jsonl", "metrics.jsonl", "run.lock", "run.toml", "tensorboard"]);
 
     // A checkpoint of LoRA's factors is there; one of the whole model does not fit.
     limited(64, &format!("{train} --overwrite --method full")).failed(&["out/.checkpoint.partial", "File too large"]);
     folder.check_whole("out");
-    assert_eq!(folder.names("out"), ["metrics.jsonl", "run.lock", "run.toml", "tensorboard"]);
+    assert_eq!(folder.names("out"), ["evaluations.jsonl", "metrics.jsonl", "run.lock", "run.toml", "tensorboard"]);
     folder.succeeds(&format!("{} --overwrite", train.replace("--steps 12", "--steps 4")));
     let before = folder.contents("out/checkpoint");
     fs::remove_file(folder.path("out/adapter_model.safetensors")).unwrap();

@@ -20,6 +20,7 @@ mod mixtures;
 mod probes;
 mod prompts;
 mod resume;
+mod rlhf;
 mod rollouts;
 mod run_folder;
 mod samples;

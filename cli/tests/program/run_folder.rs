@@ -76,6 +76,7 @@ fn what_wgtune_wrote_is_replaced_where_that_is_said_and_nothing_else_is() {
         "adapter_config.json",
         "adapter_model.safetensors",
         "checkpoint",
+        "evaluations.jsonl",
         "metrics.jsonl",
         "run.lock",
         "run.toml",

@@ -223,6 +223,12 @@ fn sibling(target: &Path, suffix: &str) -> PathBuf {
     target.with_file_name(name)
 }
 
+/// The name of what a write was for that was killed and left this; any other name is its own.
+pub fn target(name: &str) -> &str {
+    let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
+    unfinished.unwrap_or(name)
+}
+
 /// Removes what bears this name: a file, a link, or a folder with everything in it; nothing where there is none.
 ///
 /// # Errors

@@ -79,7 +79,7 @@ impl Recipe for Grpo {
         let begun = Instant::now();
         let (player, asked) = (&self.player, self.player.asked(number));
         let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
-        let Answered { rollouts, mut rewards, figures, seconds } =
+        let Answered { rollouts, mut rewards, figures, seconds, .. } =
             player.play(model, &prompts, player.each, number as u64, on_answer)?;
         let longest = player.sampler.max_new_tokens;
         for (reward, rollout) in rewards.iter_mut().zip(&rollouts) {

@@ -22,6 +22,7 @@ use crate::train::answers::Answers;
 use crate::train::metrics::{Evaluation, Figures, figures};
 use crate::train::pass::{self, Lesson};
 use crate::train::recipe::OnBatch;
+use crate::train::samples::Sample;
 use crate::transformer::Decoder;
 
 /// What a policy is asked, and how its answers are drawn, judged and learnt from.
@@ -68,6 +69,8 @@ pub struct Answered {
     pub rollouts: Vec<Rollout>,
     /// Their rewards.
     pub rewards: Vec<f64>,
+    /// Their texts.
+    pub texts: Vec<String>,
     /// Means of the scorers.
     pub figures: Figures,
     /// Seconds for drawing them.
@@ -133,7 +136,7 @@ impl Player {
             .collect();
         let seconds = begun.elapsed().as_secs_f64();
         let (rewards, figures) = self.rewards.borrow_mut().of(&said)?;
-        Ok(Answered { rollouts, rewards, figures, seconds })
+        Ok(Answered { rollouts, rewards, texts, figures, seconds })
     }
 
     /// What `of` says of each token of the answers, by a model that goes through them in the batches that are learnt from first, so
@@ -254,7 +257,7 @@ impl Player {
             return Ok(None);
         }
         let prompts: Vec<&Prompt> = self.held_out.iter().collect();
-        let Answered { rollouts, rewards, figures: mut told, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
+        let Answered { rollouts, rewards, texts, figures: mut told, .. } = self.play(model, &prompts, 1, u64::MAX, on_answer)?;
         let (mean, deviation) = moments(&rewards);
         let trained_tokens: usize = rollouts.iter().map(|rollout| rollout.ids.len()).sum();
         told.extend(figures([
@@ -262,7 +265,14 @@ impl Player {
             ("reward_std", deviation),
             ("completions/mean_length", trained_tokens as f64 / rollouts.len() as f64),
         ]));
-        Ok(Some(Evaluation { loss: -mean, figures: told, trained_tokens }))
+        let said = prompts.iter().zip(texts).zip(rewards);
+        let sample = |((prompt, text), reward): ((&&Prompt, String), f64)| Sample {
+            step: 0,
+            prompt: prompt.given.clone(),
+            text,
+            reward: Some(reward),
+        };
+        Ok(Some(Evaluation { loss: -mean, figures: told, trained_tokens, samples: said.map(sample).collect() }))
     }
 
     /// What a checkpoint keeps.

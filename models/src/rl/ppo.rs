@@ -146,7 +146,7 @@ impl Recipe for Ppo {
         let begun = Instant::now();
         let (player, asked) = (&self.player, self.player.asked(number));
         let prompts: Vec<&Prompt> = asked.iter().map(|&prompt| &player.prompts[prompt]).collect();
-        let Answered { rollouts, rewards, figures, seconds } =
+        let Answered { rollouts, rewards, figures, seconds, .. } =
             player.play(model, &prompts, player.each, number as u64, on_answer)?;
 
         let answers: Vec<(usize, &[u32])> = rollouts.iter().map(|rollout| (asked[rollout.prompt], &rollout.ids[..])).collect();

@@ -96,7 +96,7 @@ impl Recipe for Reward {
             ("length_correlation", correlation(&of_scores, &lengths)),
         ]);
         let trained_tokens = answers.iter().map(|answer| answer.trained_tokens()).sum();
-        Ok(Some(Evaluation { loss, figures, trained_tokens }))
+        Ok(Some(Evaluation { loss, figures, trained_tokens, samples: Vec::new() }))
     }
 }
 

@@ -58,6 +58,12 @@ impl Rule {
         }
     }
 
+    /// The rule, as [`parse`](Self::parse) takes it, that is 1 where none of these words is in the answer, in any case, else 0.
+    pub fn without(words: &[&str]) -> String {
+        let words: Vec<_> = words.iter().map(|word| fancy_regex::escape(word)).collect();
+        format!(r"regex=(?is)^(?!.*(?<!\w)(?:{})(?!\w))", words.join("|"))
+    }
+
     /// Checks that a prompt has what its answers are held against.
     ///
     /// # Errors
@@ -195,6 +201,10 @@ mod tests {
         assert_eq!([of("exact", "4. "), of("exact", "4")], [1.0, 0.0]);
         assert_eq!([of("number", "1 + 3 = 4.0"), of("number", "4, or 5"), of("number", "four")], [1.0, 0.0, 0.0]);
         assert_eq!(last_number("It cost $1,234.50."), Some(1234.5));
+        assert_eq!(
+            ["Bad!", "a BAD. (un)kind", "badly", "unkind"].map(|text| of(&Rule::without(&["bad", "(un)"]), text)),
+            [0.0, 0.0, 1.0, 1.0]
+        );
         let without = Prompt { expected: None, ..prompt.clone() };
         assert!(Rule::Exact.score(&[Said { prompt: &without, text: "", ids: &[], has_ended: true }]).is_err());
         for text in ["", "regex=(", "length=0", "length=x", "other", "json=1"] {

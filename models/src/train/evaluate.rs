@@ -51,5 +51,5 @@ pub fn evaluate<B: Lesson>(
     }
     let mean = |sum: f64| sum / targets as f64;
     let figures: Figures = sums.into_iter().map(|(name, sum)| (name.into(), mean(sum))).collect();
-    Ok(Evaluation { loss: mean(sum), figures, trained_tokens })
+    Ok(Evaluation { loss: mean(sum), figures, trained_tokens, samples: Vec::new() })
 }

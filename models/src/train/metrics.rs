@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::samples::Sample;
+
 /// What a recipe tells beside its loss, by name: means over what the loss is a mean of.
 pub type Figures = BTreeMap<Cow<'static, str>, f64>;
 
@@ -46,8 +48,8 @@ pub struct Metrics {
     pub peak_process_bytes: Option<u64>,
 }
 
-/// How well a model does on rows held out.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// How well a model does on rows held out. With its step it is a line of `evaluations.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// The mean loss; the less the better.
     pub loss: f64,
@@ -56,6 +58,9 @@ pub struct Evaluation {
     pub figures: Figures,
     /// Tokens that carry a loss.
     pub trained_tokens: usize,
+    /// What was said, where the model was to speak; whoever evaluates knows no step.
+    #[serde(skip)]
+    pub samples: Vec<Sample>,
 }
 
 /// The best of a run's evaluations on the way.

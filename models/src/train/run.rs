@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::record::{May, Record};
 use super::tensorboard::Events;
 use crate::error::{Error, Result};
-use crate::formats::files::{append_bytes, names, read_text, remove, write_bytes};
+use crate::formats::files::{append_bytes, names, read_text, remove, target, write_bytes};
 use crate::model::is_model_file;
 use crate::peft::ADAPTER_FILES;
 
@@ -23,6 +23,8 @@ const TENSORBOARD: &str = "tensorboard";
 pub const METRICS: &str = "metrics.jsonl";
 /// The name of the file with what the model said on the way.
 pub const SAMPLES: &str = "samples.jsonl";
+/// The name of the file with a line an evaluation.
+pub const EVALUATIONS: &str = "evaluations.jsonl";
 /// The name of the file with what a reference finds of the data.
 pub const REFERENCE: &str = "reference.safetensors";
 /// What the run was started with; it marks the folder as a run's.
@@ -185,7 +187,7 @@ pub fn check_content(path: &Path, begin: Begin) -> Result<()> {
     let no_metrics = || fs::metadata(path.join(METRICS)).is_ok_and(|metadata| metadata.len() == 0);
     let is_nothing = |name: &OsStr| {
         let left = matches!(name.to_str(), Some(RUN | LOCK | REFERENCE | ".run.toml.partial"))
-            || ((name == METRICS || name == SAMPLES) && no_metrics());
+            || ([METRICS, EVALUATIONS, SAMPLES].into_iter().any(|own| name == own) && no_metrics());
         left && !is_somebodys(name)
     };
     let run = if begin == Begin::Resumed { saved(path)? } else { None };
@@ -215,10 +217,8 @@ pub fn check_idle(path: &Path) -> Result<()> {
 
 fn is_written_here(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
-    // A write that was killed leaves its target's name between these.
-    let unfinished = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial").or(name.strip_suffix(".previous")));
-    let name = unfinished.unwrap_or(name);
-    [CHECKPOINT, TENSORBOARD, METRICS, SAMPLES, REFERENCE, RUN, LOCK].contains(&name)
+    let name = target(name);
+    [CHECKPOINT, TENSORBOARD, METRICS, EVALUATIONS, SAMPLES, REFERENCE, RUN, LOCK].contains(&name)
         || step_of(name).is_some()
         || is_result(name)
 }
@@ -243,7 +243,11 @@ fn has_results(record: &Record) -> bool {
     record.run.as_ref().is_some_and(|run| run.has_results)
 }
 
-fn lock(path: &Path) -> Result<File> {
+/// The right to write a folder, until it is dropped.
+///
+/// # Errors
+/// A folder that another run is writing.
+pub fn lock(path: &Path) -> Result<File> {
     let name = path.join(LOCK);
     let file = OpenOptions::new().append(true).create(true).open(&name).map_err(Error::io(&name))?;
     match file.try_lock() {

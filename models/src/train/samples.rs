@@ -1,6 +1,7 @@
-//! What a model says as it learns: greedy continuations of the same prompts at every evaluation.
+//! What a model says as it learns: at every evaluation, greedy continuations of the same prompts, and what a recipe asks it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::Result;
 use crate::formats::tokenizer::Tokenizer;
@@ -15,14 +16,17 @@ const TOKENS: usize = 32;
 const TOGETHER: usize = 8;
 
 /// One line of `samples.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Updates that the model had seen.
     pub step: usize,
-    /// What it was given.
-    pub prompt: String,
+    /// What it was given: a text, or a list of messages.
+    pub prompt: Value,
     /// How it went on.
     pub text: String,
+    /// What that is worth, where somebody judges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
 }
 
 /// What is asked at every evaluation.
@@ -75,7 +79,8 @@ impl<'a> Samples<'a> {
             // The prompt is decoded with it, so that the text begins as it does within a text.
             let before = self.tokenizer.decode(ids, true)?;
             let mut all = self.tokenizer.decode(&[ids.as_slice(), &generated.ids].concat(), true)?;
-            Ok(Sample { step, prompt: text.clone(), text: all.split_off(all.floor_char_boundary(before.len())) })
+            let text_behind = all.split_off(all.floor_char_boundary(before.len()));
+            Ok(Sample { step, prompt: text.as_str().into(), text: text_behind, reward: None })
         };
         self.prompts.iter().zip(&generated).map(sample).collect()
     }

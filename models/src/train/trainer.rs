@@ -3,10 +3,13 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::alarms::Alarms;
 use super::metrics::{Best, Evaluation, Metrics};
 use super::recipe::Recipe;
-use super::run::{METRICS, RunDirectory, SAMPLES};
+use super::run::{EVALUATIONS, METRICS, RunDirectory, SAMPLES};
 use super::samples::{Sample, Samples};
 use super::schedule::LearningRate;
 use super::tensorboard::Events;
@@ -100,7 +103,7 @@ pub type Listener<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// What a run came to.
 pub struct Outcome {
-    /// Of the model that it began with; `None` also where it went on from a checkpoint.
+    /// Of the model that it began with.
     pub before: Option<Evaluation>,
     /// Of the model as it is now.
     pub after: Option<Evaluation>,
@@ -162,6 +165,24 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
         if stops && !run.is_done() { Err(Error::Interrupted) } else { Ok(()) }
     };
     Ok(runs.iter_mut().zip(taken).map(end).collect())
+}
+
+/// A line of `evaluations.jsonl`.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// Updates that the model had seen.
+    step: usize,
+    #[serde(flatten)]
+    evaluation: &'a Evaluation,
+}
+
+/// The evaluations in such lines, each with its step; what is none is left out.
+pub fn evaluations(lines: Vec<Value>) -> Vec<(usize, Evaluation)> {
+    let read = |mut line: Value| {
+        let step = line.as_object_mut()?.remove("step")?.as_u64()?;
+        Some((step as usize, serde_json::from_value(line).ok()?))
+    };
+    lines.into_iter().filter_map(read).collect()
 }
 
 /// What an update asks for.
@@ -229,8 +250,12 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         for line in self.run.lines(METRICS)? {
             self.alarms.hear(&|name| line[name].as_f64());
         }
-        // What was said at an end is said again: more steps may have come to the plan.
-        self.run.cut(SAMPLES, |step| found && step <= at && (step == 0 || self.is_due(step)))?;
+        // What was found at an end is found again: more steps may have come to the plan.
+        for name in [EVALUATIONS, SAMPLES] {
+            self.run.cut(name, |step| found && step <= at && (step == 0 || self.is_due(step)))?;
+        }
+        self.before =
+            evaluations(self.run.lines(EVALUATIONS)?).into_iter().find(|(step, _)| *step == 0).map(|(_, before)| before);
         if let Some(events) = &self.events {
             events.cut(at)?;
         }
@@ -384,8 +409,16 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             Moment::After => !self.is_due(self.progress.step),
             Moment::Kept(_) => false,
         };
-        if let Some(samples) = self.samples.as_ref().filter(|_| is_heard) {
-            for sample in samples.of(&self.model, self.progress.step)? {
+        if !is_heard {
+            return Ok(evaluation);
+        }
+        let step = self.progress.step;
+        if let Some(evaluation) = &evaluation {
+            self.run.append(EVALUATIONS, &Line { step, evaluation })?;
+            evaluation.samples.iter().try_for_each(|sample| self.run.append(SAMPLES, &Sample { step, ..sample.clone() }))?;
+        }
+        if let Some(samples) = &self.samples {
+            for sample in samples.of(&self.model, step)? {
                 self.run.append(SAMPLES, &sample)?;
                 let _ = listen(Event::Sampled(&sample));
             }

@@ -57,7 +57,7 @@ impl Recipe for Small {
         let hidden = decoder.hidden(&decoder.text(&[4, 4], &forward), &forward);
         let loss = self.loss(&decoder, &[4, 4], &hidden).sum.item()?;
         let heard = on_batch(1, 1);
-        let evaluation = Evaluation { loss: loss.into(), figures: Figures::new(), trained_tokens: 2 };
+        let evaluation = Evaluation { loss: loss.into(), figures: Figures::new(), trained_tokens: 2, samples: Vec::new() };
         if heard.is_break() { Err(Error::Interrupted) } else { Ok(Some(evaluation)) }
     }
 }

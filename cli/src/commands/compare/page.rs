@@ -2,7 +2,7 @@
 
 use super::Comparison;
 use super::figures::{LOSS, Run, TRAINED, known};
-use super::plot::{Axis, Series, figure};
+use crate::page::plot::{Axis, Series, figure};
 use crate::page::table::{Cell, table};
 use crate::page::{document, escape, section};
 

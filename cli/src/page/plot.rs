@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::page::escape;
+use super::escape;
 
 /// Size of the drawing, and its margins: left, right, top, bottom.
 const SIZE: [f64; 2] = [760.0, 420.0];

@@ -1,0 +1,230 @@
+//! `wgtune rlhf`: the stages of learning from judgements as one run, each as its own command makes it.
+
+mod figures;
+mod page;
+mod stages;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use wgtune_models::error::Error;
+use wgtune_models::formats::files::{names, read_text, remove, target, write_bytes};
+use wgtune_models::rl::scorers::Rule;
+use wgtune_models::train::run::{Begin, check_content, lock};
+
+use super::{Command, grpo, ppo, reward, sft};
+use crate::common::{Outcome, note, print_json, print_line};
+use crate::config::Given;
+use crate::numbers::whole;
+use crate::report::Report;
+use crate::runs::Failure;
+use figures::Made;
+use stages::{Asked, Stage, stages};
+
+const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the command that it is called after:
+
+  model = "DIR"
+  out = "DIR"
+  rounds = 2
+
+  [sft]
+  data = ["demonstrations.jsonl"]
+  epochs = 1
+
+  [reward]
+  data = ["pairs.jsonl"]
+
+  [ppo]
+  data = ["prompts.jsonl"]
+  kl-target = 6
+
+What stands above the tables is for every stage that has such an option. [sft] and [reward] may
+be missing; of [ppo] and [grpo] there is one. Each begins where the policy stands: the reward
+model with what [sft] came to, the policy too, and in the next round with what it came to
+itself, from which it is then measured how far it goes. The reward model is the first that
+judges; --reward-model, --reward-rule and --reward-program in the policy's table come beside it."#;
+
+/// Teaches by demonstrations, then by a reward model and the policy's own answers: SFT, reward model, PPO or GRPO, as one run
+#[derive(Args)]
+#[command(
+    after_help = "In the run's folder each stage has its own: sft, round-1/reward, round-1/ppo, round-2/ppo, …, and rlhf.json and \
+    rlhf.html tell what all came to.\n\n\
+    Examples:\n  wgtune rlhf --config rlhf.toml\n  wgtune rlhf --config rlhf.toml --resume\n  \
+    wgtune rlhf --config rlhf.toml --out DIR --rounds 2 --safety-words words.txt"
+)]
+pub struct Arguments {
+    /// The TOML file of the stages
+    #[arg(long, value_name = "FILE", long_help = CONFIG_HELP)]
+    pub config: PathBuf,
+    /// Where the stages' folders, rlhf.json and rlhf.html go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How often the policy learns from its own answers, each time measured from where it stands then
+    #[arg(long, default_value_t = 1, value_parser = whole(1..=100))]
+    pub rounds: usize,
+    /// Answers to prompts held out that are shown, before and after
+    #[arg(long, default_value_t = 8, value_parser = whole(0..=10_000), value_name = "ANSWERS")]
+    pub samples: usize,
+    /// Words of which a safe answer has none, one a line: tells how safe answers are, before and after
+    #[arg(long, value_name = "FILE")]
+    pub safety_words: Option<PathBuf>,
+    /// A classifier with one label that says how safe a text is: tells how safe answers are, before and after
+    #[arg(long, value_name = "DIR")]
+    pub safety_classifier: Option<PathBuf>,
+    /// Go on with the run in --out: stages that are done are not made again
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Replace the run in --out
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Everything that a run came to: `rlhf.json`, and what `--json` prints.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// The version of wgtune.
+    pub wgtune: String,
+    /// Those that are done.
+    pub stages: Vec<Made>,
+}
+
+const RESULTS: &str = "rlhf.json";
+const PAGE: &str = "rlhf.html";
+/// A copy of the file of the stages.
+const STAGES: &str = "rlhf.toml";
+const LOCK: &str = "run.lock";
+
+/// Makes the stages, and shows what they came to.
+pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
+    let run = make(arguments)?;
+    if arguments.json {
+        return print_json(&run);
+    }
+    let alarms = run.stages.iter().flat_map(|stage| {
+        stage.alarms.iter().map(move |alarm| format!("{}: alarm at step {}: {}", stage.name, alarm.step, alarm.text))
+    });
+    let lines = figures::table(&run.stages).into_iter().chain(run.stages.iter().filter_map(Made::safety_line)).chain(alarms);
+    lines.chain([format!("wrote {}", arguments.out.join(PAGE).display())]).try_for_each(|line| print_line(&line))
+}
+
+/// Makes the stages that are not done, and writes what all came to.
+pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
+    let out = &arguments.out;
+    let stages = stages(&Asked { file: &arguments.config, out, rounds: arguments.rounds, safety: arguments.safety()? })?;
+    let mut run = arguments.open()?;
+    // Held until the run ends.
+    let _lock = lock(out)?;
+    write_bytes(&out.join(STAGES), read_text(&arguments.config)?.as_bytes())?;
+    let count = stages.len();
+    for (number, stage) in (1..).zip(&stages) {
+        let place = out.join(&stage.name);
+        if run.stages.iter().any(|made| made.name == stage.name && made.command == stage.words) {
+            note(format!("stage {number} of {count}, {}: made before", place.display()));
+            continue;
+        }
+        note(format!("stage {number} of {count}, {}", place.display()));
+        let report = stage.train(&place)?;
+        // What came after another such stage is of no use.
+        run.stages.truncate(number - 1);
+        run.stages.push(Made::new(stage, out, &report, arguments.samples)?);
+        run.write(out)?;
+    }
+    run.stages.truncate(count);
+    run.write(out)?;
+    write_bytes(&out.join(PAGE), page::page(&run).as_bytes())?;
+    Ok(run)
+}
+
+impl Arguments {
+    /// The run as it stands in the folder, which is made where there is none.
+    fn open(&self) -> Result<Run, Failure> {
+        let new = Run { wgtune: env!("CARGO_PKG_VERSION").into(), stages: Vec::new() };
+        let out = &self.out;
+        fs::create_dir_all(out).map_err(Error::io(out))?;
+        let (path, copy) = (out.join(RESULTS), out.join(STAGES));
+        let is_stage =
+            |name: &str| name == "sft" || name.strip_prefix("round-").is_some_and(|round| round.parse::<u64>().is_ok());
+        let is_own = |name: &str| [RESULTS, PAGE, STAGES, LOCK].contains(&target(name)) || is_stage(name);
+        let found: Vec<String> = names(out)?.into_iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        if let Some(name) = found.iter().find(|name| !is_own(name)) {
+            return Err(format!("{} holds {name}; expected a new folder, or that of such a run", out.display()).into());
+        }
+        let is_copy = fs::canonicalize(&self.config).is_ok_and(|file| fs::canonicalize(&copy).is_ok_and(|copy| copy == file));
+        let is_begun = found.iter().any(|name| name != LOCK && !(is_copy && name == STAGES));
+        match (self.resume, self.overwrite) {
+            (true, _) if path.exists() => Ok(serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?),
+            (true, _) => Ok(new),
+            (_, true) => {
+                let _lock = lock(out)?;
+                clear(out, &found.iter().filter(|name| is_stage(name)).cloned().collect::<Vec<_>>())?;
+                [RESULTS, PAGE].iter().filter(|name| out.join(name).exists()).try_for_each(|name| remove(&out.join(name)))?;
+                Ok(new)
+            }
+            _ if is_begun => {
+                Err(format!("{} holds a run: --resume goes on with it, --overwrite replaces it", out.display()).into())
+            }
+            _ => Ok(new),
+        }
+    }
+
+    /// The rules that say how safe an answer is.
+    fn safety(&self) -> Result<Vec<String>, Failure> {
+        let words = |file: &PathBuf| -> Result<String, Failure> {
+            let text = read_text(file)?;
+            let words: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            match words.is_empty() {
+                true => Err(format!("{} has no words; expected one a line", file.display()).into()),
+                false => Ok(Rule::without(&words)),
+            }
+        };
+        let classifier = self.safety_classifier.iter().map(|folder| Ok(format!("classifier={}", folder.display())));
+        self.safety_words.iter().map(words).chain(classifier).collect()
+    }
+}
+
+/// Removes the stages' folders, unless there is anything in them that no stage wrote.
+fn clear(out: &Path, stages: &[String]) -> Result<(), Failure> {
+    let mut folders = Vec::new();
+    for name in stages {
+        let folder = out.join(name);
+        match name.starts_with("round-") {
+            true => folders.extend(names(&folder)?.into_iter().map(|stage| folder.join(stage))),
+            false => folders.push(folder),
+        }
+    }
+    folders.iter().try_for_each(|folder| check_content(folder, Begin::Over))?;
+    Ok(stages.iter().try_for_each(|name| remove(&out.join(name)))?)
+}
+
+impl Run {
+    fn write(&self, out: &Path) -> Outcome {
+        Ok(write_bytes(&out.join(RESULTS), serde_json::to_string_pretty(self)?.as_bytes())?)
+    }
+}
+
+impl Stage {
+    /// Makes it, or goes on with it where it was begun.
+    fn train(&self, place: &Path) -> Result<Report, Failure> {
+        if !place.exists() {
+            return train(&self.command, &self.given);
+        }
+        let words = ["wgtune".to_string()].into_iter().chain(self.words.clone()).chain(["--resume".to_string()]);
+        let (program, given) = crate::parsed(&crate::program(), words.map(Into::into).collect(), None)?;
+        train(&program.command, &given)
+    }
+}
+
+fn train(command: &Command, given: &Given) -> Result<Report, Failure> {
+    match command {
+        Command::Sft(arguments) => sft::train(arguments, given),
+        Command::Reward(arguments) => reward::train(arguments, given),
+        Command::Ppo(arguments) => ppo::train(arguments, given),
+        Command::Grpo(arguments) => grpo::train(arguments, given),
+        _ => unreachable!("no other command is a stage"),
+    }
+}

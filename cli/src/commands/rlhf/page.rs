@@ -1,0 +1,100 @@
+//! The run as one HTML page that needs nothing else.
+
+use serde_json::Value;
+
+use super::Run;
+use super::figures::{CURVES, HEAD, Made, Spoken};
+use crate::page::plot::{Axis, Series, figure};
+use crate::page::table::{Cell, table};
+use crate::page::{document, escape, section};
+
+/// Points of a curve: more are not seen.
+const MOST_POINTS: usize = 200;
+
+/// The page.
+pub fn page(run: &Run) -> String {
+    let stages = &run.stages;
+    let mut body = INTRODUCTION.to_string();
+    let row = |made: &Made| made.row().into_iter().map(Cell::figure).collect();
+    let safety: String = stages.iter().filter_map(Made::safety_line).map(|line| format!("<p>{}.</p>\n", escape(&line))).collect();
+    section(&mut body, "What each stage came to", TABLE, &(table(&HEAD, stages.iter().map(row)) + &safety));
+    let alarm = |made: &Made| -> String {
+        let of = |alarm: &crate::report::Alarm| {
+            format!("<li>{}, step {}: {}</li>\n", escape(&made.name), alarm.step, escape(&alarm.text))
+        };
+        made.alarms.iter().map(of).collect()
+    };
+    let alarms: String = stages.iter().map(alarm).collect();
+    if !alarms.is_empty() {
+        section(&mut body, "Alarms", "<p>What went wrong on the way.</p>\n", &format!("<ul>\n{alarms}</ul>\n"));
+    }
+    let spoken: Vec<(&Made, &Spoken)> =
+        stages.iter().flat_map(|made| made.samples.iter().map(move |spoken| (made, spoken))).collect();
+    if !spoken.is_empty() {
+        let rows = spoken.into_iter().map(|(made, spoken)| {
+            let said = |text: &str, reward: Option<f64>| {
+                let reward = reward.map_or(String::new(), |reward| format!("<small>{reward:.3}</small>"));
+                Cell::plain(escape(text.trim()) + &reward)
+            };
+            vec![
+                Cell::plain(escape(&made.name)),
+                Cell::plain(escape(&asked(&spoken.prompt))),
+                said(&spoken.before, spoken.reward_before),
+                said(&spoken.after, spoken.reward_after),
+            ]
+        });
+        section(&mut body, "Before and after", SAMPLES, &table(&["stage", "prompt", "before", "after"], rows));
+    }
+    for curve in &CURVES {
+        let drawn: Vec<(&Made, &Vec<(f64, f64)>)> = stages.iter().filter_map(|made| Some((made, curve.points(made)?))).collect();
+        let count = drawn.len();
+        let series = |(at, (made, points)): (usize, (&Made, &Vec<(f64, f64)>))| Series {
+            name: made.name.clone(),
+            colour: format!("hsl({} 65% 50%)", 360 * at / count),
+            points: thinned(points),
+        };
+        let series: Vec<Series> = drawn.into_iter().enumerate().map(series).collect();
+        if !series.is_empty() {
+            let [x, y] = ["updates", curve.axis].map(|name| Axis { name, is_logarithmic: false });
+            let about = format!("<p>{}</p>\n", curve.about);
+            section(&mut body, curve.title, &about, &figure(curve.title, [&x, &y], &series, true));
+        }
+    }
+    let command = |made: &Made| format!("<p><code>wgtune {}</code></p>\n", escape(&made.command.join(" ")));
+    section(&mut body, "How it was made", "", &stages.iter().map(command).collect::<String>());
+    let device = stages.last().and_then(|made| made.report["device"].as_str()).unwrap_or_default();
+    let about = format!("On {}; wgtune {}", escape(device), escape(&run.wgtune));
+    document("wgtune rlhf", "Learning from judgements", &about, &body)
+}
+
+const INTRODUCTION: &str = "<p>A model was shown how to answer, another was taught to tell good answers from others, and the first then \
+learnt from its own answers and what the second says of them.</p>\n";
+
+const TABLE: &str = "<p>What stands under <em>held out</em> is of rows that nothing was learnt from, before and after the stage: the \
+loss of demonstrations, the share of pairs that the reward model tells apart, the mean reward of the policy's answers. <em>KL</em> is how \
+far the policy went from where it stood when the stage began, in nats an answer.</p>\n";
+
+const SAMPLES: &str = "<p>What the policy said to prompts that were held out, and the reward of it.</p>\n";
+
+/// A prompt as text.
+fn asked(prompt: &Value) -> String {
+    let turn = |message: &Value| {
+        let of = |key: &str| message[key].as_str().unwrap_or_default().to_string();
+        format!("{}: {}", of("role"), of("content"))
+    };
+    match prompt {
+        Value::Array(messages) => messages.iter().map(turn).collect::<Vec<_>>().join("\n"),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Means of neighbouring points, where there are many.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mean = |window: &[(f64, f64)]| {
+        let count = window.len() as f64;
+        let (x, y) = window.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (x / count, y / count)
+    };
+    points.chunks(points.len().div_ceil(MOST_POINTS).max(1)).map(mean).collect()
+}

@@ -1,0 +1,317 @@
+//! The stages of a run, from the tables of its file: each is a command as it would be typed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::builder::Arg;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+use wgtune_models::error::Error;
+use wgtune_models::formats::files::read_text;
+
+use super::super::{Command, grpo, ppo};
+use crate::common::Compute;
+use crate::config::{File, Given, Options, lenient, long};
+use crate::data::Source;
+use crate::learning::Learning;
+use crate::runs::Failure;
+use crate::tuning::Tuning;
+
+/// The tables of a file, each named as its command is, in the order of the stages.
+const TABLES: [&str; 4] = ["sft", "reward", "ppo", "grpo"];
+
+/// Those by which the policy learns from its own answers.
+const POLICIES: [&str; 2] = ["ppo", "grpo"];
+
+/// Options of a stage that are the run's to give.
+const OF_THE_RUN: [&str; 8] = ["out", "resume", "overwrite", "jobs", "plan", "profile", "json", "task"];
+
+/// A stage as it is to be made.
+pub struct Stage {
+    /// Where it goes, in the run's folder, as `round-1/reward`.
+    pub name: String,
+    /// What it was parsed from: the command and its options.
+    pub words: Vec<String>,
+    pub command: Command,
+    pub given: Given,
+    /// The figures of an evaluation that say how safe the answers are.
+    pub safety: Vec<String>,
+}
+
+/// What is asked of a run as a whole.
+pub struct Asked<'a> {
+    /// The file of its stages.
+    pub file: &'a Path,
+    pub out: &'a Path,
+    pub rounds: usize,
+    /// Rules that say how safe an answer is, as `--reward-rule` takes them.
+    pub safety: Vec<String>,
+}
+
+/// Where the policy stands.
+#[derive(Clone)]
+enum Stand {
+    /// It is the model that the run began with, or what its options make of that.
+    Base,
+    /// It is that with this adapter.
+    Adapter(PathBuf),
+    /// It is a model of its own.
+    Model(PathBuf),
+}
+
+/// The stages of a run, all options checked.
+///
+/// # Errors
+/// A file without a stage that is needed; a key that is no option, or not a stage's, and a value that its option does not take, each
+/// with its line; options that do not go together.
+pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
+    let text = read_text(asked.file)?;
+    let table = DeTable::parse(&text).map_err(Error::toml(asked.file, &text))?.into_inner();
+    let program = crate::program();
+    let tables = Tables { asked, text: &text, table: &table, program: &program };
+    let policy = tables.check()?;
+    let mut stages = Vec::new();
+    let mut stand = Stand::Base;
+    if tables.has("sft") {
+        let stage = tables.stage("sft", "sft".into(), &stand, Extra::default())?;
+        stand = stage.result(asked.out);
+        stages.push(stage);
+    }
+    let tuned = stand.clone();
+    for round in 1..=asked.rounds {
+        let name = |stage: &str| format!("round-{round}/{stage}");
+        // The same rows bring the same rewards.
+        if tables.has("reward") && round == 1 {
+            stages.push(tables.stage("reward", name("reward"), &tuned, Extra::default())?);
+        }
+        let reward = tables.has("reward").then(|| asked.out.join("round-1/reward"));
+        let stage = tables.stage(policy, name(policy), &stand, Extra { reward, round })?;
+        stand = stage.result(asked.out);
+        stages.push(stage);
+    }
+    let of = |name: &str| stages.iter().find(|stage| stage.words[0] == name).map(|stage| parts(&stage.command).1);
+    let (reward, policy_tuning) = (of("reward"), of(policy));
+    let is_whole = |tuning: Option<&Tuning>| tuning.is_some_and(|tuning| !tuning.method.adapter.is_some());
+    if asked.rounds > 1 && is_whole(policy_tuning) && reward.is_some() && !is_whole(reward) {
+        let place = tables.place("reward");
+        return Err(format!(
+            "{place}: an adapter of rewards on a model that [{policy}] trains whole in the first of {} rounds; expected `method = \
+             \"full\"` in it, or one round",
+            asked.rounds
+        )
+        .into());
+    }
+    Ok(stages)
+}
+
+/// What the stages before give to a policy.
+#[derive(Default)]
+struct Extra {
+    /// A reward model.
+    reward: Option<PathBuf>,
+    /// The round, from 1.
+    round: usize,
+}
+
+struct Tables<'a> {
+    asked: &'a Asked<'a>,
+    text: &'a str,
+    table: &'a DeTable<'a>,
+    program: &'a clap::Command,
+}
+
+impl Tables<'_> {
+    fn of(&self, name: &str) -> Option<&DeTable<'_>> {
+        self.table.get(name).and_then(|value| value.get_ref().as_table())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.of(name).is_some()
+    }
+
+    /// The file and the line of a key.
+    fn line(&self, key: &Spanned<DeString>) -> String {
+        let line = 1 + self.text[..key.span().start].matches('\n').count();
+        format!("{}:{line}", self.asked.file.display())
+    }
+
+    /// The file, the line and the name of a stage's table.
+    fn place(&self, name: &str) -> String {
+        let key = self.table.keys().find(|key| &**key.get_ref() == name);
+        key.map_or(String::new(), |key| format!("{}: [{name}]", self.line(key)))
+    }
+
+    /// Checks the tables and their keys; the policy's stage.
+    fn check(&self) -> Result<&'static str, Failure> {
+        let command = |name: &str| self.program.find_subcommand(name).expect("a stage is a command");
+        let takes = |name: &str, key: &str| command(name).get_arguments().any(|argument| long(argument) == key);
+        let [policy] = POLICIES.into_iter().filter(|name| self.has(name)).collect::<Vec<_>>()[..] else {
+            return Err(format!("{}: expected one of {}", self.asked.file.display(), one_of(&POLICIES)).into());
+        };
+        for (key, value) in self.table {
+            let (name, line) = (&**key.get_ref(), self.line(key));
+            match value.get_ref() {
+                DeValue::Table(own) if TABLES.contains(&name) => self.check_keys(name, own)?,
+                _ if TABLES.contains(&name) => {
+                    return Err(format!("{line}: `{name}` is a stage; expected a table [{name}]").into());
+                }
+                DeValue::Table(_) => {
+                    return Err(format!("{line}: [{name}] is no stage; expected one of {}", one_of(&TABLES)).into());
+                }
+                _ if takes("rlhf", name) => {}
+                _ if OF_THE_RUN.contains(&name) => return Err(format!("{line}: `{name}` is of no run of several stages").into()),
+                _ if !TABLES.iter().any(|stage| self.has(stage) && takes(stage, name)) => {
+                    return Err(format!("{line}: `{name}` is no option of wgtune rlhf, or of a stage of this file").into());
+                }
+                _ => {}
+            }
+        }
+        Ok(policy)
+    }
+
+    fn check_keys(&self, stage: &str, own: &DeTable) -> Result<(), Failure> {
+        for key in own.keys() {
+            let (name, line) = (&**key.get_ref(), self.line(key));
+            // What a policy begins with is what came before, and all stand on one model.
+            let is_chained = name == "model" && stage != "reward" || name == "adapter" && POLICIES.contains(&stage);
+            if is_chained {
+                return Err(format!("{line}: `{name}` is one for all stages; expected it above the tables").into());
+            }
+            if OF_THE_RUN.contains(&name) {
+                return Err(format!("{line}: `{name}` is the whole run's; expected none in [{stage}]").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A stage that begins where the policy stands.
+    fn stage(&self, name: &'static str, folder: String, stand: &Stand, extra: Extra) -> Result<Stage, Failure> {
+        let command = self.program.find_subcommand(name).expect("a stage is a command");
+        let own = self.options(command, self.of(name).expect("it is there"), &[], &[])?;
+        let argument = |name: &str| command.get_arguments().find(|argument| long(argument) == name).expect("an option");
+        let is_own = |name: &str| own.arguments.iter().any(|argument| long(argument) == name);
+        let chained: Vec<(&str, &Path)> = match stand {
+            _ if is_own("model") || is_own("adapter") => Vec::new(),
+            Stand::Base => Vec::new(),
+            Stand::Adapter(folder) => vec![("adapter", folder)],
+            Stand::Model(folder) => vec![("model", folder)],
+        };
+        let over: Vec<&Arg> = own.arguments.iter().copied().chain(chained.iter().map(|(name, _)| argument(name))).collect();
+        let foreign: Vec<&str> = self.table.keys().map(|key| &**key.get_ref()).filter(|key| !is_taken(command, key)).collect();
+        let shared = self.options(command, self.table, &foreign, &over)?;
+        let mut words = [vec![name.to_string()], shared.words, own.words].concat();
+        words.extend(chained.iter().map(|(name, folder)| format!("--{name}={}", folder.display())));
+        words.push(format!("--out={}", self.asked.out.join(&folder).display()));
+        let mut safety = Vec::new();
+        if POLICIES.contains(&name) {
+            safety = self.judge(&mut words, extra.reward.as_deref());
+        }
+        if extra.round > 1 {
+            // Another round draws other answers.
+            let seed = words.iter().find_map(|word| word.strip_prefix("--seed=")?.parse::<u64>().ok()).unwrap_or(0);
+            words.retain(|word| !word.starts_with("--seed="));
+            words.push(format!("--seed={}", seed.wrapping_add(extra.round as u64 - 1)));
+        }
+        let typed = ["wgtune".to_string()].into_iter().chain(words.clone()).map(Into::into).collect();
+        let place = self.place(name);
+        let (parsed, given) = crate::parsed(self.program, typed, None)
+            .map_err(|error| format!("{place}: {}", error.to_string().trim_start_matches("error: ").trim_end()))?;
+        let stage = Stage { name: folder, words, command: parsed.command, given, safety };
+        stage.check(is_own("model")).map_err(|error| format!("{place}: {error}"))?;
+        Ok(stage)
+    }
+
+    /// Gives a policy's stage the reward model, first of all that judge, and what is only told: how safe the answers are. Their figures.
+    fn judge(&self, words: &mut Vec<String>, reward: Option<&Path>) -> Vec<String> {
+        let at = words.iter().position(|word| word.starts_with("--reward-model=")).unwrap_or(words.len());
+        words.splice(at..at, reward.map(|folder| format!("--reward-model={}", folder.display())));
+        let count = |words: &[String], begins: &str| words.iter().filter(|word| word.starts_with(begins)).count();
+        let mut figures = Vec::new();
+        for rule in &self.asked.safety {
+            let (kind, alike) = match rule.starts_with("classifier=") {
+                true => ("rewards/model", count(words, "--reward-model=") + count(words, "--reward-rule=classifier=")),
+                false => ("rewards/regex", count(words, "--reward-rule=regex=")),
+            };
+            figures.push(if alike == 0 { kind.to_string() } else { format!("{kind}_{}", alike + 1) });
+            words.push(format!("--reward-rule={rule}"));
+        }
+        if figures.is_empty() {
+            return figures;
+        }
+        let programs = count(words, "--reward-program=");
+        let scorers = count(words, "--reward-model=") + count(words, "--reward-rule=") + programs;
+        let given = words.iter().position(|word| word.starts_with("--reward-weights=")).map(|at| words.remove(at));
+        let mut weights: Vec<String> = match given {
+            Some(given) => given.trim_start_matches("--reward-weights=").split(',').map(String::from).collect(),
+            None => vec!["1".into(); scorers - figures.len()],
+        };
+        let at = weights.len().saturating_sub(programs);
+        weights.splice(at..at, figures.iter().map(|_| "0".to_string()));
+        words.push(format!("--reward-weights={}", weights.join(",")));
+        figures
+    }
+
+    /// The options of a table, as this command takes them.
+    fn options<'a>(
+        &self,
+        command: &'a clap::Command,
+        table: &DeTable,
+        without: &[&str],
+        over: &[&Arg],
+    ) -> Result<Options<'a>, Failure> {
+        let lenient = lenient(self.program);
+        let nothing = lenient.clone().try_get_matches_from(["wgtune", command.get_name()])?;
+        let given = nothing.subcommand_matches(command.get_name()).expect("it was parsed");
+        let file = File { path: self.asked.file, text: self.text, lenient: &lenient, command, given };
+        file.options(table, without, over)
+    }
+}
+
+/// Whether a key is an option of a command that a file may give.
+fn is_taken(command: &clap::Command, key: &str) -> bool {
+    !OF_THE_RUN.contains(&key) && command.get_arguments().any(|argument| long(argument) == key)
+}
+
+fn one_of(names: &[&str]) -> String {
+    names.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(" or ")
+}
+
+/// What a stage reads, how it is tuned, and where it is computed.
+pub fn parts(command: &Command) -> (&Source, &Tuning, &Compute) {
+    fn of(learning: &Learning) -> (&Source, &Tuning, &Compute) {
+        (&learning.source, &learning.tuning, &learning.compute)
+    }
+    match command {
+        Command::Sft(arguments) => (&arguments.source, &arguments.tuning, &arguments.compute),
+        Command::Reward(arguments) => of(&arguments.learning),
+        Command::Ppo(arguments) => of(&arguments.playing.learning),
+        Command::Grpo(arguments) => of(&arguments.playing.learning),
+        _ => unreachable!("no other command is a stage"),
+    }
+}
+
+impl Stage {
+    /// Where the policy stands after it.
+    fn result(&self, out: &Path) -> Stand {
+        let folder = out.join(&self.name);
+        if parts(&self.command).1.method.adapter.is_some() { Stand::Adapter(folder) } else { Stand::Model(folder) }
+    }
+
+    /// Checks what can be checked before any stage is made.
+    fn check(&self, has_own_model: bool) -> Result<(), Failure> {
+        let (source, tuning, _) = parts(&self.command);
+        for file in &source.files()? {
+            fs::metadata(file).map_err(Error::io(file))?;
+        }
+        if has_own_model && tuning.method.adapter.is_some() {
+            return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
+        }
+        match &self.command {
+            Command::Sft(arguments) => Ok(arguments.training.check_evaluation()?),
+            Command::Reward(arguments) => arguments.learning.check_options(),
+            Command::Ppo(arguments) => ppo::check(arguments),
+            Command::Grpo(arguments) => grpo::check(arguments),
+            _ => unreachable!("no other command is a stage"),
+        }
+    }
+}
