@@ -2,9 +2,11 @@
 
 use clap::{Args, ValueEnum};
 use wgtune_models::rl::advantage::Discount;
+use wgtune_models::rl::critic::Critic;
 use wgtune_models::rl::loss::Estimator;
 use wgtune_models::rl::policy::Clip;
-use wgtune_models::rl::ppo::{Critic, KlCost, Ppo, Shaping};
+use wgtune_models::rl::ppo::Ppo;
+use wgtune_models::rl::shaping::{KlCost, Shaping};
 
 use crate::common::Outcome;
 use crate::config::Given;

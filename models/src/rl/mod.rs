@@ -7,6 +7,7 @@
 
 pub mod advantage;
 pub mod comparisons;
+pub mod critic;
 pub mod dpo;
 pub mod grpo;
 pub mod kto;
@@ -24,3 +25,4 @@ pub mod reward;
 pub mod rollout;
 pub mod score;
 pub mod scorers;
+pub mod shaping;

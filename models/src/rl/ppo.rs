@@ -6,17 +6,18 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use wgtune_engine::{Tensor, ops};
 
-use super::advantage::{Discount, moments, whiten};
+use super::advantage::{Discount, whiten};
+use super::critic::{Critic, explained_variance};
 use super::loss::Estimator;
 use super::phase::{Numbers, PerToken, Phase, Played, Plays, figures_of};
 use super::player::{Answered, Player};
 use super::policy::{self, Clip, Objective, POLICY_LOSSES, Share};
+use super::shaping::{KlCost, Shaping};
 use crate::data::prompts::Prompt;
 use crate::error::Result;
 use crate::peft::Tuned;
 use crate::train::answers::Answers;
 use crate::train::metrics::{Evaluation, Figures, Metrics, figures as figures_by_name};
-use crate::train::pass::{self, Lesson};
 use crate::train::recipe::{Loss, OnBatch, Recipe};
 use crate::transformer::Decoder;
 
@@ -52,71 +53,6 @@ pub struct Ppo {
     pub target_kl: f64,
 }
 
-/// What says what a token is worth.
-pub enum Critic {
-    /// A vector [1, H] on the policy's own hidden states.
-    Shared(Tensor, f64),
-    /// A model of its own that gives scores, and what its learning rate is multiplied by.
-    Own(Box<Tuned>, f64),
-}
-
-/// What it costs to leave the reference, a nat.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct KlCost {
-    /// Now.
-    pub coefficient: f64,
-    /// It rises where answers are further away than this, and falls where they are nearer (Ziegler et al. 2019, arXiv:1909.08593); 0
-    /// is neither.
-    pub target: f64,
-    /// Over how many answers.
-    pub horizon: f64,
-}
-
-impl KlCost {
-    /// After so many answers that were so far away.
-    pub fn after(self, kl: f64, answers: usize) -> KlCost {
-        if self.target <= 0.0 {
-            return self;
-        }
-        let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
-        KlCost { coefficient: self.coefficient * (1.0 + error * answers as f64 / self.horizon), ..self }
-    }
-}
-
-/// What is done to scores.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Shaping {
-    /// They are held within this of 0; 0 is any.
-    pub clip: f64,
-    /// What an answer that does not end costs.
-    pub missing_end: f64,
-    /// Whether rewards of tokens are scaled to a deviation of 1.
-    pub whitens: bool,
-}
-
-impl Shaping {
-    fn of(&self, score: f64, has_ended: bool) -> f64 {
-        let score = if self.clip > 0.0 { score.clamp(-self.clip, self.clip) } else { score };
-        if has_ended { score } else { score - self.missing_end }
-    }
-}
-
-impl Critic {
-    /// The values [N] of tokens, by the policy's hidden states or its own.
-    fn values(&self, player: &Player, plays: &Plays, answers: &Answers, hidden: &Tensor, checkpoint_blocks: bool) -> Tensor {
-        let values = match self {
-            Critic::Shared(head, _) => ops::linear(&answers.hidden(hidden), head),
-            Critic::Own(model, _) => {
-                let opened = player.read_by(model, plays);
-                let own =
-                    pass::hidden(&model.decoder, &[(opened.rows(), model.method.tuning(None))], checkpoint_blocks).remove(0);
-                model.decoder.logits(&Answers::of(&opened).hidden(&own))
-            }
-        };
-        values.reshape([answers.tokens.len()])
-    }
-}
-
 impl Recipe for Ppo {
     type Batch = Plays;
 
@@ -133,12 +69,7 @@ impl Recipe for Ppo {
     }
 
     fn parameters(&self) -> Vec<(String, &Tensor, f64)> {
-        match &self.critic {
-            Critic::Shared(head, rate) => vec![("critic.score.weight".into(), head, *rate)],
-            Critic::Own(model, rate) => {
-                model.parameters().into_iter().map(|(name, tensor)| (format!("critic.{name}"), tensor, *rate)).collect()
-            }
-        }
+        self.critic.parameters()
     }
 
     fn prepare(&mut self, model: &Tuned, step: usize, on_answer: &mut OnBatch) -> Result<()> {
@@ -155,14 +86,7 @@ impl Recipe for Ppo {
             |decoder: &Decoder, answers: &Answers, hidden: &Tensor| answers.log_probs(decoder, hidden, temperature).log_probs;
         let old = player.measured(model, number, &answers, log_probs)?;
         let reference = player.measured(&self.reference, number, &answers, log_probs)?;
-        let values = match &self.critic {
-            Critic::Shared(head, _) => player.measured(model, number, &answers, |_, answers, hidden| {
-                ops::linear(&answers.hidden(hidden), &head.detach()).reshape([answers.tokens.len()])
-            })?,
-            Critic::Own(critic, _) => player.measured(critic, number, &answers, |decoder, answers, hidden| {
-                decoder.logits(&answers.hidden(hidden)).reshape([answers.tokens.len()])
-            })?,
-        };
+        let values = self.critic.measured(player, model, number, &answers)?;
 
         // A token's reward is what it cost to leave the reference there; the score stands on the last.
         let device = model.decoder.device();
@@ -288,38 +212,3 @@ impl Recipe for Ppo {
 
 /// How far the policy is from what it was when the answers were drawn.
 const APPROX_KL: &str = "policy/approxkl_avg";
-
-/// 1 - var(returns - values) / var(returns): 1 is a critic that knows, 0 one that says the mean; 0 where nothing varies.
-fn explained_variance(values: &[f64], returns: &[f64]) -> f64 {
-    let errors: Vec<f64> = values.iter().zip(returns).map(|(value, of)| of - value).collect();
-    let (of_errors, of_returns) = (moments(&errors).1.powi(2), moments(returns).1.powi(2));
-    if of_returns > 0.0 { 1.0 - of_errors / of_returns } else { 0.0 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_it_costs_to_leave_the_reference_follows_its_target() {
-        let cost = KlCost { coefficient: 0.1, target: 6.0, horizon: 1000.0 };
-        let after = |kl: f64| cost.after(kl, 100).coefficient;
-        assert!((after(6.6) - 0.1 * 1.01).abs() < 1e-12, "10 % too far, over a tenth of the horizon");
-        assert_eq!([after(600.0), after(0.0)], [0.1 * 1.02, 0.1 * 0.98], "a fifth at most");
-        assert_eq!(KlCost { target: 0.0, ..cost }.after(600.0, 100), KlCost { target: 0.0, ..cost });
-    }
-
-    #[test]
-    fn scores_are_held_and_answers_that_do_not_end_cost() {
-        let shaping = Shaping { clip: 2.0, missing_end: 1.0, whitens: false };
-        assert_eq!([shaping.of(3.0, true), shaping.of(-3.0, false), shaping.of(1.0, false)], [2.0, -3.0, 0.0]);
-        assert_eq!(Shaping::default().of(300.0, false), 300.0);
-    }
-
-    #[test]
-    fn a_critic_that_knows_explains_all() {
-        assert_eq!(explained_variance(&[1.0, 2.0], &[1.0, 2.0]), 1.0);
-        assert_eq!(explained_variance(&[1.5, 1.5], &[1.0, 2.0]), 0.0);
-        assert_eq!(explained_variance(&[1.0, 2.0], &[3.0, 3.0]), 0.0);
-    }
-}

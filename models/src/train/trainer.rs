@@ -126,8 +126,8 @@ pub struct Trainer<'a, R> {
     saved: Instant,
     /// The update that the last checkpoint is of.
     saved_step: usize,
-    /// The updates, and a hash of what is trained, that it began with.
-    begun: (usize, String),
+    /// A hash of each parameter that is trained, as it was before the first update.
+    begun: Vec<String>,
     before: Option<Evaluation>,
     /// The evaluation after the last update, if the plan wanted one.
     latest: Option<Evaluation>,
@@ -165,6 +165,14 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
         if stops && !run.is_done() { Err(Error::Interrupted) } else { Ok(()) }
     };
     Ok(runs.iter_mut().zip(taken).map(end).collect())
+}
+
+/// Whether it is looked, after this update, for what has never moved: at 50, 500, 5000 and so on, wherever the run ends. At the first few
+/// some need not have, as a factor that multiplies one of zeros.
+fn is_looked_at(step: usize) -> bool {
+    std::iter::successors(Some(50), |step: &usize| step.checked_mul(10))
+        .take_while(|moment| *moment <= step)
+        .any(|moment| moment == step)
 }
 
 /// A line of `evaluations.jsonl`.
@@ -208,7 +216,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
             alarms: Alarms::default(),
             saved: Instant::now(),
             saved_step: 0,
-            begun: (0, String::new()),
+            begun: Vec::new(),
             before: None,
             latest: None,
         }
@@ -233,6 +241,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// # Errors
     /// A checkpoint that cannot be read, or is of other parameters or of a later step than the plan's last.
     pub fn resume(&mut self) -> Result<bool> {
+        self.begun = self.progress.fingerprints()?;
         let (found, state) = self.run.resume(&mut self.progress)?;
         if let Some(state) = state {
             let place = self.run.path().display();
@@ -319,7 +328,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         if self.progress.step == 0 {
             self.before = self.evaluate(Moment::Before, listen)?;
         }
-        self.begun = (self.progress.step, self.progress.fingerprint()?);
+        if self.begun.is_empty() {
+            self.begun = self.progress.fingerprints()?;
+        }
         Ok(())
     }
 
@@ -328,9 +339,8 @@ impl<'a, R: Recipe> Trainer<'a, R> {
     /// # Errors
     /// As [`train`](Self::train).
     pub fn end(&mut self, listen: &mut Listener) -> Result<Outcome> {
-        let (begun, begins) = &self.begun;
-        if self.progress.step > *begun && self.progress.fingerprint()? == *begins {
-            let steps = self.progress.step - begun;
+        let steps = self.progress.step;
+        if steps > 0 && self.progress.unmoved(&self.begun)?.len() == self.begun.len() {
             return Err(match self.alarms.why_nothing_is_learnt() {
                 None => Error::Unmoved { steps },
                 Some(why) => Error::Data { message: format!("nothing was learnt in {}: {why}", counted(steps, "step")) },
@@ -379,6 +389,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         metrics.alarms = self.alarms.hear(&|name| metrics.figures.get(name).copied());
         metrics.validation_loss = self.latest.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
+        metrics.alarms.extend(self.unmoved()?);
         self.recipe.heed(&metrics);
         self.run.append(METRICS, &metrics)?;
         if let Some(events) = &self.events {
@@ -389,6 +400,17 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         let by_steps = save_every > 0 && metrics.step.is_multiple_of(save_every);
         let by_time = !save_after.is_zero() && self.saved.elapsed() >= save_after;
         Ok(Taken { saves: self.is_done() || improved || by_steps || by_time, stops })
+    }
+
+    /// What is told of parameters that never moved, where others did.
+    fn unmoved(&self) -> Result<Option<String>> {
+        let step = self.progress.step;
+        if !is_looked_at(step) {
+            return Ok(None);
+        }
+        let (unmoved, all) = (self.progress.unmoved(&self.begun)?, self.begun.len());
+        let is_some = !unmoved.is_empty() && unmoved.len() < all;
+        Ok(is_some.then(|| format!("{} of {all} parameters never moved in {step} updates, as {}", unmoved.len(), unmoved[0])))
     }
 
     /// Looks at the model: its loss on what was held out, and what it says.

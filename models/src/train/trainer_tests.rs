@@ -142,7 +142,7 @@ fn a_recipe_is_its_batches_and_its_loss() {
     // Wherever it was stopped, it comes to the same.
     let (again, lines_again, outcome_again) = trained(&[1, 4, 6]);
     assert_eq!((again, lines_again), (parameters, lines));
-    assert_eq!((outcome_again.before, outcome_again.after, outcome_again.best), (None, Some(after), outcome.best));
+    assert_eq!((outcome_again.before, outcome_again.after, outcome_again.best), (Some(before), Some(after), outcome.best));
 }
 
 #[test]
@@ -166,4 +166,51 @@ fn a_run_that_moves_nothing_is_an_error() {
     let still = Plan { learning_rate: LearningRate { peak: 0.0, ..plan.learning_rate }, ..plan };
     let outcome = Trainer::new(model(), Small, still, run).train(&mut |_| ControlFlow::Continue(()));
     assert!(matches!(outcome, Err(Error::Unmoved { steps: 9 })));
+}
+
+/// Its loss, and nothing of what it trains beside the model.
+struct WithStill(Tensor);
+
+impl Recipe for WithStill {
+    type Batch = [u32; 2];
+
+    fn batch(&self, index: usize) -> [u32; 2] {
+        Small.batch(index)
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        Small.batches_per_epoch()
+    }
+
+    fn parameters(&self) -> Vec<(String, &Tensor, f64)> {
+        vec![("still".into(), &self.0, 1.0)]
+    }
+
+    fn loss(&self, decoder: &Decoder, batch: &[u32; 2], hidden: &Tensor) -> Loss {
+        let Loss { sum, figures } = Small.loss(decoder, batch, hidden);
+        Loss { sum: ops::add(&sum, &ops::scale(&ops::sum(&self.0), 0.0)), figures }
+    }
+
+    fn validate(&self, model: &Tuned, on_batch: &mut OnBatch) -> Result<Option<Evaluation>> {
+        Small.validate(model, on_batch)
+    }
+}
+
+#[test]
+fn what_never_moves_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let alarms = |steps: usize| {
+        let run =
+            RunDirectory::open(folder.path(), Begin::Resumed, Record::new("small", Map::new(), Map::new()), &May::default());
+        let model = model();
+        let still = model.decoder.device().tensor(&[1.0], [1]).requiring_grad();
+        let mut trainer = Trainer::new(model, WithStill(still), Plan { steps, eval_every: 0, ..plan() }, run.unwrap());
+        trainer.resume().unwrap();
+        trainer.train(&mut |_| ControlFlow::Continue(())).unwrap();
+        let text = read_text(&folder.path().join(METRICS)).unwrap();
+        text.lines().filter(|line| line.contains("1 of 12 parameters never moved in 50 updates, as still")).count()
+    };
+    // A run that goes on is told of as a whole.
+    assert_eq!([alarms(49), alarms(52)], [0, 1]);
+    assert_eq!((1..6000).filter(|step| is_looked_at(*step)).collect::<Vec<_>>(), [50, 500, 5000]);
 }

@@ -52,12 +52,17 @@ impl Progress {
         Progress { step: 0, num_tokens: 0, parameters, optimiser, best: None, waited: 0 }
     }
 
-    /// A hash of what is trained.
-    pub(super) fn fingerprint(&self) -> Result<String> {
-        let mut failed = None;
-        let mut bytes = |parameter: &Parameter| parameter.tensor.detach().to_bytes().map_err(|error| failed = Some(error)).ok();
-        let hash = xxh3(self.parameters.all().iter().map_while(&mut bytes));
-        failed.map_or(Ok(hash), |error| Err(error.into()))
+    /// A hash of each parameter that is trained.
+    pub(super) fn fingerprints(&self) -> Result<Vec<String>> {
+        let hash = |parameter: &Parameter| Ok(xxh3([parameter.tensor.detach().to_bytes()?]));
+        self.parameters.all().iter().map(hash).collect()
+    }
+
+    /// The names of those whose hash is still the same.
+    pub(super) fn unmoved(&self, before: &[String]) -> Result<Vec<&str>> {
+        let now = self.fingerprints()?;
+        let all = self.parameters.all().iter().zip(before.iter().zip(&now));
+        Ok(all.filter(|(_, (before, now))| before == now).map(|(parameter, _)| parameter.name.as_str()).collect())
     }
 
     /// Takes the loss of an evaluation on the way; whether it is the best so far.
