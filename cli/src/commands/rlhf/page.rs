@@ -46,18 +46,19 @@ pub fn page(run: &Run) -> String {
         section(&mut body, "Before and after", SAMPLES, &table(&["stage", "prompt", "before", "after"], rows));
     }
     for curve in &CURVES {
-        let drawn: Vec<(&Made, &Vec<(f64, f64)>)> = stages.iter().filter_map(|made| Some((made, curve.points(made)?))).collect();
+        let mut drawn: Vec<Series> = stages
+            .iter()
+            .filter_map(|made| {
+                let points = thinned(curve.points(made)?);
+                Some(Series { name: made.name.clone(), colour: String::new(), points })
+            })
+            .collect();
         let count = drawn.len();
-        let series = |(at, (made, points)): (usize, (&Made, &Vec<(f64, f64)>))| Series {
-            name: made.name.clone(),
-            colour: format!("hsl({} 65% 50%)", 360 * at / count),
-            points: thinned(points),
-        };
-        let series: Vec<Series> = drawn.into_iter().enumerate().map(series).collect();
-        if !series.is_empty() {
+        drawn.iter_mut().enumerate().for_each(|(at, series)| series.colour = format!("hsl({} 65% 50%)", 360 * at / count));
+        if !drawn.is_empty() {
             let [x, y] = ["updates", curve.axis].map(|name| Axis { name, is_logarithmic: false });
             let about = format!("<p>{}</p>\n", curve.about);
-            section(&mut body, curve.title, &about, &figure(curve.title, [&x, &y], &series, true));
+            section(&mut body, curve.title, &about, &figure(curve.title, [&x, &y], &drawn, true));
         }
     }
     let command = |made: &Made| format!("<p><code>wgtune {}</code></p>\n", escape(&made.command.join(" ")));

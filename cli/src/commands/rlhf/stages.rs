@@ -91,7 +91,7 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
     }
     let of = |name: &str| stages.iter().find(|stage| stage.words[0] == name).map(|stage| parts(&stage.command).1);
     let (reward, policy_tuning) = (of("reward"), of(policy));
-    let is_whole = |tuning: Option<&Tuning>| tuning.is_some_and(|tuning| !tuning.method.adapter.is_some());
+    let is_whole = |tuning: Option<&Tuning>| tuning.is_some_and(|tuning| tuning.method.adapter.is_none());
     if asked.rounds > 1 && is_whole(policy_tuning) && reward.is_some() && !is_whole(reward) {
         let place = tables.place("reward");
         return Err(format!(
