@@ -190,7 +190,7 @@ fn what_no_stage_takes_is_refused_before_any_work() {
         (format!("model = \"model\"\n{ppo}stepz = 1\n"), &["f.toml:4: `stepz` is no option of wgtune ppo"]),
         (format!("model = \"model\"\n{ppo}out = \"x\"\n"), &["f.toml:4: `out` is the whole run's"]),
         (format!("model = \"model\"\n{ppo}model = \"x\"\n"), &["f.toml:4: `model` is one for all stages"]),
-        (format!("{ppo}"), &["f.toml:1: [ppo]: ", "--model"]),
+        (ppo.to_string(), &["f.toml:1: [ppo]: ", "--model"]),
         (format!("model = \"model\"\n{ppo}rollouts = 5\n"), &["f.toml:2: [ppo]: --rollouts is 5"]),
         (format!("model = \"model\"\n{}", ppo.replace("prompts", "none")), &["f.toml:2: [ppo]: ", "none.jsonl"]),
         (
