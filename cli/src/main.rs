@@ -6,6 +6,8 @@ mod commands;
 mod common;
 mod config;
 mod data;
+mod drawing;
+mod endpoint;
 mod jobs;
 mod learning;
 mod numbers;

@@ -11,11 +11,10 @@ use wgtune_models::data::rows::{Format, Row};
 use wgtune_models::data::split::split;
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::generate::Sampling;
 use wgtune_models::model::Model;
 use wgtune_models::peft::{self, CONFIG_FILE, Tuned};
 use wgtune_models::rl::player::Player;
-use wgtune_models::rl::rollout::{Rewards, Sampler, Scorer};
+use wgtune_models::rl::rollout::{Rewards, Scorer};
 use wgtune_models::rl::scorers::{RewardModel, Rule};
 use wgtune_models::train::recipe::Recipe;
 use wgtune_models::transformer::Decoder;
@@ -24,8 +23,9 @@ use wgtune_models::wording::counted;
 use crate::common::{Outcome, note};
 use crate::config::Given;
 use crate::data::Coder;
+use crate::drawing::Drawing;
 use crate::learning::{Learning, Prepared, note_validation, trains_own};
-use crate::numbers::{List, MOST_TOKENS, above_zero, number_list, share, whole};
+use crate::numbers::{List, above_zero, number_list, whole};
 use crate::program::Program;
 use crate::report::Report;
 use crate::runs;
@@ -41,21 +41,8 @@ pub struct Playing {
     /// Answers that are drawn before any is learnt from [default: four times those of an update]
     #[arg(long, value_parser = whole(1..=1_048_576), value_name = "ANSWERS")]
     rollouts: Option<usize>,
-    /// Tokens of the longest answer
-    #[arg(long, default_value_t = 64, value_parser = whole(1..=MOST_TOKENS), value_name = "TOKENS")]
-    max_new_tokens: usize,
-    /// Divides the logits that answers are drawn by
-    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
-    temperature: f64,
-    /// Draw only from the k most likely tokens; 0 is all
-    #[arg(long, default_value_t = 0, value_parser = whole(0..=usize::MAX))]
-    top_k: usize,
-    /// Draw only from the most likely tokens that together reach this probability
-    #[arg(long, default_value_t = 1.0, value_parser = share)]
-    top_p: f64,
-    /// Answers that are drawn together
-    #[arg(long, default_value_t = 32, value_parser = whole(1..=65_536), value_name = "ANSWERS")]
-    together: usize,
+    #[command(flatten)]
+    drawing: Drawing,
 }
 
 const RULES_HELP: &str = r#"Reward answers by a rule (can be given again):
@@ -145,7 +132,7 @@ impl Playing {
         let dataset = source.read_wanting(model.template.as_deref(), &[Format::Preference, Format::Ranked, Format::Prompt])?;
         let coder = Coder::open(&base, Some(&model), &dataset, conversations, max_length)?;
         let encoder = coder.encoder();
-        let room = max_length.saturating_sub(self.max_new_tokens);
+        let room = max_length.saturating_sub(self.drawing.max_new_tokens);
         let prompts = |rows: &[Row]| -> wgtune_models::Result<Vec<Prompt>> {
             let all = rows.iter().map(|row| encoder.prompt(&dataset, row)).collect::<wgtune_models::Result<Vec<_>>>()?;
             Ok(all.into_iter().filter(|prompt| model.positions(&prompt.ids) <= room).collect())
@@ -157,11 +144,11 @@ impl Playing {
             note(format!(
                 "{} left out: no room for {} behind them",
                 counted(asked - prompts.len(), "prompt"),
-                self.max_new_tokens
+                self.drawing.max_new_tokens
             ));
         }
         if prompts.is_empty() {
-            let (room, new) = (max_length, self.max_new_tokens);
+            let (room, new) = (max_length, self.drawing.max_new_tokens);
             return Err(format!(
                 "no prompt leaves room for {new} new tokens within {room}: expected shorter ones, or another --max-new-tokens"
             )
@@ -184,17 +171,7 @@ impl Playing {
             epochs: kind.epochs,
             batch_size: training.batch_size,
             accumulate: training.accumulate,
-            sampler: Sampler {
-                sampling: Sampling {
-                    temperature: self.temperature as f32,
-                    top_k: self.top_k,
-                    top_p: self.top_p as f32,
-                    ..Sampling::default()
-                },
-                max_new_tokens: self.max_new_tokens,
-                ends: base.ends(Some(&tokenizer)),
-                batch: self.together,
-            },
+            sampler: self.drawing.sampler(base.ends(Some(&tokenizer))),
             rewards: RefCell::new(rewards),
             padding: coder.padding(),
             opening: model.opening(),
@@ -266,7 +243,7 @@ impl RewardArguments {
             device,
             template: playing.learning.conversations.template.open(base)?,
             batch_size: playing.learning.training.batch_size,
-            tokens: longest + playing.max_new_tokens,
+            tokens: longest + playing.drawing.max_new_tokens,
         };
         let mut hashes = Vec::new();
         let mut scorers: Vec<Box<dyn Scorer>> = Vec::new();

@@ -10,6 +10,7 @@ mod dpo;
 mod eval;
 mod generate;
 mod grpo;
+mod judge;
 mod kto;
 mod logits;
 mod merge;
@@ -70,6 +71,7 @@ commands! {
     sft Sft
     reward Reward
     score Score
+    judge Judge
     ppo Ppo
     grpo Grpo
     dpo Dpo

@@ -11,6 +11,7 @@ mod data_formats;
 mod evaluation;
 mod folder;
 mod jobs;
+mod judge;
 mod judged;
 mod kills;
 mod masks;

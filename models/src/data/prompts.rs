@@ -39,29 +39,27 @@ impl Encoder<'_> {
     }
 
     fn prompt_of(&self, content: &Content) -> Result<Prompt> {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_string());
-        let converse = |messages: &[Value], tools: &Option<Value>, expected: Option<&Value>| {
-            let ids =
-                conversation_ids(self.tokenizer()?, self.template, &spelled_out(self.template, messages), tools.as_ref(), true)?;
-            let expected = expected.and_then(|message| message["content"].as_str()).and_then(some);
-            Ok(Prompt { ids, given: json!(messages), expected })
+        let converse = |messages: &[Value], tools: &Option<Value>| {
+            conversation_ids(self.tokenizer()?, self.template, &spelled_out(self.template, messages), tools.as_ref(), true)
         };
+        let some = |text: String| (!text.is_empty()).then_some(text);
         match content {
-            Content::Completion { prompt, completion } => {
-                Ok(Prompt { ids: self.tokenizer()?.encode(prompt, true)?, given: json!(prompt), expected: some(completion) })
+            Content::Completion { .. } | Content::Exchange { .. } | Content::Conversation { .. } => {
+                let Asked { prompt: given, answer } = asked(content).expect("these have a prompt");
+                let ids = match (content, &given) {
+                    (Content::Exchange { tools, .. } | Content::Conversation { tools, .. }, Value::Array(messages)) => {
+                        converse(messages, tools)?
+                    }
+                    _ => self.tokenizer()?.encode(given.as_str().unwrap_or_default(), true)?,
+                };
+                Ok(Prompt { ids, given, expected: some(answer) })
             }
             Content::Filled { prompt, completion } => {
                 let ids = template::ids(prompt, self.tokenizer()?, self.vocab_size)?;
                 let is_word = |id: &u32| (*id as usize) < self.vocab_size;
                 let words: Vec<u32> = ids.iter().copied().filter(is_word).collect();
-                Ok(Prompt { given: json!(self.tokenizer()?.decode(&words, true)?), ids, expected: some(completion) })
-            }
-            Content::Exchange { messages, learnt_from, tools } => {
-                converse(&messages[..*learnt_from], tools, messages.get(*learnt_from))
-            }
-            Content::Conversation { messages, tools } => {
-                let last = messages.iter().rposition(|message| message["role"] == "assistant").unwrap_or(messages.len());
-                converse(&messages[..last], tools, messages.get(last))
+                let given = json!(self.tokenizer()?.decode(&words, true)?);
+                Ok(Prompt { given, ids, expected: some(completion.clone()) })
             }
             Content::Ids { ids, labels } => {
                 let end = labels.iter().position(|&label| label != IGNORE).unwrap_or(ids.len());
@@ -71,5 +69,33 @@ impl Encoder<'_> {
             Content::Labelled { answer, .. } => self.prompt_of(answer),
             Content::Text(_) => Err(Error::Data { message: "a text; expected a prompt".into() }),
         }
+    }
+}
+
+/// A prompt and an answer to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// A text, or a list of messages.
+    pub prompt: Value,
+    /// What comes behind it; empty where nothing does.
+    pub answer: String,
+}
+
+/// What is asked in a row, and how it is answered: what comes before its completion, or before the last of the assistant's turns.
+/// `None` where that takes a tokenizer, or where nothing is asked.
+pub fn asked(content: &Content) -> Option<Asked> {
+    let converse = |messages: &[Value], answer: usize| {
+        let text = messages.get(answer).and_then(|message| message["content"].as_str());
+        Asked { prompt: json!(messages[..answer]), answer: text.unwrap_or_default().into() }
+    };
+    match content {
+        Content::Completion { prompt, completion } => Some(Asked { prompt: json!(prompt), answer: completion.clone() }),
+        Content::Exchange { messages, learnt_from, .. } => Some(converse(messages, *learnt_from)),
+        Content::Conversation { messages, .. } => {
+            let last = messages.iter().rposition(|message| message["role"] == "assistant").unwrap_or(messages.len());
+            Some(converse(messages, last))
+        }
+        Content::Labelled { answer, .. } => asked(answer),
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ pub mod comparisons;
 pub mod critic;
 pub mod dpo;
 pub mod grpo;
+pub mod judge;
 pub mod kto;
 pub mod labelled;
 pub mod loss;

@@ -1,0 +1,112 @@
+//! What is judged: answers that rows have, or that a policy gives.
+
+use std::sync::atomic::AtomicBool;
+
+use serde_json::{Value, json};
+use wgtune_engine::random::Philox;
+use wgtune_models::data::prompts::{Asked, Prompt, asked};
+use wgtune_models::data::rows::{Content, Dataset, Row};
+use wgtune_models::model::Model;
+use wgtune_models::rl::rollout::texts;
+
+use super::partial::Partial;
+use super::{Arguments, Criteria};
+use crate::data::Coder;
+use crate::progress::Progress;
+use crate::runs::Failure;
+use crate::watch::unless;
+
+/// Prompts whose answers are kept together.
+const TOGETHER: usize = 32;
+
+/// A prompt and what was answered.
+pub struct Item {
+    /// A text, or a list of messages.
+    pub prompt: Value,
+    pub answers: Vec<String>,
+    /// Whether the row came with the answers, the best first.
+    pub is_labelled: bool,
+}
+
+/// Those of the rows.
+pub fn items(dataset: &Dataset) -> wgtune_models::Result<Vec<Item>> {
+    let item = |row: &Row| {
+        let wrong =
+            || dataset.error_at(row, "no prompt that a judge can read; expected prompts, or pairs or ranks of answers".into());
+        match &row.content {
+            Content::Ranked { answers, .. } => {
+                let all = answers.iter().map(|answer| asked(answer).ok_or_else(wrong)).collect::<Result<Vec<Asked>, _>>()?;
+                let prompt = all[0].prompt.clone();
+                Ok(Item { prompt, answers: all.into_iter().map(|asked| asked.answer).collect(), is_labelled: true })
+            }
+            content => {
+                let Asked { prompt, .. } = asked(content).ok_or_else(wrong)?;
+                Ok(Item { prompt, answers: Vec::new(), is_labelled: false })
+            }
+        }
+    };
+    dataset.rows.iter().map(item).collect()
+}
+
+impl Item {
+    /// An answer as a row holds it: behind messages it is one.
+    pub fn shown(&self, answer: &str) -> Value {
+        match &self.prompt {
+            Value::Array(_) => json!([{"role": "assistant", "content": answer}]),
+            _ => json!(answer),
+        }
+    }
+}
+
+impl Arguments {
+    /// The items with answers, by the policy where rows have none; and how many leave it no room.
+    pub(super) fn answered(
+        &self,
+        dataset: &Dataset,
+        mut items: Vec<Item>,
+        criteria: &Criteria,
+        kept: &mut Partial,
+        interrupted: &AtomicBool,
+    ) -> Result<(Vec<Item>, usize), Failure> {
+        let open: Vec<usize> = (0..items.len()).filter(|&at| items[at].answers.is_empty()).collect();
+        if open.is_empty() {
+            return Ok((items, 0));
+        }
+        let each = if matches!(criteria, Criteria::Principles(_)) { 1 } else { self.answers };
+        let (policy, adapter) = self.policy()?;
+        let base = Model::open(policy)?;
+        self.force.check(&base, adapter)?;
+        let model = base.load_adapted(&self.compute.open()?, adapter)?.detach();
+        let longest = base.blueprint().longest_text();
+        let coder = Coder::open(&base, Some(&model), dataset, &self.conversations, longest.unwrap_or(usize::MAX))?;
+        let (encoder, tokenizer) = (coder.encoder(), base.tokenizer()?);
+        let prompts = open.iter().map(|&at| encoder.prompt(dataset, &dataset.rows[at])).collect::<Result<Vec<Prompt>, _>>()?;
+        let has_room =
+            |prompt: &Prompt| longest.is_none_or(|longest| model.positions(&prompt.ids) + self.drawing.max_new_tokens <= longest);
+        let fitting: Vec<(usize, &Prompt)> = open.iter().copied().zip(&prompts).filter(|(_, prompt)| has_room(prompt)).collect();
+        let sampler = self.drawing.sampler(base.ends(Some(&tokenizer)));
+        let random = Philox::new(self.compute.seed).stream(0x6a756467);
+        let mut bar = Progress::new("answering", fitting.len().div_ceil(TOGETHER), 0);
+        for (number, part) in fitting.chunks(TOGETHER).enumerate() {
+            let said: Vec<String> = match kept.get("answers", number) {
+                Some(said) => said,
+                None => {
+                    let prompts: Vec<&Prompt> = part.iter().map(|(_, prompt)| *prompt).collect();
+                    let random = random.stream(number as u64);
+                    let rollouts = sampler.answers(&model, &prompts, each, random, &mut |_, _| unless(interrupted))?;
+                    let said = texts(&tokenizer, base.blueprint().vocab_size, &prompts, &rollouts)?;
+                    kept.add("answers", number, &said)?;
+                    said
+                }
+            };
+            for ((at, _), said) in part.iter().zip(said.chunks(each)) {
+                items[*at].answers = said.to_vec();
+            }
+            bar.advance("");
+        }
+        let count = items.len();
+        items.retain(|item| !item.answers.is_empty());
+        let left_out = count - items.len();
+        Ok((items, left_out))
+    }
+}

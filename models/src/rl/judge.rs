@@ -1,0 +1,269 @@
+//! Which of two answers is better, by a judge who reads both: a language model with a rubric, after Zheng et al. 2023
+//! (arXiv:2306.05685). A judge favours a place, so that each pair is shown in both orders and the mean counts. And what a judge makes of
+//! one answer by a principle: a critique and a better answer, after Bai et al. 2022 (arXiv:2212.08073).
+
+use serde_json::{Value, json};
+
+use crate::data::IGNORE;
+use crate::data::conversation::conversation_ids;
+use crate::data::encode::Example;
+use crate::error::{Error, Result};
+use crate::formats::chat_template::ChatTemplate;
+use crate::formats::tokenizer::Tokenizer;
+use crate::generate::{Generated, Listener, Request, Sampling, generate};
+use crate::peft::Tuned;
+use crate::train::answers::log_probs;
+
+/// What makes an answer better, where nobody says.
+pub const RUBRIC: &str = "The better answer does what is asked, is true, is clear and to the point, and harms nobody. Neither its place \
+nor its length makes an answer better.";
+
+/// Hears what was found of the question of this number.
+pub type Heard<'a, T> = dyn FnMut(usize, T) -> Result<()> + 'a;
+
+/// Who judges.
+pub trait Judge {
+    /// Whether it can be asked this at all.
+    fn has_room(&self, question: &str) -> Result<bool>;
+
+    /// How likely the answer called A is better than the one called B, of each question that [`compared`] makes; in any order. `None`
+    /// where it does not say.
+    ///
+    /// # Errors
+    /// What `heard` says; a judge that cannot be asked, or a device that failed.
+    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<Option<f64>>) -> Result<()>;
+
+    /// What it replies to each question; in any order.
+    ///
+    /// # Errors
+    /// As [`compare`](Judge::compare).
+    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<String>) -> Result<()>;
+}
+
+/// The question which of two answers is better.
+pub fn compared(rubric: &str, prompt: &Value, [one, other]: [&str; 2]) -> String {
+    format!(
+        "Two answers to the same prompt are to be compared.\n\n{}\n\n[Prompt]\n{}\n\n[Answer A]\n{}\n\n[Answer B]\n{}\n\n\
+         Which answer is better, A or B? Reply with the letter alone.",
+        rubric.trim(),
+        spoken(prompt),
+        one.trim(),
+        other.trim()
+    )
+}
+
+/// The question what is wrong with an answer.
+pub fn criticised(principle: &str, prompt: &Value, answer: &str) -> String {
+    format!(
+        "An answer is to be judged by this principle: {principle}\n\n[Prompt]\n{}\n\n[Answer]\n{}\n\nIn a few sentences, say in what the \
+         answer does not keep to the principle.",
+        spoken(prompt),
+        answer.trim()
+    )
+}
+
+/// The question for a better answer.
+pub fn revised(principle: &str, prompt: &Value, answer: &str, critique: &str) -> String {
+    format!(
+        "An answer is to be written anew, so that it keeps to this principle: {principle}\n\n[Prompt]\n{}\n\n[Answer]\n{}\n\n[Critique]\n\
+         {}\n\nReply with the better answer to the prompt alone.",
+        spoken(prompt),
+        answer.trim(),
+        critique.trim()
+    )
+}
+
+/// A prompt as it is read.
+fn spoken(prompt: &Value) -> String {
+    let turn = |message: &Value| {
+        let of = |key: &str| message[key].as_str().unwrap_or_default();
+        format!("{}: {}", of("role"), of("content"))
+    };
+    match prompt {
+        Value::Array(messages) => messages.iter().map(turn).collect::<Vec<_>>().join("\n"),
+        Value::String(text) => text.trim().into(),
+        other => other.to_string(),
+    }
+}
+
+/// How likely A is better, by a reply in words: 1, 0, or 1/2 for a tie; `None` where it says neither.
+pub fn verdict(reply: &str) -> Option<f64> {
+    let words = || reply.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    let of = |word: &str| match word {
+        "A" => Some(1.0),
+        "B" => Some(0.0),
+        _ if word.eq_ignore_ascii_case("tie") => Some(0.5),
+        _ => None,
+    };
+    // Some reason first, and a sentence may begin with "A": the last one alone counts, of letters in brackets if there are any.
+    let in_brackets = reply.rsplit_once("[[").and_then(|(_, rest)| rest.split_once("]]")).and_then(|(word, _)| of(word.trim()));
+    in_brackets.or_else(|| words().filter_map(of).next_back())
+}
+
+/// What a pair of answers comes to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preference {
+    /// How likely the first is the better one, as the mean over both orders.
+    pub first: f64,
+    /// Whether another was better in the other order.
+    pub is_swayed: bool,
+}
+
+/// By how likely A was better where the first answer stood there, and where the second did.
+pub fn preference(first_as_a: f64, second_as_a: f64) -> Preference {
+    let swapped = 1.0 - second_as_a;
+    Preference { first: (first_as_a + swapped) / 2.0, is_swayed: (first_as_a - 0.5) * (swapped - 0.5) < 0.0 }
+}
+
+/// How likely each of so many answers wins against another, as the mean over those: by the two answers of each pair and how likely the
+/// first of them is the better one.
+pub fn worths(answers: usize, pairs: &[(usize, usize, f64)]) -> Vec<f64> {
+    let mut worths = vec![0.0; answers];
+    for &(one, other, first) in pairs {
+        worths[one] += first;
+        worths[other] += 1.0 - first;
+    }
+    worths.iter().map(|sum| sum / (answers.max(2) - 1) as f64).collect()
+}
+
+/// A language model as judge.
+pub struct JudgeModel {
+    /// It.
+    pub model: Tuned,
+    /// What makes its tokens.
+    pub tokenizer: Tokenizer,
+    /// What makes a text of a question, where it has learnt to converse.
+    pub template: Option<ChatTemplate>,
+    /// Tokens of its longest reply.
+    pub max_new_tokens: usize,
+    /// Questions that are asked together.
+    pub batch_size: usize,
+}
+
+impl JudgeModel {
+    /// A question's tokens, up to where the reply begins.
+    fn ids(&self, question: &str, opening: &str) -> Result<Vec<u32>> {
+        match &self.template {
+            Some(template) => {
+                conversation_ids(&self.tokenizer, template, &[json!({"role": "user", "content": question})], None, true)
+            }
+            None => self.tokenizer.encode(&format!("{question}\n\n{opening}"), true),
+        }
+    }
+
+    /// The question with a letter as its answer.
+    fn example(&self, question: &str, letter: &str) -> Result<Example> {
+        let ids = self.model.opened(&self.ids(question, "The better answer is")?);
+        let blank = if self.template.is_some() { "" } else { " " };
+        let letter = self.tokenizer.encode(&format!("{blank}{letter}"), false)?;
+        let labels = std::iter::repeat_n(IGNORE, ids.len()).chain(letter.iter().copied()).collect();
+        Ok(Example { labels, ids: [ids, letter].concat() })
+    }
+}
+
+impl Judge for JudgeModel {
+    fn has_room(&self, question: &str) -> Result<bool> {
+        let tokens = self.model.positions(&self.ids(question, "The better answer is")?) + self.max_new_tokens;
+        Ok(self.model.decoder.blueprint().longest_text().is_none_or(|longest| tokens <= longest))
+    }
+
+    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<Option<f64>>) -> Result<()> {
+        for batch in questions.chunks(self.batch_size.max(1)) {
+            let mut examples = Vec::with_capacity(2 * batch.len());
+            for (_, question) in batch {
+                examples.extend([self.example(question, "A")?, self.example(question, "B")?]);
+            }
+            let examples: Vec<&Example> = examples.iter().collect();
+            let sums = log_probs(&self.model, &examples, examples.len(), &mut |_, _| std::ops::ControlFlow::Continue(()))?;
+            for ((number, _), sums) in batch.iter().zip(sums.chunks(2)) {
+                let first = 1.0 / (1.0 + (f64::from(sums[1]) - f64::from(sums[0])).exp());
+                if !first.is_finite() {
+                    return Err(Error::Data { message: "the judge finds neither answer likely at all".into() });
+                }
+                heard(*number, Some(first))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<String>) -> Result<()> {
+        let ends = crate::model::ends(self.model.decoder.blueprint(), Some(&self.tokenizer));
+        let request = |(_, question): &(usize, String)| {
+            Ok(Request {
+                model: 0,
+                prompt: self.ids(question, "Reply:")?,
+                max_new_tokens: self.max_new_tokens,
+                ends: ends.clone(),
+                sampling: Sampling::default(),
+            })
+        };
+        let requests = questions.iter().map(request).collect::<Result<Vec<_>>>()?;
+        let mut replies = Replies { tokenizer: &self.tokenizer, questions, heard };
+        generate(&[self.model.detach()], self.batch_size, &mut requests.into_iter(), &mut replies).map(drop)
+    }
+}
+
+/// Passes on replies as they end.
+struct Replies<'a, 'b> {
+    tokenizer: &'a Tokenizer,
+    questions: &'a [(usize, String)],
+    heard: &'a mut Heard<'b, String>,
+}
+
+impl Listener for Replies<'_, '_> {
+    fn end(&mut self, request: usize, generated: &Generated) -> Result<()> {
+        let text = self.tokenizer.decode(&generated.ids, true)?;
+        (self.heard)(self.questions[request].0, text.trim().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_in_words_is_a_verdict() {
+        for (reply, expected) in [
+            ("A", Some(1.0)),
+            ("B.", Some(0.0)),
+            ("**B**", Some(0.0)),
+            ("A good question. Answer B is better", Some(0.0)),
+            ("Answer A is better than answer B.\n\n[[A]]", Some(1.0)),
+            ("It is a tie", Some(0.5)),
+            ("Tie", Some(0.5)),
+            ("neither", None),
+            ("", None),
+            ("a or b", None),
+        ] {
+            assert_eq!(verdict(reply), expected, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn both_orders_count_alike() {
+        assert_eq!(preference(0.75, 0.25), Preference { first: 0.75, is_swayed: false });
+        // Whoever always says A says nothing of the answers.
+        assert_eq!(preference(0.9, 0.9), Preference { first: 0.5, is_swayed: true });
+        assert_eq!(preference(0.25, 1.0), Preference { first: 0.125, is_swayed: false });
+        assert_eq!(preference(0.5, 0.5), Preference { first: 0.5, is_swayed: false });
+    }
+
+    #[test]
+    fn an_answers_worth_is_how_often_it_wins() {
+        assert_eq!(worths(3, &[(0, 1, 1.0), (0, 2, 0.5), (1, 2, 0.25)]), [0.75, 0.125, 0.625]);
+        assert_eq!(worths(2, &[(0, 1, 0.75)]), [0.75, 0.25]);
+    }
+
+    #[test]
+    fn questions_hold_what_was_asked_and_said() {
+        let chat = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]);
+        let text = compared("Be kind.", &chat, [" one ", "two"]);
+        for part in ["Be kind.\n", "user: Hi\nassistant: Yes?\n", "[Answer A]\none\n", "[Answer B]\ntwo\n"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(
+            revised("Be kind.", &json!(" Why? "), "No.", "Rude.")
+                .contains("[Prompt]\nWhy?\n\n[Answer]\nNo.\n\n[Critique]\nRude.\n")
+        );
+    }
+}
