@@ -21,7 +21,7 @@ SEED = 7
 HELD_OUT = 200
 NEW_TOKENS = 40
 # Updates: where GRPO is by its own, PPO is on its way.
-STEPS = {"ppo": 224, "grpo": 200}
+STEPS = {"ppo": 256, "grpo": 200}
 
 
 def lines(path):
@@ -102,7 +102,7 @@ class Bench:
         for seed in self.seeds:
             name = f"ppo{seed}"
             report = self.train("ppo", *playing, "--out", name, "--seed", seed, "--steps", STEPS["ppo"], "--learning-rate", 4e-4,
-                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.1, "--kl-target", 10,
+                                "--batch-size", 32, "--rollouts", 128, "--phase-epochs", 2, "--kl-coef", 0.1, "--kl-target", 12,
                                 "--kl-horizon", 10000, "--critic-rate", 2, "--lambda", 0.98)
             rows.append(self.row(f"PPO, seed {seed}", name, report))
         report = self.train("grpo", *playing, "--out", "grpo", "--steps", STEPS["grpo"], "--learning-rate", 1e-3,

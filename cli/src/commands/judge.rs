@@ -55,7 +55,7 @@ pub struct Arguments {
     #[command(flatten)]
     endpoint: EndpointArguments,
     #[command(flatten)]
-    source: Source,
+    pub source: Source,
     #[command(flatten)]
     conversations: Conversations,
     /// The model that answers prompts [default: --model]
@@ -156,7 +156,8 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
 
 /// Judges all rows, and writes what comes of them.
 pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
-    arguments.check()?;
+    arguments.overwrite.check_file(&arguments.out)?;
+    arguments.check_options()?;
     let endpoint = arguments.endpoint.open(arguments.drawing.max_new_tokens)?;
     let identity = endpoint.as_ref().map(|endpoint| endpoint.identity());
     let dataset = arguments.source.read_wanting(None, &[Format::Preference, Format::Ranked, Format::Prompt])?;
@@ -210,8 +211,8 @@ enum Criteria {
 }
 
 impl Arguments {
-    /// Checks, before any work, that options go together and the file can be written.
-    fn check(&self) -> Outcome {
+    /// Checks that options go together.
+    pub fn check_options(&self) -> Outcome {
         let Arguments { model, endpoint, policy, policy_adapter, .. } = self;
         if model.is_none() && endpoint.judge_url.is_none() {
             return Err("nobody judges: expected --model, or --judge-url".into());
@@ -225,7 +226,7 @@ impl Arguments {
         if self.source.weights()?.is_some() {
             return Err("--data has weights, which are for training: expected names of files alone".into());
         }
-        self.overwrite.check_file(&self.out)
+        Ok(())
     }
 
     fn criteria(&self) -> Result<Criteria, Failure> {

@@ -14,14 +14,13 @@ use wgtune_models::formats::files::{names, read_text, remove, target, write_byte
 use wgtune_models::rl::scorers::Rule;
 use wgtune_models::train::run::{Begin, check_content, lock};
 
-use super::{Command, grpo, ppo, reward, sft};
+use super::{Command, grpo, judge, ppo, reward, sft};
 use crate::common::{Outcome, note, print_json, print_line};
 use crate::config::Given;
 use crate::numbers::whole;
-use crate::report::Report;
 use crate::runs::Failure;
-use figures::Made;
-use stages::{Asked, Stage, stages};
+use figures::{Came, Made};
+use stages::{Asked, JUDGE, Stage, stages};
 
 const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the command that it is called after:
 
@@ -33,6 +32,10 @@ const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the c
   data = ["demonstrations.jsonl"]
   epochs = 1
 
+  [judge]
+  data = ["prompts.jsonl"]
+  model = "JUDGE"
+
   [reward]
   data = ["pairs.jsonl"]
 
@@ -40,11 +43,13 @@ const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the c
   data = ["prompts.jsonl"]
   kl-target = 6
 
-What stands above the tables is for every stage that has such an option. [sft] and [reward] may
-be missing; of [ppo] and [grpo] there is one. Each begins where the policy stands: the reward
-model with what [sft] came to, the policy too, and in the next round with what it came to
-itself, from which it is then measured how far it goes. The reward model is the first that
-judges; --reward-model, --reward-rule and --reward-program in the policy's table come beside it."#;
+What stands above the tables is for every stage that has such an option. Of [ppo] and [grpo] there
+is one, and the others may be missing. Each begins where the policy stands: the reward model with
+what [sft] came to, the policy too, and in the next round with what it came to itself, from which
+it is then measured how far it goes. With [judge] another model compares answers of the policy at
+the start of each round, and the reward model is made anew from these too. The reward model is the
+first that judges; --reward-model, --reward-rule and --reward-program in the policy's table come
+beside it."#;
 
 /// Teaches by demonstrations, then by a reward model and the policy's own answers: SFT, reward model, PPO or GRPO, as one run
 #[derive(Args)]
@@ -128,10 +133,10 @@ pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
             continue;
         }
         note(format!("stage {number} of {count}, {}", place.display()));
-        let report = stage.train(&place)?;
+        let came = stage.make(&place)?;
         // What came after another such stage is of no use.
         run.stages.truncate(number - 1);
-        run.stages.push(Made::new(stage, out, &report, arguments.samples)?);
+        run.stages.push(Made::new(stage, out, &came, arguments.samples)?);
         run.write(out)?;
     }
     run.stages.truncate(count);
@@ -197,6 +202,8 @@ fn clear(out: &Path, stages: &[String]) -> Result<(), Failure> {
             false => folders.push(folder),
         }
     }
+    let is_judged = |path: &PathBuf| path.file_name().is_some_and(|name| name == "judge.jsonl" || name == "judge.jsonl.partial");
+    folders.retain(|folder| !(is_judged(folder) && folder.is_file()));
     folders.iter().try_for_each(|folder| check_content(folder, Begin::Over))?;
     Ok(stages.iter().try_for_each(|name| remove(&out.join(name)))?)
 }
@@ -209,22 +216,29 @@ impl Run {
 
 impl Stage {
     /// Makes it, or goes on with it where it was begun.
-    fn train(&self, place: &Path) -> Result<Report, Failure> {
-        if !place.exists() {
-            return train(&self.command, &self.given);
-        }
-        let words = ["wgtune".to_string()].into_iter().chain(self.words.clone()).chain(["--resume".to_string()]);
+    fn make(&self, place: &Path) -> Result<Came, Failure> {
+        let folder = place.parent().unwrap_or(place);
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let begins = match self.words[0] == JUDGE {
+            // What is kept beside the file is gone on with; a file that is there is of a run that ended before it could say so.
+            true => Some(if place.exists() { "--overwrite" } else { "--resume" }),
+            false => place.exists().then_some("--resume"),
+        };
+        let Some(begins) = begins else { return make_stage(&self.command, &self.given) };
+        let words = ["wgtune"].into_iter().chain(self.words.iter().map(String::as_str)).chain([begins]);
         let (program, given) = crate::parsed(&crate::program(), words.map(Into::into).collect(), None)?;
-        train(&program.command, &given)
+        make_stage(&program.command, &given)
     }
 }
 
-fn train(command: &Command, given: &Given) -> Result<Report, Failure> {
+fn make_stage(command: &Command, given: &Given) -> Result<Came, Failure> {
+    let trained = |report| Came::Trained(Box::new(report));
     match command {
-        Command::Sft(arguments) => sft::train(arguments, given),
-        Command::Reward(arguments) => reward::train(arguments, given),
-        Command::Ppo(arguments) => ppo::train(arguments, given),
-        Command::Grpo(arguments) => grpo::train(arguments, given),
+        Command::Judge(arguments) => Ok(Came::Judged(serde_json::to_value(judge::judge(arguments, given)?)?)),
+        Command::Sft(arguments) => sft::train(arguments, given).map(trained),
+        Command::Reward(arguments) => reward::train(arguments, given).map(trained),
+        Command::Ppo(arguments) => ppo::train(arguments, given).map(trained),
+        Command::Grpo(arguments) => grpo::train(arguments, given).map(trained),
         _ => unreachable!("no other command is a stage"),
     }
 }

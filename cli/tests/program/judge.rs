@@ -19,7 +19,7 @@ fn folder() -> Folder {
     folder.set("model/config.json", json!({"max_position_embeddings": 1024}));
     folder.write("rubric.txt", "Shorter.\n");
     folder.write_rows("prompts.jsonl", &(0..6).map(|at| json!({"prompt": BEGINS[at % 4]})).collect::<Vec<_>>());
-    let pair = |at: usize| json!({"prompt": BEGINS[at % 4], "chosen": " mat.", "rejected": if at % 2 == 0 { " park." } else { " mat. " }});
+    let pair = |at: usize| json!({"prompt": BEGINS[at % 4], "chosen": " mat.", "rejected": if at.is_multiple_of(2) { " park." } else { " mat. " }});
     folder.write_rows("pairs.jsonl", &(0..6).map(pair).collect::<Vec<_>>());
     folder
 }

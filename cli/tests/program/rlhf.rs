@@ -161,6 +161,42 @@ fn killed_in_any_stage_it_comes_to_the_same() {
 }
 
 #[test]
+fn a_judge_gives_every_rounds_reward_model_more_rows() {
+    let folder = folder();
+    folder.set("model/config.json", json!({"max_position_embeddings": 1024}));
+    folder.write("rubric.txt", "Shorter.\n");
+    let (begin, rest) = FILE.split_once("[reward]").unwrap();
+    let judge = "[judge]\ndata = [\"prompts.jsonl\"]\nrubric = \"rubric.txt\"\ntie = 0\nmax-new-tokens = 4\n\n[reward]";
+    folder.write("rlhf.toml", format!("{begin}{judge}{rest}"));
+    let command = "rlhf --config rlhf.toml --rounds 2";
+    folder.succeeds(&format!("{command} --out whole"));
+    let stages = folder.json("whole/rlhf.json")["stages"].clone();
+    let words = |name: &str| {
+        let stage = stages.as_array().unwrap().iter().find(|stage| stage["name"] == name);
+        stage.unwrap_or_else(|| panic!("{name}: {stages}"))["command"].to_string()
+    };
+    assert!(words("round-1/judge.jsonl").contains("--policy-adapter=whole/sft"));
+    assert!(words("round-2/judge.jsonl").contains("--policy-adapter=whole/round-1/ppo"));
+    let [first, second] = ["round-1/reward", "round-2/reward"].map(words);
+    assert!(first.contains("--data=pairs.jsonl") && first.contains("--data=whole/round-1/judge.jsonl"), "{first}");
+    assert!(second.contains("--data=whole/round-1/judge.jsonl") && second.contains("--data=whole/round-2/judge.jsonl"));
+    assert!(words("round-2/ppo").contains("--reward-model=whole/round-2/reward"));
+    assert!(!folder.lines("whole/round-1/judge.jsonl").is_empty());
+    // Cut off between stages or within one, it comes to the same.
+    for pause in [150, 400, 650] {
+        let mut child = folder.start(&format!("{command} --out killed --resume"));
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    folder.succeeds(&format!("{command} --out killed --resume"));
+    for name in ["round-1/judge.jsonl", "round-2/judge.jsonl", "round-2/ppo/adapter_model.safetensors"] {
+        assert!(folder.read(&format!("killed/{name}")) == folder.read(&format!("whole/{name}")), "{name}");
+    }
+    folder.succeeds(&format!("{command} --out killed --overwrite"));
+}
+
+#[test]
 fn whole_models_go_from_stage_to_stage_too() {
     let folder = folder();
     folder.write(

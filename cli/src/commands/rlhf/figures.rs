@@ -11,12 +11,12 @@ use wgtune_models::formats::files::read_text;
 use wgtune_models::train::run::{METRICS, SAMPLES};
 use wgtune_models::train::samples::Sample;
 
-use super::stages::Stage;
+use super::stages::{JUDGE, Stage};
 use crate::report::{Alarm, Report};
 use crate::tables::columns;
 
 /// A stage that was made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Made {
     /// Its folder, in the run's.
     pub name: String,
@@ -33,6 +33,13 @@ pub struct Made {
     /// The shares of its answers to prompts held out that were safe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub safety: Vec<Change>,
+}
+
+/// What a stage came to.
+pub enum Came {
+    Trained(Box<Report>),
+    /// What was reported of a judge.
+    Judged(Value),
 }
 
 /// What was said to a prompt before a stage and after it, and what that is worth.
@@ -140,7 +147,14 @@ impl Made {
     ///
     /// # Errors
     /// A folder of the stage that cannot be read.
-    pub fn new(stage: &Stage, out: &Path, report: &Report, samples: usize) -> Result<Made> {
+    pub fn new(stage: &Stage, out: &Path, came: &Came, samples: usize) -> Result<Made> {
+        let report = match came {
+            Came::Trained(report) => report,
+            Came::Judged(report) => {
+                let (name, command) = (stage.name.clone(), stage.words.clone());
+                return Ok(Made { name, command, report: report.clone(), ..Made::default() });
+            }
+        };
         let folder = out.join(&stage.name);
         let lines: Vec<Map<String, Value>> = lines(&folder.join(METRICS))?;
         let step = |line: &Map<String, Value>| line.get("step").and_then(Value::as_f64);
@@ -185,6 +199,7 @@ impl Made {
         let (name, key) = match self.kind() {
             "sft" => ("loss", "loss"),
             "reward" => ("accuracy", "accuracy"),
+            JUDGE => return None,
             _ => ("reward", "reward"),
         };
         let at = |when: &str| self.report.pointer(&format!("/validation_{when}/{key}")).and_then(Value::as_f64);
@@ -202,10 +217,10 @@ impl Made {
         let shown = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
         let held_out = self.held_out();
         let [before, after] = [held_out.map(|(_, change)| change.before), held_out.map(|(_, change)| change.after)];
-        let steps = self.report["steps"].as_u64().unwrap_or_default();
+        let steps = self.report["steps"].as_u64();
         vec![
             self.name.clone(),
-            steps.to_string(),
+            steps.map_or(String::new(), |steps| steps.to_string()),
             held_out.map_or(String::new(), |(name, _)| name.into()),
             shown(before),
             shown(after),

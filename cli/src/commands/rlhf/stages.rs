@@ -10,7 +10,6 @@ use wgtune_models::error::Error;
 use wgtune_models::formats::files::read_text;
 
 use super::super::{Command, grpo, ppo};
-use crate::common::Compute;
 use crate::config::{File, Given, Options, lenient, long};
 use crate::data::Source;
 use crate::learning::Learning;
@@ -18,7 +17,10 @@ use crate::runs::Failure;
 use crate::tuning::Tuning;
 
 /// The tables of a file, each named as its command is, in the order of the stages.
-const TABLES: [&str; 4] = ["sft", "reward", "ppo", "grpo"];
+const TABLES: [&str; 5] = ["sft", JUDGE, "reward", "ppo", "grpo"];
+
+/// The one by which another model says which of the policy's answers are better.
+pub const JUDGE: &str = "judge";
 
 /// Those by which the policy learns from its own answers.
 const POLICIES: [&str; 2] = ["ppo", "grpo"];
@@ -73,23 +75,31 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
     let mut stages = Vec::new();
     let mut stand = Stand::Base;
     if tables.has("sft") {
-        let stage = tables.stage("sft", "sft".into(), &stand, Extra::default())?;
+        let stage = tables.stage("sft", "sft".into(), &stand, &Extra::default())?;
         stand = stage.result(asked.out);
         stages.push(stage);
     }
     let tuned = stand.clone();
+    let mut extra = Extra::default();
     for round in 1..=asked.rounds {
         let name = |stage: &str| format!("round-{round}/{stage}");
-        // The same rows bring the same rewards.
-        if tables.has("reward") && round == 1 {
-            stages.push(tables.stage("reward", name("reward"), &tuned, Extra::default())?);
+        extra.round = round;
+        if tables.has(JUDGE) {
+            let stage = tables.stage(JUDGE, name("judge.jsonl"), &stand, &extra)?;
+            extra.judged.push(asked.out.join(&stage.name));
+            stages.push(stage);
         }
-        let reward = tables.has("reward").then(|| asked.out.join("round-1/reward"));
-        let stage = tables.stage(policy, name(policy), &stand, Extra { reward, round })?;
+        // The same rows bring the same rewards.
+        if tables.has("reward") && (round == 1 || tables.has(JUDGE)) {
+            let stage = tables.stage("reward", name("reward"), &tuned, &extra)?;
+            extra.reward = Some(asked.out.join(&stage.name));
+            stages.push(stage);
+        }
+        let stage = tables.stage(policy, name(policy), &stand, &extra)?;
         stand = stage.result(asked.out);
         stages.push(stage);
     }
-    let of = |name: &str| stages.iter().find(|stage| stage.words[0] == name).map(|stage| parts(&stage.command).1);
+    let of = |name: &str| stages.iter().find(|stage| stage.words[0] == name).and_then(|stage| parts(&stage.command).1);
     let (reward, policy_tuning) = (of("reward"), of(policy));
     let is_whole = |tuning: Option<&Tuning>| tuning.is_some_and(|tuning| tuning.method.adapter.is_none());
     if asked.rounds > 1 && is_whole(policy_tuning) && reward.is_some() && !is_whole(reward) {
@@ -104,9 +114,11 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
     Ok(stages)
 }
 
-/// What the stages before give to a policy.
+/// What the stages before give to one.
 #[derive(Default)]
 struct Extra {
+    /// Rows that a judge made.
+    judged: Vec<PathBuf>,
     /// A reward model.
     reward: Option<PathBuf>,
     /// The round, from 1.
@@ -173,7 +185,12 @@ impl Tables<'_> {
         for key in own.keys() {
             let (name, line) = (&**key.get_ref(), self.line(key));
             // What a policy begins with is what came before, and all stand on one model.
-            let is_chained = name == "model" && stage != "reward" || name == "adapter" && POLICIES.contains(&stage);
+            let is_chained = match name {
+                "model" => stage != "reward" && stage != JUDGE,
+                "adapter" => POLICIES.contains(&stage),
+                "policy" | "policy-adapter" => true,
+                _ => false,
+            };
             if is_chained {
                 return Err(format!("{line}: `{name}` is one for all stages; expected it above the tables").into());
             }
@@ -185,12 +202,18 @@ impl Tables<'_> {
     }
 
     /// A stage that begins where the policy stands.
-    fn stage(&self, name: &'static str, folder: String, stand: &Stand, extra: Extra) -> Result<Stage, Failure> {
+    fn stage(&self, name: &'static str, folder: String, stand: &Stand, extra: &Extra) -> Result<Stage, Failure> {
         let command = self.program.find_subcommand(name).expect("a stage is a command");
         let own = self.options(command, self.of(name).expect("it is there"), &[], &[])?;
         let argument = |name: &str| command.get_arguments().find(|argument| long(argument) == name).expect("an option");
         let is_own = |name: &str| own.arguments.iter().any(|argument| long(argument) == name);
+        let base = || self.table.get("model").and_then(|model| model.get_ref().as_str()).map(Path::new);
         let chained: Vec<(&str, &Path)> = match stand {
+            Stand::Model(folder) if name == JUDGE => vec![("policy", folder)],
+            Stand::Adapter(folder) if name == JUDGE => {
+                base().map(|base| ("policy", base)).into_iter().chain([("policy-adapter", folder.as_path())]).collect()
+            }
+            Stand::Base if name == JUDGE => base().map(|base| ("policy", base)).into_iter().collect(),
             _ if is_own("model") || is_own("adapter") => Vec::new(),
             Stand::Base => Vec::new(),
             Stand::Adapter(folder) => vec![("adapter", folder)],
@@ -202,6 +225,9 @@ impl Tables<'_> {
         let mut words = [vec![name.to_string()], shared.words, own.words].concat();
         words.extend(chained.iter().map(|(name, folder)| format!("--{name}={}", folder.display())));
         words.push(format!("--out={}", self.asked.out.join(&folder).display()));
+        if name == "reward" {
+            words.extend(extra.judged.iter().map(|file| format!("--data={}", file.display())));
+        }
         let mut safety = Vec::new();
         if POLICIES.contains(&name) {
             safety = self.judge(&mut words, extra.reward.as_deref());
@@ -217,7 +243,7 @@ impl Tables<'_> {
         let (parsed, given) = crate::parsed(self.program, typed, None)
             .map_err(|error| format!("{place}: {}", error.to_string().trim_start_matches("error: ").trim_end()))?;
         let stage = Stage { name: folder, words, command: parsed.command, given, safety };
-        stage.check(is_own("model")).map_err(|error| format!("{place}: {error}"))?;
+        stage.check(is_own("model"), &extra.judged).map_err(|error| format!("{place}: {error}"))?;
         Ok(stage)
     }
 
@@ -276,13 +302,14 @@ fn one_of(names: &[&str]) -> String {
     names.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(" or ")
 }
 
-/// What a stage reads, how it is tuned, and where it is computed.
-pub fn parts(command: &Command) -> (&Source, &Tuning, &Compute) {
-    fn of(learning: &Learning) -> (&Source, &Tuning, &Compute) {
-        (&learning.source, &learning.tuning, &learning.compute)
+/// What a stage reads, and how it is tuned if it is.
+fn parts(command: &Command) -> (&Source, Option<&Tuning>) {
+    fn of(learning: &Learning) -> (&Source, Option<&Tuning>) {
+        (&learning.source, Some(&learning.tuning))
     }
     match command {
-        Command::Sft(arguments) => (&arguments.source, &arguments.tuning, &arguments.compute),
+        Command::Judge(arguments) => (&arguments.source, None),
+        Command::Sft(arguments) => (&arguments.source, Some(&arguments.tuning)),
         Command::Reward(arguments) => of(&arguments.learning),
         Command::Ppo(arguments) => of(&arguments.playing.learning),
         Command::Grpo(arguments) => of(&arguments.playing.learning),
@@ -294,20 +321,22 @@ impl Stage {
     /// Where the policy stands after it.
     fn result(&self, out: &Path) -> Stand {
         let folder = out.join(&self.name);
-        if parts(&self.command).1.method.adapter.is_some() { Stand::Adapter(folder) } else { Stand::Model(folder) }
+        let is_adapter = parts(&self.command).1.is_some_and(|tuning| tuning.method.adapter.is_some());
+        if is_adapter { Stand::Adapter(folder) } else { Stand::Model(folder) }
     }
 
     /// Checks what can be checked before any stage is made.
-    fn check(&self, has_own_model: bool) -> Result<(), Failure> {
-        let (source, tuning, _) = parts(&self.command);
-        for file in &source.files()? {
+    fn check(&self, has_own_model: bool, to_come: &[PathBuf]) -> Result<(), Failure> {
+        let (source, tuning) = parts(&self.command);
+        for file in source.files()?.iter().filter(|file| !to_come.contains(file)) {
             fs::metadata(file).map_err(Error::io(file))?;
         }
-        if has_own_model && tuning.method.adapter.is_some() {
+        if has_own_model && tuning.is_some_and(|tuning| tuning.method.adapter.is_some()) {
             return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
         }
         match &self.command {
             Command::Sft(arguments) => Ok(arguments.training.check_evaluation()?),
+            Command::Judge(arguments) => arguments.check_options(),
             Command::Reward(arguments) => arguments.learning.check_options(),
             Command::Ppo(arguments) => ppo::check(arguments),
             Command::Grpo(arguments) => grpo::check(arguments),
