@@ -1,5 +1,7 @@
 //! `wgtune demo`.
 
+mod judgements;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -50,9 +52,12 @@ const WAYS: [Way; 2] = [
 /// Tells the whole story in under a minute: a tiny model that ships with the program learns a task it could not do
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/lora --prompt 'Review: The soup was awful.\nMood:'"
+    after_help = "Examples:\n  wgtune demo --rlhf\n  wgtune demo --out demo\n  wgtune generate --model demo/base --adapter demo/lora --prompt 'Review: The soup was awful.\nMood:'"
 )]
 pub struct Arguments {
+    /// Tell another, in under two: by demonstrations, a reward model and PPO it learns to be cheerful
+    #[arg(long)]
+    rlhf: bool,
     /// Keep the model, the rows, the adapters and the metrics in this folder: a new one, or an empty one
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -109,6 +114,9 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     check_content(out, Begin::New)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     write_base(&base)?;
+    if arguments.rlhf {
+        return judgements::run(arguments, out, &base);
+    }
     let seed = arguments.compute.seed;
     write_bytes(&data, rows(&task::rows(seed, ROWS)).as_bytes())?;
 
