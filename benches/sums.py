@@ -2,7 +2,7 @@
 
     python benches/sums.py --wgtune target/release/wgtune --out DIR
 
-A Llama of 91,200 parameters is pretrained on sums until it gets about one of five right, drawn at temperature 1; GRPO then
+A Llama of 91,200 parameters is pretrained on sums until it gets about one of six right, drawn at temperature 1; GRPO then
 rewards an answer that is exactly the sum (`--reward-rule exact`), 16 answers to each of the 100 sums a phase.
 """
 
@@ -36,7 +36,7 @@ def main():
         words = [str(word) for word in words]
         subprocess.run([program, *words, "--validation", "0", "--device", "cpu", "--no-tensorboard"], cwd=out, check=True)
 
-    run("pretrain", "--data", "text.txt", "--out", "base", *MODEL, "--steps", 120, "--learning-rate", 3e-3)
+    run("pretrain", "--data", "text.txt", "--out", "base", *MODEL, "--steps", 100, "--learning-rate", 3e-3)
     begun = time.time()
     run("grpo", "--model", "base", "--data", "sums.jsonl", "--out", "tuned", "--method", "full", "--reward-rule", "exact",
         "--max-new-tokens", 4, "--batch-size", 200, "--rollouts", 1600, "--together", 400, "--answers", 16,

@@ -247,6 +247,8 @@ fn what_no_stage_takes_is_refused_before_any_work() {
     folder.fails("rlhf --config f.toml --out new --device cpu", &["--device"]);
     folder.fails("rlhf --config f.toml", &["--out"]);
     folder.fails("rlhf --out new", &["--config"]);
+    folder.write("f.toml", format!("model = \"model\"\nvalidation = 0\n{ppo}"));
+    folder.fails("rlhf --config f.toml --out new --safety-words words.txt", &["f.toml:3: [ppo]: ", "`validation` above 0"]);
     folder.write("empty.txt", "\n");
     folder.fails("rlhf --config f.toml --out new --safety-words empty.txt", &["empty.txt has no words"]);
 }

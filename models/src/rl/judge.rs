@@ -163,7 +163,8 @@ impl JudgeModel {
 
 impl Judge for JudgeModel {
     fn has_room(&self, question: &str) -> Result<bool> {
-        let tokens = self.model.positions(&self.ids(question, "The better answer is")?) + self.max_new_tokens;
+        // A letter takes some tokens too.
+        let tokens = self.model.positions(&self.ids(question, "The better answer is")?) + self.max_new_tokens.max(4);
         Ok(self.model.decoder.blueprint().longest_text().is_none_or(|longest| tokens <= longest))
     }
 

@@ -334,6 +334,10 @@ impl Stage {
         if has_own_model && tuning.is_some_and(|tuning| tuning.method.adapter.is_some()) {
             return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
         }
+        let validation = self.given.options.get("validation").and_then(|share| share.as_f64());
+        if !self.safety.is_empty() && validation == Some(0.0) {
+            return Err("how safe answers are is told of prompts held out; expected `validation` above 0".into());
+        }
         match &self.command {
             Command::Sft(arguments) => Ok(arguments.training.check_evaluation()?),
             Command::Judge(arguments) => arguments.check_options(),
