@@ -257,7 +257,8 @@ pub fn long(argument: &Arg) -> &str {
     argument.get_long().unwrap_or_default()
 }
 
-fn conflict(command: &Command, one: &Arg, other: &Arg) -> bool {
+/// Whether two options cannot stand beside each other.
+pub fn conflict(command: &Command, one: &Arg, other: &Arg) -> bool {
     let declared =
         |one: &Arg, other: &Arg| command.get_arg_conflicts_with(one).iter().any(|with| with.get_id() == other.get_id());
     declared(one, other) || declared(other, one)

@@ -11,6 +11,7 @@ use wgtune_models::data::split::{HeldOut, split};
 use wgtune_models::data::template::Template;
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
+use wgtune_models::formats::files::read_bytes;
 use wgtune_models::formats::tokenizer::Tokenizer;
 use wgtune_models::hash::xxh3;
 use wgtune_models::model::{self, Model};
@@ -162,6 +163,16 @@ impl Source {
     /// A sentence, where a weight is none.
     pub fn files(&self) -> Result<Vec<PathBuf>, String> {
         Ok(self.weighted()?.into_iter().map(|(file, _)| file).collect())
+    }
+
+    /// A hash of the files as they are, but for those of this name.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn fingerprint_without(&self, name: &str) -> wgtune_models::Result<String> {
+        let files = self.files().map_err(|message| Error::Data { message })?;
+        let read = files.iter().filter(|file| !file.ends_with(name)).map(|file| read_bytes(file));
+        Ok(xxh3(read.collect::<wgtune_models::Result<Vec<_>>>()?))
     }
 
     fn weighted(&self) -> Result<Vec<(PathBuf, Option<f64>)>, String> {

@@ -1,7 +1,8 @@
 //! A judge behind an address that speaks as OpenAI's chat completions do: llama.cpp, vLLM, Ollama and many services.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,14 +20,17 @@ use crate::numbers::{above_zero, whole};
 /// Variables of the environment that may hold the key, the first first. No option does: others would see it.
 const KEYS: [&str; 2] = ["WGTUNE_JUDGE_KEY", "OPENAI_API_KEY"];
 
-/// The longest pause before a request is made again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause that a judge may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// How often an interrupt is looked for.
+const TICK: Duration = Duration::from_millis(50);
 
 /// Which judge is asked, and how often.
 #[derive(Args)]
 pub struct EndpointArguments {
-    /// Ask a judge behind this address, which speaks as OpenAI's chat completions do; its key is that of WGTUNE_JUDGE_KEY or
-    /// OPENAI_API_KEY in the environment
+    /// Ask a judge behind this address, which speaks as OpenAI's chat completions do; its key is that of WGTUNE_JUDGE_KEY in the
+    /// environment, or, for OpenAI's own and for localhost, of OPENAI_API_KEY
     #[arg(long, value_name = "URL", conflicts_with_all = ["model", "adapter"])]
     pub judge_url: Option<String>,
     /// What that judge is called there
@@ -57,9 +61,17 @@ pub struct Endpoint {
     /// Tokens of its longest reply in words.
     max_new_tokens: usize,
     budget: usize,
+    interrupted: Arc<AtomicBool>,
     requests: AtomicUsize,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
+}
+
+/// What it replied.
+struct Reply {
+    text: String,
+    /// Whether it was cut at its length.
+    is_cut: bool,
 }
 
 /// What it was asked in this run.
@@ -74,6 +86,9 @@ pub struct Usage {
 enum Failure {
     /// It may bring one later, perhaps after so long.
     Later(String, Option<Duration>),
+    /// None of this question's requests will.
+    Refused(String),
+    /// None of any will.
     Never(String),
 }
 
@@ -82,7 +97,7 @@ impl EndpointArguments {
     ///
     /// # Errors
     /// An address that is none, or a judge without a name.
-    pub fn open(&self, max_new_tokens: usize) -> Result<Option<Endpoint>> {
+    pub fn open(&self, max_new_tokens: usize, interrupted: Arc<AtomicBool>) -> Result<Option<Endpoint>> {
         let Some(url) = &self.judge_url else { return Ok(None) };
         let Some(name) = &self.judge_name else {
             return Err(Error::Data { message: "--judge-url is of several judges: expected --judge-name too".into() });
@@ -91,17 +106,32 @@ impl EndpointArguments {
             let message = format!("--judge-url is {url:?}; expected an address that begins with http:// or https://");
             return Err(Error::Data { message });
         }
+        let host = url.split('/').nth(2).unwrap_or_default();
+        if host.contains('@') {
+            let message = format!("--judge-url has a name or a password in it; expected them in {} alone", KEYS[0]);
+            return Err(Error::Data { message });
+        }
+        // The key of one service is no other's business.
+        let host = host.split(':').next().unwrap_or_default();
+        let is_openais = ["api.openai.com", "localhost", "127.0.0.1"].contains(&host);
+        let keys = KEYS.iter().filter(|key| is_openais || **key == KEYS[0]);
+        let key = keys.filter_map(|key| std::env::var(key).ok()).map(|key| key.trim().to_string()).find(|key| !key.is_empty());
+        if key.as_ref().is_some_and(|key| !key.chars().all(|letter| letter.is_ascii_graphic())) {
+            let message = format!("the key in {} or {} has blanks or other signs in it; expected none", KEYS[0], KEYS[1]);
+            return Err(Error::Data { message });
+        }
         let limit = Duration::from_secs_f64(self.judge_seconds.min(1e6));
         let config = Agent::config_builder().timeout_global(Some(limit)).http_status_as_error(false).build();
         Ok(Some(Endpoint {
             agent: config.into(),
             address: format!("{}/chat/completions", url.trim_end_matches('/')),
             name: name.clone(),
-            key: KEYS.iter().find_map(|key| std::env::var(key).ok()).filter(|key| !key.is_empty()),
+            key,
             retries: self.judge_retries,
             together: self.judge_together,
             max_new_tokens,
             budget: self.judge_budget,
+            interrupted,
             requests: AtomicUsize::new(0),
             prompt_tokens: AtomicU64::new(0),
             completion_tokens: AtomicU64::new(0),
@@ -124,8 +154,8 @@ impl Endpoint {
         }
     }
 
-    /// Asks all questions, several at once. What was answered is heard, also where another failed.
-    fn ask_all(&self, questions: &[(usize, String)], tokens: usize, heard: &mut Heard<String>) -> Result<()> {
+    /// Asks all questions, several at once. What was answered is heard, also where another failed; nothing where it refused one.
+    fn ask_all(&self, questions: &[(usize, String)], tokens: usize, heard: &mut Heard<Option<Reply>>) -> Result<()> {
         let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (sender, replies) = mpsc::channel();
         thread::scope(|scope| {
@@ -145,38 +175,59 @@ impl Endpoint {
                 });
             }
             drop(sender);
-            let mut failure = None;
-            for (number, reply) in replies {
+            let mut failure: Option<Error> = None;
+            loop {
+                let (number, reply) = match replies.recv_timeout(TICK) {
+                    Ok(found) => found,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        stopped.fetch_or(self.interrupted.load(Ordering::SeqCst), Ordering::SeqCst);
+                        continue;
+                    }
+                };
                 if let Err(error) = reply.and_then(|reply| heard(number, reply)) {
                     stopped.store(true, Ordering::SeqCst);
-                    failure.get_or_insert(error);
+                    // Others are only told to stop.
+                    if matches!(failure, None | Some(Error::Interrupted)) {
+                        failure = Some(error);
+                    }
                 }
             }
-            failure.map_or(Ok(()), Err)
+            match failure {
+                None if self.interrupted.load(Ordering::SeqCst) => Err(Error::Interrupted),
+                failure => failure.map_or(Ok(()), Err),
+            }
         })
     }
 
-    /// The reply to a question, after some tries.
-    fn ask(&self, question: &str, tokens: usize, stopped: &AtomicBool) -> Result<String> {
+    /// The reply to a question, after some tries; `None` where this question is refused.
+    fn ask(&self, question: &str, tokens: usize, stopped: &AtomicBool) -> Result<Option<Reply>> {
         let fail = |message: String| Err(Error::Data { message: format!("{}: {message}", self.address) });
         for attempt in 0.. {
+            if stopped.load(Ordering::SeqCst) {
+                return Err(Error::Interrupted);
+            }
             if self.requests.fetch_add(1, Ordering::SeqCst) >= self.budget {
                 self.requests.fetch_sub(1, Ordering::SeqCst);
                 let budget = counted(self.budget, "request");
-                return fail(format!("{budget} were made, as --judge-budget allows: --resume goes on with as many"));
+                return fail(format!("--judge-budget allows no more than {budget}: --resume goes on with as many"));
             }
             match self.request(question, tokens) {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => return Ok(Some(reply)),
                 Err(Failure::Never(message)) => return fail(message),
+                Err(Failure::Refused(message)) => {
+                    note(format!("{}: {message}: counted as no reply", self.address));
+                    return Ok(None);
+                }
                 Err(Failure::Later(message, _)) if attempt == self.retries => {
                     return fail(format!("{message}, after {}", counted(attempt + 1, "request")));
                 }
                 Err(Failure::Later(message, pause)) => {
-                    let pause = pause.unwrap_or(Duration::from_millis(500 << attempt.min(7))).min(LONGEST_PAUSE);
+                    let pause = pause.unwrap_or(Duration::from_millis(500 << attempt.min(6))).min(LONGEST_PAUSE);
                     note(format!("{}: {message}; again in {:.1} s", self.address, pause.as_secs_f64()));
                     let mut waited = Duration::ZERO;
                     while waited < pause && !stopped.load(Ordering::SeqCst) {
-                        let step = Duration::from_millis(50).min(pause - waited);
+                        let step = TICK.min(pause - waited);
                         thread::sleep(step);
                         waited += step;
                     }
@@ -186,7 +237,7 @@ impl Endpoint {
         unreachable!("the last attempt returns")
     }
 
-    fn request(&self, question: &str, tokens: usize) -> std::result::Result<String, Failure> {
+    fn request(&self, question: &str, tokens: usize) -> std::result::Result<Reply, Failure> {
         let body = json!({
             "model": self.name,
             "messages": [{"role": "user", "content": question}],
@@ -207,14 +258,18 @@ impl Endpoint {
             let message = format!("status {status}, {:?}", shortened(reason.trim(), 200));
             return Err(match status {
                 408 | 409 | 425 | 429 | 500.. => Failure::Later(message, pause.map(Duration::from_secs)),
+                // What is too long, or what it is not to speak of.
+                400 | 413 | 422 => Failure::Refused(message),
                 _ => Failure::Never(message),
             });
         }
         for (key, sum) in [("prompt_tokens", &self.prompt_tokens), ("completion_tokens", &self.completion_tokens)] {
             sum.fetch_add(found["usage"][key].as_u64().unwrap_or(0), Ordering::Relaxed);
         }
-        match found["choices"][0]["message"]["content"].as_str() {
-            Some(reply) => Ok(reply.to_string()),
+        let choice = &found["choices"][0];
+        match choice["message"]["content"].as_str() {
+            Some(text) => Ok(Reply { text: text.into(), is_cut: choice["finish_reason"] == "length" }),
+            None if choice["message"].is_object() => Err(Failure::Refused("a message without text".into())),
             None => {
                 let found = shortened(text.trim(), 200);
                 Err(Failure::Never(format!("said {found:?}; expected choices with a message, as OpenAI's chat completions have")))
@@ -227,15 +282,19 @@ impl Endpoint {
 const VERDICT_TOKENS: usize = 512;
 
 impl Judge for Endpoint {
-    fn has_room(&self, _: &str) -> Result<bool> {
+    fn has_room(&self, _: &str, _: usize) -> Result<bool> {
         Ok(true)
     }
 
     fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<Option<f64>>) -> Result<()> {
-        self.ask_all(questions, VERDICT_TOKENS, &mut |number, reply| heard(number, verdict(&reply)))
+        self.ask_all(questions, VERDICT_TOKENS, &mut |number, reply| {
+            heard(number, reply.filter(|reply| !reply.is_cut).and_then(|reply| verdict(&reply.text)))
+        })
     }
 
     fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<String>) -> Result<()> {
-        self.ask_all(questions, self.max_new_tokens, heard)
+        self.ask_all(questions, self.max_new_tokens, &mut |number, reply| {
+            heard(number, reply.map_or(String::new(), |reply| reply.text))
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! `wgtune judge`: preferences from a judge who is no human.
 
 mod answers;
-mod partial;
+mod kept;
 mod revisions;
 mod verdicts;
 
@@ -13,28 +13,28 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use wgtune_models::data::rows::{Dataset, Format};
 use wgtune_models::error::Error;
-use wgtune_models::formats::files::{read_text, write_bytes};
+use wgtune_models::formats::files::{check_writable, read_text, write_bytes};
 use wgtune_models::model::Model;
 use wgtune_models::peft;
 use wgtune_models::rl::judge::{Judge, JudgeModel, RUBRIC};
 use wgtune_models::wording::counted;
 
-use crate::common::{Compute, Force, Outcome, Overwrite, Stopped, note, on_interrupt, print_json, print_line};
-use crate::config::{ConfigFile, Given};
-use crate::data::{Conversations, Source};
+use crate::common::{Compute, Force, Outcome, Overwrite, Stopped, Template, note, on_interrupt, print_json, print_line};
+use crate::config::Given;
+use crate::data::Source;
 use crate::drawing::Drawing;
 use crate::endpoint::{EndpointArguments, Usage};
-use crate::numbers::{below_one, whole};
+use crate::numbers::{below_half, whole};
 use crate::progress::Progress;
 use crate::runs::Failure;
 use crate::watch::unless;
 use answers::Item;
-use partial::Partial;
+use kept::Kept;
 
 /// Makes preferences by a judge who is a model: which of several answers is better, or what a better one is
 #[derive(Args)]
 #[command(
-    after_help = "Rows are {\"prompt\": …}, a text or messages, which --policy answers --answers times; or have answers already, as those of \
+    after_help = "What was answered and judged stays beside --out, in a file that ends in .asked. Rows are {\"prompt\": …}, a text or messages, which --policy answers --answers times; or have answers already, as those of \
     wgtune dpo: then it is told how often the judge agrees. Each pair is shown in both orders, and the mean counts. What comes of a prompt \
     is a row that wgtune reward and wgtune dpo learn from.\n\n\
     Examples:\n  wgtune judge --model JUDGE --policy DIR --data prompts.jsonl --answers 4 --out pairs.jsonl\n  \
@@ -42,8 +42,9 @@ use partial::Partial;
     wgtune judge --model DIR --data prompts.jsonl --constitution principles.txt --out revised.jsonl"
 )]
 pub struct Arguments {
-    #[command(flatten)]
-    config: ConfigFile,
+    /// Take options from this TOML file too, under their long names; those of the command line come first
+    #[arg(long = "config", value_name = "FILE")]
+    _config: Option<PathBuf>,
     /// The model that judges, a Hugging Face directory
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
@@ -57,7 +58,7 @@ pub struct Arguments {
     #[command(flatten)]
     pub source: Source,
     #[command(flatten)]
-    conversations: Conversations,
+    template: Template,
     /// The model that answers prompts [default: --model]
     #[arg(long, value_name = "DIR")]
     policy: Option<PathBuf>,
@@ -73,7 +74,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     rubric: Option<PathBuf>,
     /// How far from even chances the better answer's must be; nearer is a tie, and left out
-    #[arg(long, default_value_t = 0.05, value_parser = below_one, value_name = "MARGIN")]
+    #[arg(long, default_value_t = 0.05, value_parser = below_half, value_name = "MARGIN")]
     tie: f64,
     /// Write all answers in their order, the best first, instead of the best and the worst
     #[arg(long)]
@@ -86,7 +87,7 @@ pub struct Arguments {
     out: PathBuf,
     #[command(flatten)]
     overwrite: Overwrite,
-    /// Go on with what an earlier command began; nothing is asked again
+    /// Go on with what an earlier command began, or make the rows anew by another --tie: nothing is asked again
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
     /// Questions that the judge reads together
@@ -125,11 +126,13 @@ pub struct Report {
 enum Found {
     Compared {
         pairs: usize,
+        /// Pairs that are the same but for blanks: nobody is asked, and they are ties.
+        alike: usize,
         /// The share of the pairs in which no answer is better.
         ties: f64,
-        /// The share in which another answer is better in the other order.
+        /// Of the pairs that were judged, the share in which another answer is better in the other order.
         position_bias: f64,
-        /// Replies that name no answer.
+        /// Pairs without a verdict, since some reply named no answer: they say nothing else.
         unreadable: usize,
         /// Of the pairs that came with their order and are no ties, the share in which the judge has the same.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,17 +159,16 @@ pub fn run(arguments: &Arguments, given: &Given) -> Outcome {
 
 /// Judges all rows, and writes what comes of them.
 pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
-    arguments.overwrite.check_file(&arguments.out)?;
+    check_writable(&arguments.out)?;
     arguments.check_options()?;
-    let endpoint = arguments.endpoint.open(arguments.drawing.max_new_tokens)?;
+    let interrupted = on_interrupt("what was asked")?;
+    let endpoint = arguments.endpoint.open(arguments.drawing.max_new_tokens, interrupted.clone())?;
     let identity = endpoint.as_ref().map(|endpoint| endpoint.identity());
     let dataset = arguments.source.read_wanting(None, &[Format::Preference, Format::Ranked, Format::Prompt])?;
     let items = answers::items(&dataset)?;
     let criteria = arguments.criteria()?;
     let of = arguments.identity(given, &dataset, &items, &criteria, identity)?;
-    let mut kept = Partial::open(&arguments.out, &of, arguments.resume, arguments.overwrite.overwrite)?;
-    let interrupted = on_interrupt("what was asked")?;
-
+    let mut kept = Kept::open(&arguments.out, &of, arguments.resume, arguments.overwrite.overwrite)?;
     let rows = items.len();
     let made = || -> Result<(Judged, Option<Usage>), Failure> {
         let (items, left_out) = arguments.answered(&dataset, items, &criteria, &mut kept, &interrupted)?;
@@ -198,7 +200,6 @@ pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     let Judged { rows: written, too_long, found } = judged;
     let lines: String = written.iter().map(|row| format!("{row}\n")).collect();
     write_bytes(&arguments.out, lines.as_bytes())?;
-    kept.finish()?;
     Ok(Report { out: arguments.out.clone(), rows, written: written.len(), too_long, found, usage })
 }
 
@@ -220,8 +221,11 @@ impl Arguments {
         if policy_adapter.is_some() && policy.is_none() && model.is_none() {
             return Err("--policy-adapter is of a model that answers: expected --policy".into());
         }
-        if self.conversations.last_turn_only {
-            return Err("--last-turn-only is of answers that are learnt from: expected no such option".into());
+        let read = self.source.files()?.into_iter().chain(self.rubric.clone()).chain(self.constitution.clone());
+        let place = std::fs::canonicalize(&self.out);
+        let is_out = |file: &PathBuf| place.as_ref().is_ok_and(|out| std::fs::canonicalize(file).is_ok_and(|file| file == *out));
+        if let Some(file) = read.chain(self.template.template.clone()).find(is_out) {
+            return Err(format!("{} is read, and --out would replace it: expected another name", file.display()).into());
         }
         if self.source.weights()?.is_some() {
             return Err("--data has weights, which are for training: expected names of files alone".into());
@@ -231,7 +235,11 @@ impl Arguments {
 
     fn criteria(&self) -> Result<Criteria, Failure> {
         let Some(file) = &self.constitution else {
-            return Ok(Criteria::Rubric(self.rubric.as_ref().map_or(Ok(RUBRIC.to_string()), |file| read_text(file))?));
+            let rubric = self.rubric.as_ref().map_or(Ok(RUBRIC.to_string()), |file| read_text(file))?;
+            return match (rubric.trim().is_empty(), &self.rubric) {
+                (true, Some(file)) => Err(format!("{} is empty; expected what makes an answer better", file.display()).into()),
+                _ => Ok(Criteria::Rubric(rubric)),
+            };
         };
         let text = read_text(file)?;
         let is_principle = |line: &&str| !line.is_empty() && !line.starts_with('#');
@@ -266,6 +274,8 @@ impl Arguments {
         if items.iter().any(|item| item.answers.is_empty()) {
             let (policy, adapter) = self.policy()?;
             of.insert("policy".into(), fingerprint(policy, adapter)?.into());
+            let template = self.template.template.as_ref().map(|file| read_text(file)).transpose()?;
+            of.insert("template".into(), template.into());
         }
         Ok(of)
     }
@@ -287,7 +297,7 @@ impl Arguments {
             model: base.load_adapted(&self.compute.open()?, self.adapter.as_deref())?.detach(),
             tokenizer: base.tokenizer()?,
             template: (!template.is_default()).then_some(template),
-            max_new_tokens: if self.constitution.is_some() { self.drawing.max_new_tokens } else { 0 },
+            max_new_tokens: self.drawing.max_new_tokens,
             batch_size: self.batch_size,
         })
     }
@@ -303,7 +313,7 @@ fn fingerprint(model: &Path, adapter: Option<&Path>) -> Result<String, Failure> 
 /// Asks a judge what it was not asked before.
 struct Asking<'a> {
     judge: &'a mut dyn Judge,
-    kept: &'a mut Partial,
+    kept: &'a mut Kept,
     interrupted: &'a AtomicBool,
 }
 
@@ -329,7 +339,7 @@ fn ask<T: Serialize>(
     what: &'static str,
     kind: &str,
     questions: Vec<(usize, String)>,
-    kept: &mut Partial,
+    kept: &mut Kept,
     interrupted: &AtomicBool,
     asked: &mut Ask<T>,
 ) -> Result<(), Error> {
@@ -352,7 +362,7 @@ impl Report {
             lines.push(format!("{} left out: too long to be answered or judged", counted(self.too_long, "row")));
         }
         match &self.found {
-            Found::Compared { pairs, ties, position_bias, unreadable, agreement } => {
+            Found::Compared { pairs, ties, position_bias, unreadable, agreement, .. } => {
                 let [ties, bias] = [*ties, *position_bias].map(percent);
                 lines.push(format!(
                     "{}: {ties} ties; {bias} with another better answer in the other order",
@@ -362,7 +372,7 @@ impl Report {
                     agreement.map(|share| format!("agrees with the rows in {} of the pairs that are no ties", percent(share))),
                 );
                 if *unreadable > 0 {
-                    lines.push(format!("{} named no answer", counted(*unreadable, "reply")));
+                    lines.push(format!("{} left out: a reply named no answer", counted(*unreadable, "pair")));
                 }
             }
             Found::Revised { unchanged } if *unchanged > 0 => {

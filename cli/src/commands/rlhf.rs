@@ -20,7 +20,7 @@ use crate::config::Given;
 use crate::numbers::whole;
 use crate::runs::Failure;
 use figures::{Came, Made};
-use stages::{Asked, JUDGE, Stage, stages};
+use stages::{Asked, JUDGE, Stage, source, stages};
 
 const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the command that it is called after:
 
@@ -94,6 +94,8 @@ pub struct Arguments {
 pub struct Run {
     /// The version of wgtune.
     pub wgtune: String,
+    /// The run's folder, as it was named when the stages were made.
+    pub out: PathBuf,
     /// Those that are done.
     pub stages: Vec<Made>,
 }
@@ -113,7 +115,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     let alarms = run.stages.iter().flat_map(|stage| {
         stage.alarms.iter().map(move |alarm| format!("{}: alarm at step {}: {}", stage.name, alarm.step, alarm.text))
     });
-    let lines = figures::table(&run.stages).into_iter().chain(run.stages.iter().filter_map(Made::safety_line)).chain(alarms);
+    let lines = figures::table(&run.stages).into_iter().chain(run.stages.iter().filter_map(Made::line)).chain(alarms);
     lines.chain([format!("wrote {}", arguments.out.join(PAGE).display())]).try_for_each(|line| print_line(&line))
 }
 
@@ -121,14 +123,18 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
 pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
     let out = &arguments.out;
     let stages = stages(&Asked { file: &arguments.config, out, rounds: arguments.rounds, safety: arguments.safety()? })?;
-    let mut run = arguments.open()?;
-    // Held until the run ends.
+    fs::create_dir_all(out).map_err(Error::io(out))?;
+    // Before the lock, so that nothing is left in a folder that is refused, and again once no other run can come between.
+    arguments.check_content()?;
     let _lock = lock(out)?;
+    let mut run = arguments.open(&arguments.check_content()?)?;
     write_bytes(&out.join(STAGES), read_text(&arguments.config)?.as_bytes())?;
     let count = stages.len();
     for (number, stage) in (1..).zip(&stages) {
         let place = out.join(&stage.name);
-        if run.stages.iter().any(|made| made.name == stage.name && made.command == stage.words) {
+        let data = stage.data()?;
+        let made = run.stages.iter().find(|made| made.name == stage.name);
+        if made.is_some_and(|made| made.data == data && relative(&made.command, &run.out) == relative(&stage.words, out)) {
             note(format!("stage {number} of {count}, {}: made before", place.display()));
             continue;
         }
@@ -136,24 +142,29 @@ pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
         let came = stage.make(&place)?;
         // What came after another such stage is of no use.
         run.stages.truncate(number - 1);
-        run.stages.push(Made::new(stage, out, &came, arguments.samples)?);
+        run.stages.push(Made { data, ..Made::new(stage, out, &came, arguments.samples)? });
         run.write(out)?;
     }
-    run.stages.truncate(count);
     run.write(out)?;
     write_bytes(&out.join(PAGE), page::page(&run).as_bytes())?;
     Ok(run)
 }
 
+/// Words without the folder that the run is in.
+fn relative(words: &[String], out: &Path) -> Vec<String> {
+    let place = format!("={}/", out.display());
+    words.iter().map(|word| word.replace(&place, "=")).collect()
+}
+
+/// Whether something in the run's folder is a stage's.
+fn is_stage(name: &str) -> bool {
+    name == "sft" || name.strip_prefix("round-").is_some_and(|round| round.parse::<u64>().is_ok())
+}
+
 impl Arguments {
-    /// The run as it stands in the folder, which is made where there is none.
-    fn open(&self) -> Result<Run, Failure> {
-        let new = Run { wgtune: env!("CARGO_PKG_VERSION").into(), stages: Vec::new() };
-        let out = &self.out;
-        fs::create_dir_all(out).map_err(Error::io(out))?;
-        let (path, copy) = (out.join(RESULTS), out.join(STAGES));
-        let is_stage =
-            |name: &str| name == "sft" || name.strip_prefix("round-").is_some_and(|round| round.parse::<u64>().is_ok());
+    /// Checks that the folder holds nothing but such a run, and none where this is another; the names in it.
+    fn check_content(&self) -> Result<Vec<String>, Failure> {
+        let (out, copy) = (&self.out, self.out.join(STAGES));
         let is_own = |name: &str| [RESULTS, PAGE, STAGES, LOCK].contains(&target(name)) || is_stage(name);
         let found: Vec<String> = names(out)?.into_iter().map(|name| name.to_string_lossy().into_owned()).collect();
         if let Some(name) = found.iter().find(|name| !is_own(name)) {
@@ -161,20 +172,23 @@ impl Arguments {
         }
         let is_copy = fs::canonicalize(&self.config).is_ok_and(|file| fs::canonicalize(&copy).is_ok_and(|copy| copy == file));
         let is_begun = found.iter().any(|name| name != LOCK && !(is_copy && name == STAGES));
-        match (self.resume, self.overwrite) {
-            (true, _) if path.exists() => Ok(serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?),
-            (true, _) => Ok(new),
-            (_, true) => {
-                let _lock = lock(out)?;
-                clear(out, &found.iter().filter(|name| is_stage(name)).cloned().collect::<Vec<_>>())?;
-                [RESULTS, PAGE].iter().filter(|name| out.join(name).exists()).try_for_each(|name| remove(&out.join(name)))?;
-                Ok(new)
-            }
-            _ if is_begun => {
-                Err(format!("{} holds a run: --resume goes on with it, --overwrite replaces it", out.display()).into())
-            }
-            _ => Ok(new),
+        match is_begun && !self.resume && !self.overwrite {
+            true => Err(format!("{} holds a run: --resume goes on with it, --overwrite replaces it", out.display()).into()),
+            false => Ok(found),
         }
+    }
+
+    /// The run as it stands in the folder, which holds these.
+    fn open(&self, found: &[String]) -> Result<Run, Failure> {
+        let (out, path) = (&self.out, self.out.join(RESULTS));
+        if self.resume && path.exists() {
+            return Ok(serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?);
+        }
+        if self.overwrite {
+            clear(out, &found.iter().filter(|name| is_stage(name)).cloned().collect::<Vec<_>>())?;
+            [RESULTS, PAGE].iter().try_for_each(|name| remove(&out.join(name)))?;
+        }
+        Ok(Run { wgtune: env!("CARGO_PKG_VERSION").into(), out: out.clone(), stages: Vec::new() })
     }
 
     /// The rules that say how safe an answer is.
@@ -202,7 +216,7 @@ fn clear(out: &Path, stages: &[String]) -> Result<(), Failure> {
             false => folders.push(folder),
         }
     }
-    let is_judged = |path: &PathBuf| path.file_name().is_some_and(|name| name == "judge.jsonl" || name == "judge.jsonl.partial");
+    let is_judged = |path: &PathBuf| path.file_name().is_some_and(|name| name == "judge.jsonl" || name == "judge.jsonl.asked");
     folders.retain(|folder| !(is_judged(folder) && folder.is_file()));
     folders.iter().try_for_each(|folder| check_content(folder, Begin::Over))?;
     Ok(stages.iter().try_for_each(|name| remove(&out.join(name)))?)
@@ -215,17 +229,31 @@ impl Run {
 }
 
 impl Stage {
+    /// A hash of the rows that it reads, but for those that a stage made.
+    fn data(&self) -> Result<String, Failure> {
+        Ok(source(&self.command).fingerprint_without("judge.jsonl")?)
+    }
+
     /// Makes it, or goes on with it where it was begun.
     fn make(&self, place: &Path) -> Result<Came, Failure> {
         let folder = place.parent().unwrap_or(place);
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let begins = match self.words[0] == JUDGE {
-            // What is kept beside the file is gone on with; a file that is there is of a run that ended before it could say so.
-            true => Some(if place.exists() { "--overwrite" } else { "--resume" }),
-            false => place.exists().then_some("--resume"),
+        // What a judge said is kept beside its file.
+        let resumes = (self.words[0] == JUDGE || place.exists()).then_some("--resume");
+        // A judge who finds ties alone writes no rows.
+        let is_empty = |word: &&str| {
+            let file = word.strip_prefix("--data=").map(Path::new);
+            file.is_some_and(|file| file.ends_with("judge.jsonl") && fs::metadata(file).is_ok_and(|found| found.len() == 0))
         };
-        let Some(begins) = begins else { return make_stage(&self.command, &self.given) };
-        let words = ["wgtune"].into_iter().chain(self.words.iter().map(String::as_str)).chain([begins]);
+        let words: Vec<&str> = self.words.iter().map(String::as_str).filter(|word| !is_empty(word)).collect();
+        if self.words[0] == "reward" && !words.iter().any(|word| word.starts_with("--data=")) {
+            return Err(format!(
+                "{}: nothing to learn: the judge finds ties alone; expected rows, or a smaller `tie`",
+                self.name
+            )
+            .into());
+        }
+        let words = ["wgtune"].into_iter().chain(words).chain(resumes);
         let (program, given) = crate::parsed(&crate::program(), words.map(Into::into).collect(), None)?;
         make_stage(&program.command, &given)
     }

@@ -52,8 +52,12 @@ fn a_model_judges_its_own_answers_the_same_however_they_are_batched() {
         let reward = format!("reward --model model --data {rows}.jsonl --steps 2 --validation 0 --device cpu --out {rows}");
         folder.succeeds(&reward);
     }
-    folder.fails(&format!("{command} --out one.jsonl"), &["one.jsonl is there already"]);
-    assert!(!folder.path("one.jsonl.partial").exists());
+    folder.fails(&format!("{command} --answers 3 --out one.jsonl"), &["one.jsonl is there already"]);
+    folder.fails(&format!("{command} --out prompts.jsonl --overwrite"), &["prompts.jsonl is read, and --out would replace it"]);
+    // Another margin asks nothing again.
+    let asked = folder.read("one.jsonl.asked");
+    folder.succeeds(&format!("{command} --answers 3 --out one.jsonl --resume").replace("--tie 0", "--tie 0.49"));
+    assert!(folder.lines("one.jsonl").len() < rows.len() && folder.read("one.jsonl.asked") == asked);
 }
 
 #[test]
@@ -98,15 +102,14 @@ fn killed_it_goes_on_and_comes_to_the_same() {
         }
     }
     if !folder.path("killed.jsonl").exists() {
-        if folder.path("killed.jsonl.partial").exists() {
-            folder.fails(&format!("{command} --out killed.jsonl"), &["killed.jsonl.partial", "--resume goes on"]);
+        if folder.path("killed.jsonl.asked").exists() {
+            folder.fails(&format!("{command} --out killed.jsonl"), &["killed.jsonl.asked", "--resume goes on"]);
             let other = command.replace("--answers 4", "--answers 3");
             folder.fails(&format!("{other} --out killed.jsonl --resume"), &["began with answers 4, and now it is 3"]);
         }
         folder.succeeds(&format!("{command} --out killed.jsonl --resume"));
     }
     assert!(folder.read("killed.jsonl") == folder.read("whole.jsonl"));
-    assert!(!folder.path("killed.jsonl.partial").exists());
 }
 
 /// A judge behind an address: says what `reply` says to each request, by its number and its question; what it was asked.
@@ -159,7 +162,7 @@ fn shorter(question: &str) -> (u16, String) {
     let part =
         |name: &str, end: &str| question.split_once(name).and_then(|(_, rest)| rest.split_once(end)).unwrap().0.trim().len();
     let (one, other) = (part("[Answer A]", "[Answer B]"), part("[Answer B]", "Which"));
-    (200, if one < other { "The answer is [[A]]" } else { "B" }.into())
+    (200, if one < other { "It is the [[A]]" } else { "B" }.into())
 }
 
 fn judged(folder: &Folder, address: &str, rest: &str) -> Run {
@@ -201,24 +204,29 @@ fn a_judge_that_fails_or_says_nothing_loses_nothing_that_was_said() {
     // It fails for good at the third question.
     let (address, _) = serve(|number, question| if number < 2 { shorter(question) } else { (500, "broken".into()) });
     judged(&folder, &address, "--judge-retries 1").failed(&["status 500, \"broken\", after 2 requests"]);
-    assert!(folder.path("out.jsonl.partial").exists() && !folder.path("out.jsonl").exists());
+    assert!(folder.path("out.jsonl.asked").exists() && !folder.path("out.jsonl").exists());
     // Another address is another judge.
     let (other, asked) = serve(|_, question| shorter(question));
-    judged(&folder, &other, "--resume").failed(&["out.jsonl.partial began with judge"]);
+    judged(&folder, &other, "--resume").failed(&["out.jsonl.asked began with judge"]);
     assert!(asked.lock().unwrap().is_empty());
 
     // What is not asked again: a budget of three leaves one question.
     let (address, asked) = serve(|_, question| shorter(question));
-    judged(&folder, &address, "--overwrite --judge-budget 3").failed(&["3 requests were made, as --judge-budget allows"]);
+    judged(&folder, &address, "--overwrite --judge-budget 3").failed(&["--judge-budget allows no more than 3 requests"]);
     let run = judged(&folder, &address, "--resume --json");
     assert_eq!((run.code, asked.lock().unwrap().len()), (Some(0), 4), "{}", run.stderr);
 
     let (address, _) = serve(|_, _| (200, "I like both".into()));
     let run = judged(&folder, &address, "--overwrite --json");
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!((&report["unreadable"], &report["ties"], &report["written"]), (&json!(4), &json!(1.0), &json!(0)));
+    assert_eq!((&report["unreadable"], &report["ties"], &report["written"]), (&json!(2), &json!(0.0), &json!(0)));
     let (address, _) = serve(|_, _| (401, "no such key".into()));
     judged(&folder, &address, "--overwrite").failed(&["status 401, \"no such key\""]);
+    // Half a pair is none, and a question that is refused ends nothing.
+    let (address, _) = serve(|number, _| if number.is_multiple_of(2) { (200, "A".into()) } else { (400, "too long".into()) });
+    let run = judged(&folder, &address, "--overwrite --json");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["unreadable"], &report["written"]), (&json!(2), &json!(0)), "{}", run.stderr);
     // What always says A says nothing.
     let (address, _) = serve(|_, _| (200, "A".into()));
     let run = judged(&folder, &address, "--overwrite --json");
@@ -261,9 +269,13 @@ fn what_cannot_be_judged_is_refused() {
     let folder = folder();
     folder.fails("judge --data prompts.jsonl --out a.jsonl", &["nobody judges", "--model", "--judge-url"]);
     folder.fails("judge --judge-url http://localhost:1/v1 --judge-name x --data prompts.jsonl --out a.jsonl", &["--policy"]);
+    folder.fails(
+        "judge --judge-url http://me:secret@localhost:1/v1 --judge-name x --data pairs.jsonl --out a.jsonl",
+        &["a name or a password"],
+    );
     folder.fails("judge --judge-url localhost --judge-name x --data pairs.jsonl --out a.jsonl", &["begins with http://"]);
     folder.fails("judge --judge-url http://localhost:1/v1 --data pairs.jsonl --out a.jsonl", &["--judge-name"]);
     folder.fails("judge --model model --data text.txt --out a.jsonl --device cpu", &["text.txt", "expected prompts"]);
     folder.fails("judge --model none --data pairs.jsonl --out a.jsonl", &["none"]);
-    assert!(!folder.path("a.jsonl").exists() && !folder.path("a.jsonl.partial").exists());
+    assert!(!folder.path("a.jsonl").exists() && !folder.path("a.jsonl.asked").exists());
 }

@@ -61,7 +61,7 @@ fn came_to(folder: &Folder, out: &str) -> String {
             stage["report"].as_object_mut().unwrap().remove(key);
         }
     }
-    run.to_string().replace(&format!("{out}/"), "")
+    run.to_string().replace(&format!("{out}/"), "").replace(&format!("\"out\":\"{out}\""), "")
 }
 
 const WEIGHTS: [&str; 4] = ["sft", "round-1/reward", "round-1/ppo", "round-2/ppo"];
@@ -120,8 +120,20 @@ fn each_stage_begins_where_the_one_before_came_to() {
     assert!(folder.contents("run/round-1") == before);
     let last = folder.json("run/rlhf.json")["stages"][3].clone();
     let words = last["command"].to_string();
-    assert!(words.contains("--adapter=run/round-1/ppo") && words.contains("--seed=1"), "{words}");
+    assert!(words.contains("--model=model") && words.contains("--adapter=run/round-1/ppo"), "{words}");
+    // What was held out of one round is of every.
+    let prompts = |round: usize| {
+        let lines = folder.lines(&format!("run/round-{round}/ppo/samples.jsonl"));
+        lines.iter().map(|line| line["prompt"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(prompts(1), prompts(2));
     assert_eq!(last["curves"]["objective/kl"][0], json!([1.0, 0.0]));
+
+    // Rows that changed are not those that a stage was made of.
+    let pairs = folder.read("pairs.jsonl");
+    folder.write("pairs.jsonl", pairs.split_inclusive(|byte| *byte == b'\n').take(12).collect::<Vec<_>>().concat());
+    folder.fails(&format!("{command} --rounds 2 --resume"), &["run/round-1/reward", "`data`"]);
+    folder.write("pairs.jsonl", pairs);
 
     folder.write("run/notes.txt", "mine");
     folder.fails(&format!("{command} --overwrite"), &["run holds notes.txt"]);
@@ -209,6 +221,15 @@ fn whole_models_go_from_stage_to_stage_too() {
     let stages = folder.json("run/rlhf.json")["stages"].clone();
     let words = |at: usize| stages[at]["command"].to_string();
     assert!(words(1).contains("--model=run/sft") && words(2).contains("--model=run/round-1/grpo"), "{stages}");
+    // An adapter on a model that a stage made stays on that.
+    let file = String::from_utf8(folder.read("full.toml"))
+        .unwrap()
+        .replace("method = \"full\"\n", "")
+        .replace("[sft]", "[sft]\nmethod = \"full\"");
+    folder.write("mixed.toml", file.replace("out = \"run\"", "out = \"mixed\""));
+    folder.succeeds("rlhf --config mixed.toml");
+    let last = folder.json("mixed/rlhf.json")["stages"][2]["command"].to_string();
+    assert!(last.contains("--model=mixed/sft") && last.contains("--adapter=mixed/round-1/grpo"), "{last}");
     assert!(folder.read("run/round-2/grpo/model.safetensors") != folder.read("run/round-1/grpo/model.safetensors"));
 }
 
@@ -227,6 +248,12 @@ fn what_no_stage_takes_is_refused_before_any_work() {
         (format!("model = \"model\"\n{ppo}out = \"x\"\n"), &["f.toml:4: `out` is the whole run's"]),
         (format!("model = \"model\"\n{ppo}model = \"x\"\n"), &["f.toml:4: `model` is one for all stages"]),
         (ppo.to_string(), &["f.toml:1: [ppo]: ", "--model"]),
+        (format!("model = \"model\"\n{ppo}[judge]\ndata = [\"prompts.jsonl\"]\n"), &["f.toml:4: [judge] without a reward model"]),
+        (
+            format!("model = \"model\"\n{ppo}rank = 4\n[sft]\ndata = [\"demonstrations.jsonl\"]\n"),
+            &["f.toml:2: [ppo]: `rank` is of a new adapter"],
+        ),
+        (format!("model = \"model\"\n{ppo}reward-model = [\"none\"]\n"), &["f.toml:2: [ppo]: ", "none"]),
         (format!("model = \"model\"\n{ppo}rollouts = 5\n"), &["f.toml:2: [ppo]: --rollouts is 5"]),
         (format!("model = \"model\"\n{}", ppo.replace("prompts", "none")), &["f.toml:2: [ppo]: ", "none.jsonl"]),
         (

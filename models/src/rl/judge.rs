@@ -5,7 +5,6 @@
 use serde_json::{Value, json};
 
 use crate::data::IGNORE;
-use crate::data::conversation::conversation_ids;
 use crate::data::encode::Example;
 use crate::error::{Error, Result};
 use crate::formats::chat_template::ChatTemplate;
@@ -23,8 +22,8 @@ pub type Heard<'a, T> = dyn FnMut(usize, T) -> Result<()> + 'a;
 
 /// Who judges.
 pub trait Judge {
-    /// Whether it can be asked this at all.
-    fn has_room(&self, question: &str) -> Result<bool>;
+    /// Whether it can be asked this and reply with so many tokens.
+    fn has_room(&self, question: &str, tokens: usize) -> Result<bool>;
 
     /// How likely the answer called A is better than the one called B, of each question that [`compared`] makes; in any order. `None`
     /// where it does not say.
@@ -73,8 +72,8 @@ pub fn revised(principle: &str, prompt: &Value, answer: &str, critique: &str) ->
     )
 }
 
-/// A prompt as it is read.
-fn spoken(prompt: &Value) -> String {
+/// A prompt as it is read: a text, or messages each with who said it.
+pub fn spoken(prompt: &Value) -> String {
     let turn = |message: &Value| {
         let of = |key: &str| message[key].as_str().unwrap_or_default();
         format!("{}: {}", of("role"), of("content"))
@@ -86,18 +85,28 @@ fn spoken(prompt: &Value) -> String {
     }
 }
 
-/// How likely A is better, by a reply in words: 1, 0, or 1/2 for a tie; `None` where it says neither.
+/// How likely A is better, by a reply in words: 1, 0, or 1/2 for a tie; `None` where it does not say so plainly, since a sentence may
+/// name the worse one last. What a model thought before it spoke does not count.
 pub fn verdict(reply: &str) -> Option<f64> {
-    let words = || reply.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
-    let of = |word: &str| match word {
+    let said = reply.rsplit_once("</think>").map_or(reply, |(_, said)| said);
+    if said.contains("<think>") {
+        return None;
+    }
+    let of = |word: &str| match word.trim_matches(|letter: char| !letter.is_alphanumeric()) {
         "A" => Some(1.0),
         "B" => Some(0.0),
-        _ if word.eq_ignore_ascii_case("tie") => Some(0.5),
+        word if word.eq_ignore_ascii_case("tie") => Some(0.5),
         _ => None,
     };
-    // Some reason first, and a sentence may begin with "A": the last one alone counts, of letters in brackets if there are any.
-    let in_brackets = reply.rsplit_once("[[").and_then(|(_, rest)| rest.split_once("]]")).and_then(|(word, _)| of(word.trim()));
-    in_brackets.or_else(|| words().filter_map(of).next_back())
+    let alone = |line: &str| {
+        let line = line.trim().trim_matches('*').trim_start();
+        let rest = line.strip_prefix("Answer").or(line.strip_prefix("answer")).unwrap_or(line);
+        of(rest.trim_start_matches([':', ' ', '*']))
+    };
+    let in_brackets = said.rsplit_once("[[").and_then(|(_, rest)| rest.split_once("]]")).and_then(|(word, _)| of(word));
+    let mut lines = said.lines().filter(|line| !line.trim().is_empty());
+    let (first, last) = (lines.next(), lines.next_back());
+    in_brackets.or_else(|| last.and_then(alone)).or_else(|| first.and_then(alone))
 }
 
 /// What a pair of answers comes to.
@@ -141,30 +150,40 @@ pub struct JudgeModel {
 }
 
 impl JudgeModel {
-    /// A question's tokens, up to where the reply begins.
-    fn ids(&self, question: &str, opening: &str) -> Result<Vec<u32>> {
+    /// A question's tokens, with what the reply begins with. They are made of the whole text, in which a letter may be another token than
+    /// alone.
+    fn ids(&self, question: &str, reply: &str) -> Result<Vec<u32>> {
         match &self.template {
             Some(template) => {
-                conversation_ids(&self.tokenizer, template, &[json!({"role": "user", "content": question})], None, true)
+                let rendered = template.render(&[json!({"role": "user", "content": question})], None, true)?;
+                self.tokenizer.encode(&format!("{}{}", rendered.text, reply.trim_start()), false)
             }
-            None => self.tokenizer.encode(&format!("{question}\n\n{opening}"), true),
+            None => self.tokenizer.encode(&format!("{question}\n\n{reply}"), true),
         }
     }
 
-    /// The question with a letter as its answer.
-    fn example(&self, question: &str, letter: &str) -> Result<Example> {
-        let ids = self.model.opened(&self.ids(question, "The better answer is")?);
-        let blank = if self.template.is_some() { "" } else { " " };
-        let letter = self.tokenizer.encode(&format!("{blank}{letter}"), false)?;
-        let labels = std::iter::repeat_n(IGNORE, ids.len()).chain(letter.iter().copied()).collect();
-        Ok(Example { labels, ids: [ids, letter].concat() })
+    /// The question with either letter as its answer: what they do not share carries loss.
+    fn examples(&self, question: &str) -> Result<[Example; 2]> {
+        let opening = if self.template.is_some() { "" } else { "The better answer is" };
+        let of = |letter: &str| self.ids(question, &format!("{opening} {letter}"));
+        let all = [of("A")?, of("B")?];
+        let shared = all[0].iter().zip(&all[1]).take_while(|(one, other)| one == other).count();
+        Ok(all.map(|ids| {
+            let before = self.model.opened(&ids[..shared]);
+            let labels = std::iter::repeat_n(IGNORE, before.len()).chain(ids[shared..].iter().copied()).collect();
+            Example { labels, ids: [&before, &ids[shared..]].concat() }
+        }))
+    }
+
+    fn reply_ids(&self, question: &str) -> Result<Vec<u32>> {
+        self.ids(question, if self.template.is_some() { "" } else { "Reply:" })
     }
 }
 
 impl Judge for JudgeModel {
-    fn has_room(&self, question: &str) -> Result<bool> {
-        // A letter takes some tokens too.
-        let tokens = self.model.positions(&self.ids(question, "The better answer is")?) + self.max_new_tokens.max(4);
+    fn has_room(&self, question: &str, tokens: usize) -> Result<bool> {
+        let [one, _] = self.examples(question)?;
+        let tokens = one.ids.len() + self.model.method.prefix_length() + tokens;
         Ok(self.model.decoder.blueprint().longest_text().is_none_or(|longest| tokens <= longest))
     }
 
@@ -172,7 +191,7 @@ impl Judge for JudgeModel {
         for batch in questions.chunks(self.batch_size.max(1)) {
             let mut examples = Vec::with_capacity(2 * batch.len());
             for (_, question) in batch {
-                examples.extend([self.example(question, "A")?, self.example(question, "B")?]);
+                examples.extend(self.examples(question)?);
             }
             let examples: Vec<&Example> = examples.iter().collect();
             let sums = log_probs(&self.model, &examples, examples.len(), &mut |_, _| std::ops::ControlFlow::Continue(()))?;
@@ -192,7 +211,7 @@ impl Judge for JudgeModel {
         let request = |(_, question): &(usize, String)| {
             Ok(Request {
                 model: 0,
-                prompt: self.ids(question, "Reply:")?,
+                prompt: self.reply_ids(question)?,
                 max_new_tokens: self.max_new_tokens,
                 ends: ends.clone(),
                 sampling: Sampling::default(),
@@ -228,10 +247,18 @@ mod tests {
             ("A", Some(1.0)),
             ("B.", Some(0.0)),
             ("**B**", Some(0.0)),
-            ("A good question. Answer B is better", Some(0.0)),
+            ("Answer: B", Some(0.0)),
+            ("**Answer A**", Some(1.0)),
             ("Answer A is better than answer B.\n\n[[A]]", Some(1.0)),
-            ("It is a tie", Some(0.5)),
+            ("B\n\nAnswer A is vague and wrong.", Some(0.0)),
+            ("Both are kind, but one is wrong.\n\nA", Some(1.0)),
+            ("<think>A? No.</think>\nB", Some(0.0)),
             ("Tie", Some(0.5)),
+            // Of the better and the worse one, either may come last.
+            ("Answer B is better than A.", None),
+            ("A good question. Answer B is better", None),
+            ("Neither. A good answer is brief", None),
+            ("<think>Answer A", None),
             ("neither", None),
             ("", None),
             ("a or b", None),

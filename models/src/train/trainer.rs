@@ -170,9 +170,11 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
 /// Whether it is looked, after this update, for what has never moved: at 50, 500, 5000 and so on, wherever the run ends. At the first few
 /// some need not have, as a factor that multiplies one of zeros.
 fn is_looked_at(step: usize) -> bool {
-    std::iter::successors(Some(50), |step: &usize| step.checked_mul(10))
-        .take_while(|moment| *moment <= step)
-        .any(|moment| moment == step)
+    let mut left = step;
+    while left > 5 && left.is_multiple_of(10) {
+        left /= 10;
+    }
+    left == 5 && step > 5
 }
 
 /// A line of `evaluations.jsonl`.

@@ -9,9 +9,10 @@ use wgtune_models::data::rows::{Content, Dataset, Row};
 use wgtune_models::model::Model;
 use wgtune_models::rl::rollout::texts;
 
-use super::partial::Partial;
+use super::kept::Kept;
 use super::{Arguments, Criteria};
-use crate::data::Coder;
+use crate::common::Template;
+use crate::data::{Coder, Conversations};
 use crate::progress::Progress;
 use crate::runs::Failure;
 use crate::watch::unless;
@@ -35,6 +36,10 @@ pub fn items(dataset: &Dataset) -> wgtune_models::Result<Vec<Item>> {
             || dataset.error_at(row, "no prompt that a judge can read; expected prompts, or pairs or ranks of answers".into());
         match &row.content {
             Content::Ranked { answers, .. } => {
+                if answers.iter().any(|answer| !is_one_text(answer)) {
+                    let message = "an answer of several messages, or with tools; expected one message with a text";
+                    return Err(dataset.error_at(row, message.into()));
+                }
                 let all = answers.iter().map(|answer| asked(answer).ok_or_else(wrong)).collect::<Result<Vec<Asked>, _>>()?;
                 let prompt = all[0].prompt.clone();
                 Ok(Item { prompt, answers: all.into_iter().map(|asked| asked.answer).collect(), is_labelled: true })
@@ -46,6 +51,19 @@ pub fn items(dataset: &Dataset) -> wgtune_models::Result<Vec<Item>> {
         }
     };
     dataset.rows.iter().map(item).collect()
+}
+
+/// Whether an answer is a text behind its prompt and no more.
+fn is_one_text(answer: &Content) -> bool {
+    match answer {
+        Content::Exchange { messages, learnt_from, tools } => {
+            tools.is_none() && messages.len() == learnt_from + 1 && messages[*learnt_from]["content"].is_string()
+        }
+        Content::Conversation { messages, tools } => {
+            tools.is_none() && messages.last().is_some_and(|last| last["role"] == "assistant" && last["content"].is_string())
+        }
+        _ => true,
+    }
 }
 
 impl Item {
@@ -65,7 +83,7 @@ impl Arguments {
         dataset: &Dataset,
         mut items: Vec<Item>,
         criteria: &Criteria,
-        kept: &mut Partial,
+        kept: &mut Kept,
         interrupted: &AtomicBool,
     ) -> Result<(Vec<Item>, usize), Failure> {
         let open: Vec<usize> = (0..items.len()).filter(|&at| items[at].answers.is_empty()).collect();
@@ -78,7 +96,9 @@ impl Arguments {
         self.force.check(&base, adapter)?;
         let model = base.load_adapted(&self.compute.open()?, adapter)?.detach();
         let longest = base.blueprint().longest_text();
-        let coder = Coder::open(&base, Some(&model), dataset, &self.conversations, longest.unwrap_or(usize::MAX))?;
+        let conversations =
+            Conversations { template: Template { template: self.template.template.clone() }, last_turn_only: false };
+        let coder = Coder::open(&base, Some(&model), dataset, &conversations, longest.unwrap_or(usize::MAX))?;
         let (encoder, tokenizer) = (coder.encoder(), base.tokenizer()?);
         let prompts = open.iter().map(|&at| encoder.prompt(dataset, &dataset.rows[at])).collect::<Result<Vec<Prompt>, _>>()?;
         let has_room =

@@ -20,23 +20,29 @@ pub(super) fn revise(
 ) -> Result<Judged, Failure> {
     let random = Philox::new(arguments.compute.seed).stream(0x7072696e);
     let principle = |at: usize| &principles[random.stream(at as u64).word(0) as usize % principles.len()];
+    let tokens = arguments.drawing.max_new_tokens;
     let mut too_long = 0;
-    let mut questions = Vec::new();
-    for (at, item) in items.iter().enumerate() {
-        let question = criticised(principle(at), &item.prompt, &item.answers[0]);
-        // The second question is longer by the critique.
-        let longest = revised(principle(at), &item.prompt, &item.answers[0], &"word ".repeat(arguments.drawing.max_new_tokens));
-        if asking.judge.has_room(&longest)? { questions.push((at, question)) } else { too_long += 1 }
-    }
-    let asked: Vec<usize> = questions.iter().map(|(at, _)| *at).collect();
+    let mut fitting = |asking: &Asking, questions: Vec<(usize, String)>| -> Result<Vec<(usize, String)>, Failure> {
+        let mut kept = Vec::with_capacity(questions.len());
+        for (at, question) in questions {
+            if asking.judge.has_room(&question, tokens)? { kept.push((at, question)) } else { too_long += 1 }
+        }
+        Ok(kept)
+    };
+    let places = |questions: &[(usize, String)]| questions.iter().map(|(at, _)| *at).collect::<Vec<usize>>();
+    let first = |(at, item): (usize, &Item)| (at, criticised(principle(at), &item.prompt, &item.answers[0]));
+    let questions = fitting(&asking, items.iter().enumerate().map(first).collect())?;
+    let asked = places(&questions);
     asking.replies(CRITIQUE, questions)?;
     let critique = |asking: &Asking, at: usize| asking.kept.get::<String>(CRITIQUE, at).unwrap_or_default();
-    let again = asked.iter().map(|&at| {
+    let second = |at: usize| {
         let Item { prompt, answers, .. } = &items[at];
         (at, revised(principle(at), prompt, &answers[0], &critique(&asking, at)))
-    });
-    let again: Vec<_> = again.collect();
-    asking.replies(REVISION, again)?;
+    };
+    let questions = asked.into_iter().map(second).collect();
+    let questions = fitting(&asking, questions)?;
+    let asked = places(&questions);
+    asking.replies(REVISION, questions)?;
     let (mut rows, mut unchanged) = (Vec::new(), 0);
     for at in asked {
         let (item, reply) = (&items[at], asking.kept.get::<String>(REVISION, at).unwrap_or_default());

@@ -1,5 +1,7 @@
 //! Which answers are better: each pair in both orders.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use wgtune_models::rl::judge::{Preference, compared, preference, worths};
 
@@ -7,86 +9,105 @@ use super::answers::Item;
 use super::{Arguments, Asking, Found, Judged};
 use crate::runs::Failure;
 
-/// Two answers of an item, and what was found.
+/// Tokens that a letter may take.
+const LETTER: usize = 4;
+
+/// Two answers of an item.
 struct Pair {
     one: usize,
     other: usize,
-    found: Preference,
+    /// The number of its first question, where they are not alike; the second is the next.
+    number: Option<usize>,
 }
+
+/// What was found of an item's pairs: by the two answers, how likely the first is the better one.
+type Firsts = BTreeMap<(usize, usize), f64>;
 
 /// Compares the answers of each item, all with all.
 pub(super) fn compare(arguments: &Arguments, rubric: &str, items: Vec<Item>, mut asking: Asking) -> Result<Judged, Failure> {
-    let pairs = |item: &Item| -> Vec<(usize, usize)> {
+    let (mut questions, mut next, mut too_long) = (Vec::new(), 0, 0);
+    let mut judged: Vec<(&Item, Vec<Pair>)> = Vec::with_capacity(items.len());
+    for item in &items {
+        let (mut pairs, mut own) = (Vec::new(), Vec::new());
         let count = item.answers.len();
-        (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other))).collect()
-    };
-    // Two questions a pair, numbered through all items, whether they are asked or not.
-    let (mut questions, mut first, mut too_long) = (Vec::new(), 0, Vec::new());
-    let mut numbers = Vec::with_capacity(items.len());
-    for (at, item) in items.iter().enumerate() {
-        let mut own = Vec::new();
-        for (pair, (one, other)) in pairs(item).into_iter().enumerate() {
-            let [one, other] = [one, other].map(|answer| item.answers[answer].as_str());
-            if one.trim() != other.trim() {
-                let number = first + 2 * pair;
-                own.push((number, compared(rubric, &item.prompt, [one, other])));
-                own.push((number + 1, compared(rubric, &item.prompt, [other, one])));
+        for (one, other) in (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other))) {
+            let [first, second] = [one, other].map(|answer| item.answers[answer].as_str());
+            let is_asked = first.trim() != second.trim();
+            if is_asked {
+                own.push((next, compared(rubric, &item.prompt, [first, second])));
+                own.push((next + 1, compared(rubric, &item.prompt, [second, first])));
             }
+            pairs.push(Pair { one, other, number: is_asked.then_some(next) });
+            // Numbered through all pairs, whether they are asked or not.
+            next += 2;
         }
-        numbers.push(first);
-        first += 2 * pairs(item).len();
         let mut fits = true;
         for (_, question) in &own {
-            fits = fits && asking.judge.has_room(question)?;
+            fits = fits && asking.judge.has_room(question, LETTER)?;
         }
-        if fits { questions.extend(own) } else { too_long.push(at) }
+        match fits {
+            true => {
+                questions.extend(own);
+                judged.push((item, pairs));
+            }
+            false => too_long += 1,
+        }
     }
-    let asked: Vec<usize> = questions.iter().map(|(number, _)| *number).collect();
     asking.verdicts(questions)?;
-    let replies = || asked.iter().map(|number| asking.kept.get::<Option<f64>>("verdict", *number).flatten());
-    let unreadable = replies().filter(Option::is_none).count();
 
-    let said = |number: usize| asking.kept.get::<Option<f64>>("verdict", number).flatten().unwrap_or(0.5);
-    let is_tie = |found: &Preference| (found.first - 0.5).abs() <= arguments.tie;
-    let (mut rows, mut all, mut agreed) = (Vec::new(), Vec::new(), Vec::new());
-    for (at, item) in items.iter().enumerate().filter(|(at, _)| !too_long.contains(at)) {
-        let found: Vec<Pair> = pairs(item)
-            .into_iter()
-            .enumerate()
-            .map(|(pair, (one, other))| {
-                let number = numbers[at] + 2 * pair;
-                Pair { one, other, found: preference(said(number), said(number + 1)) }
-            })
-            .collect();
-        if item.is_labelled {
-            agreed.extend(found.iter().filter(|pair| !is_tie(&pair.found)).map(|pair| pair.found.first > 0.5));
+    let said = |number: usize| asking.kept.get::<Option<f64>>("verdict", number).flatten();
+    let is_tie = |first: f64| (first - 0.5).abs() <= arguments.tie;
+    let (mut rows, mut agreed, mut swayed, mut alike) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let (mut pairs, mut ties, mut unreadable) = (0, 0, 0);
+    for (item, own) in judged {
+        let mut firsts = Firsts::new();
+        for Pair { one, other, number } in own {
+            pairs += 1;
+            let found = match number {
+                None => {
+                    alike += 1;
+                    Some(Preference { first: 0.5, is_swayed: false })
+                }
+                Some(number) => {
+                    // In one order alone it would be the place that is judged.
+                    let found = said(number).zip(said(number + 1)).map(|(one, other)| preference(one, other));
+                    swayed.extend(found.map(|found| found.is_swayed));
+                    found
+                }
+            };
+            let Some(Preference { first, .. }) = found else {
+                unreadable += 1;
+                continue;
+            };
+            ties += usize::from(is_tie(first));
+            if item.is_labelled && !is_tie(first) {
+                agreed.push(first > 0.5);
+            }
+            firsts.extend([((one, other), first), ((other, one), 1.0 - first)]);
         }
-        rows.extend(row(arguments, item, &found));
-        all.extend(found.into_iter().map(|pair| pair.found));
+        rows.extend(row(arguments, item, &firsts));
     }
     let share = |count: usize, of: usize| if of > 0 { count as f64 / of as f64 } else { 0.0 };
+    let count = |all: &[bool]| all.iter().filter(|is_so| **is_so).count();
     let found = Found::Compared {
-        pairs: all.len(),
-        ties: share(all.iter().filter(|found| is_tie(found)).count(), all.len()),
-        position_bias: share(all.iter().filter(|found| found.is_swayed).count(), all.len()),
+        pairs,
+        alike,
+        ties: share(ties, pairs),
+        position_bias: share(count(&swayed), swayed.len()),
         unreadable,
-        agreement: (!agreed.is_empty()).then(|| share(agreed.iter().filter(|same| **same).count(), agreed.len())),
+        agreement: (!agreed.is_empty()).then(|| share(count(&agreed), agreed.len())),
     };
-    Ok(Judged { rows, too_long: too_long.len(), found })
+    Ok(Judged { rows, too_long, found })
 }
 
 /// What comes of an item; nothing of a tie.
-fn row(arguments: &Arguments, item: &Item, found: &[Pair]) -> Option<Value> {
-    let pairs: Vec<_> = found.iter().map(|pair| (pair.one, pair.other, pair.found.first)).collect();
+fn row(arguments: &Arguments, item: &Item, firsts: &Firsts) -> Option<Value> {
+    let pairs: Vec<_> =
+        firsts.iter().filter(|((one, other), _)| one < other).map(|((one, other), first)| (*one, *other, *first)).collect();
     let worths = worths(item.answers.len(), &pairs);
     let mut order: Vec<usize> = (0..worths.len()).collect();
     order.sort_by(|one, other| worths[*other].total_cmp(&worths[*one]));
-    // How likely the first of two is the better one.
-    let first = |one: usize, other: usize| {
-        let same = found.iter().find(|pair| (pair.one, pair.other) == (one, other)).map(|pair| pair.found.first);
-        same.or_else(|| found.iter().find(|pair| (pair.other, pair.one) == (one, other)).map(|pair| 1.0 - pair.found.first))
-    };
-    let is_better = |one: usize, other: usize| first(one, other).filter(|first| *first > 0.5 + arguments.tie);
+    let is_better = |one: usize, other: usize| firsts.get(&(one, other)).copied().filter(|first| *first > 0.5 + arguments.tie);
     if arguments.ranked {
         let mut kept: Vec<usize> = Vec::new();
         for at in order {

@@ -22,6 +22,9 @@ pub struct Made {
     pub name: String,
     /// The command and its options.
     pub command: Vec<String>,
+    /// A hash of the rows that it read.
+    #[serde(default)]
+    pub data: String,
     /// What the command reported.
     pub report: Value,
     /// By the names of the figures: the update and the value, of every update that has it.
@@ -181,6 +184,7 @@ impl Made {
         Ok(Made {
             name: stage.name.clone(),
             command: stage.words.clone(),
+            data: String::new(),
             report: serde_json::to_value(report).expect("a report is JSON"),
             curves,
             alarms: lines.iter().flat_map(said).collect(),
@@ -229,8 +233,22 @@ impl Made {
         ]
     }
 
-    /// What its safety came to, in words.
-    pub fn safety_line(&self) -> Option<String> {
+    /// What is told of it beside its row, in words.
+    pub fn line(&self) -> Option<String> {
+        if self.kind() == JUDGE {
+            let of = |key: &str| self.report[key].as_f64().unwrap_or_default();
+            let (written, ties, bias) = (of("written"), 100.0 * of("ties"), 100.0 * of("position_bias"));
+            let agreed = self.report["agreement"].as_f64().map(|share| format!(", {:.1} % as the rows say", 100.0 * share));
+            let agreed = agreed.unwrap_or_default();
+            return Some(format!(
+                "{}: {written} rows, {ties:.1} % ties, {bias:.1} % otherwise in the other order{agreed}",
+                self.name
+            ));
+        }
+        self.safety_line()
+    }
+
+    fn safety_line(&self) -> Option<String> {
         let of = |Change { before, after }: &Change| format!("{:.1} % -> {:.1} %", 100.0 * before, 100.0 * after);
         let all: Vec<String> = self.safety.iter().map(of).collect();
         (!all.is_empty()).then(|| format!("{}: safe answers {}", self.name, all.join(", ")))

@@ -1,6 +1,6 @@
 //! The run as one HTML page that needs nothing else.
 
-use serde_json::Value;
+use wgtune_models::rl::judge::spoken as prompt_text;
 
 use super::Run;
 use super::figures::{CURVES, HEAD, Made, Spoken};
@@ -16,7 +16,7 @@ pub fn page(run: &Run) -> String {
     let stages = &run.stages;
     let mut body = INTRODUCTION.to_string();
     let row = |made: &Made| made.row().into_iter().map(Cell::figure).collect();
-    let safety: String = stages.iter().filter_map(Made::safety_line).map(|line| format!("<p>{}.</p>\n", escape(&line))).collect();
+    let safety: String = stages.iter().filter_map(Made::line).map(|line| format!("<p>{}.</p>\n", escape(&line))).collect();
     section(&mut body, "What each stage came to", TABLE, &(table(&HEAD, stages.iter().map(row)) + &safety));
     let alarm = |made: &Made| -> String {
         let of = |alarm: &crate::report::Alarm| {
@@ -38,7 +38,7 @@ pub fn page(run: &Run) -> String {
             };
             vec![
                 Cell::plain(escape(&made.name)),
-                Cell::plain(escape(&asked(&spoken.prompt))),
+                Cell::plain(escape(&prompt_text(&spoken.prompt))),
                 said(&spoken.before, spoken.reward_before),
                 said(&spoken.after, spoken.reward_after),
             ]
@@ -68,27 +68,14 @@ pub fn page(run: &Run) -> String {
     document("wgtune rlhf", "Learning from judgements", &about, &body)
 }
 
-const INTRODUCTION: &str = "<p>A model was shown how to answer, another was taught to tell good answers from others, and the first then \
-learnt from its own answers and what the second says of them.</p>\n";
+const INTRODUCTION: &str = "<p>A model learns in stages, from demonstrations and from judgements; each begins where the one before came \
+to.</p>\n";
 
 const TABLE: &str = "<p>What stands under <em>held out</em> is of rows that nothing was learnt from, before and after the stage: the \
 loss of demonstrations, the share of pairs that the reward model tells apart, the mean reward of the policy's answers. <em>KL</em> is how \
 far the policy went from where it stood when the stage began, in nats an answer.</p>\n";
 
 const SAMPLES: &str = "<p>What the policy said to prompts that were held out, and the reward of it.</p>\n";
-
-/// A prompt as text.
-fn asked(prompt: &Value) -> String {
-    let turn = |message: &Value| {
-        let of = |key: &str| message[key].as_str().unwrap_or_default().to_string();
-        format!("{}: {}", of("role"), of("content"))
-    };
-    match prompt {
-        Value::Array(messages) => messages.iter().map(turn).collect::<Vec<_>>().join("\n"),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
 
 /// Means of neighbouring points, where there are many.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {

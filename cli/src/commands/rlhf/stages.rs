@@ -10,7 +10,7 @@ use wgtune_models::error::Error;
 use wgtune_models::formats::files::read_text;
 
 use super::super::{Command, grpo, ppo};
-use crate::config::{File, Given, Options, lenient, long};
+use crate::config::{File, Given, Options, conflict, lenient, long};
 use crate::data::Source;
 use crate::learning::Learning;
 use crate::runs::Failure;
@@ -24,6 +24,10 @@ pub const JUDGE: &str = "judge";
 
 /// Those by which the policy learns from its own answers.
 const POLICIES: [&str; 2] = ["ppo", "grpo"];
+
+/// Options that name a file or a folder that is read.
+const NAMING: [&str; 9] =
+    ["model", "adapter", "policy", "policy-adapter", "reward-model", "reward-rule", "rubric", "constitution", "template"];
 
 /// Options of a stage that are the run's to give.
 const OF_THE_RUN: [&str; 8] = ["out", "resume", "overwrite", "jobs", "plan", "profile", "json", "task"];
@@ -52,13 +56,11 @@ pub struct Asked<'a> {
 
 /// Where the policy stands.
 #[derive(Clone)]
-enum Stand {
-    /// It is the model that the run began with, or what its options make of that.
-    Base,
-    /// It is that with this adapter.
-    Adapter(PathBuf),
-    /// It is a model of its own.
-    Model(PathBuf),
+struct Stand {
+    /// A model, unless the file names none.
+    model: Option<PathBuf>,
+    /// An adapter on it.
+    adapter: Option<PathBuf>,
 }
 
 /// The stages of a run, all options checked.
@@ -73,17 +75,17 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
     let tables = Tables { asked, text: &text, table: &table, program: &program };
     let policy = tables.check()?;
     let mut stages = Vec::new();
-    let mut stand = Stand::Base;
+    let named = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str()).map(PathBuf::from);
+    let mut stand = Stand { model: named("model"), adapter: named("adapter") };
     if tables.has("sft") {
         let stage = tables.stage("sft", "sft".into(), &stand, &Extra::default())?;
-        stand = stage.result(asked.out);
+        stand = stage.result(asked.out, stand);
         stages.push(stage);
     }
     let tuned = stand.clone();
     let mut extra = Extra::default();
     for round in 1..=asked.rounds {
         let name = |stage: &str| format!("round-{round}/{stage}");
-        extra.round = round;
         if tables.has(JUDGE) {
             let stage = tables.stage(JUDGE, name("judge.jsonl"), &stand, &extra)?;
             extra.judged.push(asked.out.join(&stage.name));
@@ -96,7 +98,7 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
             stages.push(stage);
         }
         let stage = tables.stage(policy, name(policy), &stand, &extra)?;
-        stand = stage.result(asked.out);
+        stand = stage.result(asked.out, stand);
         stages.push(stage);
     }
     let of = |name: &str| stages.iter().find(|stage| stage.words[0] == name).and_then(|stage| parts(&stage.command).1);
@@ -121,8 +123,6 @@ struct Extra {
     judged: Vec<PathBuf>,
     /// A reward model.
     reward: Option<PathBuf>,
-    /// The round, from 1.
-    round: usize,
 }
 
 struct Tables<'a> {
@@ -160,6 +160,9 @@ impl Tables<'_> {
         let [policy] = POLICIES.into_iter().filter(|name| self.has(name)).collect::<Vec<_>>()[..] else {
             return Err(format!("{}: expected one of {}", self.asked.file.display(), one_of(&POLICIES)).into());
         };
+        if self.has(JUDGE) && !self.has("reward") {
+            return Err(format!("{} without a reward model to learn from it; expected [reward] too", self.place(JUDGE)).into());
+        }
         for (key, value) in self.table {
             let (name, line) = (&**key.get_ref(), self.line(key));
             match value.get_ref() {
@@ -207,20 +210,29 @@ impl Tables<'_> {
         let own = self.options(command, self.of(name).expect("it is there"), &[], &[])?;
         let argument = |name: &str| command.get_arguments().find(|argument| long(argument) == name).expect("an option");
         let is_own = |name: &str| own.arguments.iter().any(|argument| long(argument) == name);
-        let base = || self.table.get("model").and_then(|model| model.get_ref().as_str()).map(Path::new);
-        let chained: Vec<(&str, &Path)> = match stand {
-            Stand::Model(folder) if name == JUDGE => vec![("policy", folder)],
-            Stand::Adapter(folder) if name == JUDGE => {
-                base().map(|base| ("policy", base)).into_iter().chain([("policy-adapter", folder.as_path())]).collect()
-            }
-            Stand::Base if name == JUDGE => base().map(|base| ("policy", base)).into_iter().collect(),
-            _ if is_own("model") || is_own("adapter") => Vec::new(),
-            Stand::Base => Vec::new(),
-            Stand::Adapter(folder) => vec![("adapter", folder)],
-            Stand::Model(folder) => vec![("model", folder)],
-        };
+        let names = if name == JUDGE { ["policy", "policy-adapter"] } else { ["model", "adapter"] };
+        let stands = names.into_iter().zip([&stand.model, &stand.adapter]);
+        // Another model has nothing of the policy's, and an adapter of the stage's own stands in the place of one.
+        let is_chained = |option: &str| option.starts_with("policy") || !(is_own("model") || is_own(option));
+        let chained: Vec<(&str, &Path)> = stands
+            .filter_map(|(option, folder)| Some((option, folder.as_deref()?)))
+            .filter(|(option, _)| is_chained(option))
+            .collect();
+        if let Some(option) = chained
+            .iter()
+            .find(|(option, _)| *option == "adapter")
+            .and_then(|(option, _)| own.arguments.iter().find(|own| conflict(command, own, argument(option))))
+        {
+            let (place, option) = (self.place(name), long(option));
+            return Err(format!(
+                "{place}: `{option}` is of a new adapter, and this stage goes on from one; expected it where that is made"
+            )
+            .into());
+        }
         let over: Vec<&Arg> = own.arguments.iter().copied().chain(chained.iter().map(|(name, _)| argument(name))).collect();
-        let foreign: Vec<&str> = self.table.keys().map(|key| &**key.get_ref()).filter(|key| !is_taken(command, key)).collect();
+        // The adapter above the tables is the policy's.
+        let is_foreign = |key: &&str| !is_taken(command, key) || (*key == "adapter" && (name == JUDGE || is_own("model")));
+        let foreign: Vec<&str> = self.table.keys().map(|key| &**key.get_ref()).filter(is_foreign).collect();
         let shared = self.options(command, self.table, &foreign, &over)?;
         let mut words = [vec![name.to_string()], shared.words, own.words].concat();
         words.extend(chained.iter().map(|(name, folder)| format!("--{name}={}", folder.display())));
@@ -230,25 +242,18 @@ impl Tables<'_> {
         }
         let mut safety = Vec::new();
         if POLICIES.contains(&name) {
-            safety = self.judge(&mut words, extra.reward.as_deref());
-        }
-        if extra.round > 1 {
-            // Another round draws other answers.
-            let seed = words.iter().find_map(|word| word.strip_prefix("--seed=")?.parse::<u64>().ok()).unwrap_or(0);
-            words.retain(|word| !word.starts_with("--seed="));
-            words.push(format!("--seed={}", seed.wrapping_add(extra.round as u64 - 1)));
+            safety = self.judge(&mut words, extra.reward.as_deref())?;
         }
         let typed = ["wgtune".to_string()].into_iter().chain(words.clone()).map(Into::into).collect();
         let place = self.place(name);
-        let (parsed, given) = crate::parsed(self.program, typed, None)
-            .map_err(|error| format!("{place}: {}", error.to_string().trim_start_matches("error: ").trim_end()))?;
+        let (parsed, given) = crate::parsed(self.program, typed, None).map_err(|error| format!("{place}: {}", reason(&error)))?;
         let stage = Stage { name: folder, words, command: parsed.command, given, safety };
-        stage.check(is_own("model"), &extra.judged).map_err(|error| format!("{place}: {error}"))?;
+        stage.check(is_own("model"), self.asked.out, &extra.judged).map_err(|error| format!("{place}: {error}"))?;
         Ok(stage)
     }
 
     /// Gives a policy's stage the reward model, first of all that judge, and what is only told: how safe the answers are. Their figures.
-    fn judge(&self, words: &mut Vec<String>, reward: Option<&Path>) -> Vec<String> {
+    fn judge(&self, words: &mut Vec<String>, reward: Option<&Path>) -> Result<Vec<String>, Failure> {
         let at = words.iter().position(|word| word.starts_with("--reward-model=")).unwrap_or(words.len());
         words.splice(at..at, reward.map(|folder| format!("--reward-model={}", folder.display())));
         let count = |words: &[String], begins: &str| words.iter().filter(|word| word.starts_with(begins)).count();
@@ -262,7 +267,7 @@ impl Tables<'_> {
             words.push(format!("--reward-rule={rule}"));
         }
         if figures.is_empty() {
-            return figures;
+            return Ok(figures);
         }
         let programs = count(words, "--reward-program=");
         let scorers = count(words, "--reward-model=") + count(words, "--reward-rule=") + programs;
@@ -271,10 +276,14 @@ impl Tables<'_> {
             Some(given) => given.trim_start_matches("--reward-weights=").split(',').map(String::from).collect(),
             None => vec!["1".into(); scorers - figures.len()],
         };
+        if weights.len() != scorers - figures.len() {
+            let (place, found, expected) = (self.place(&words[0]), weights.len(), scorers - figures.len());
+            return Err(format!("{place}: `reward-weights` has {found}; expected {expected}, one for each reward").into());
+        }
         let at = weights.len().saturating_sub(programs);
         weights.splice(at..at, figures.iter().map(|_| "0".to_string()));
         words.push(format!("--reward-weights={}", weights.join(",")));
-        figures
+        Ok(figures)
     }
 
     /// The options of a table, as this command takes them.
@@ -291,6 +300,13 @@ impl Tables<'_> {
         let file = File { path: self.asked.file, text: self.text, lenient: &lenient, command, given };
         file.options(table, without, over)
     }
+}
+
+/// What is wrong, without how the command would be typed.
+fn reason(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.split("\n\nUsage").next().unwrap_or_default();
+    text.trim_start_matches("error: ").trim_end().into()
 }
 
 /// Whether a key is an option of a command that a file may give.
@@ -317,17 +333,30 @@ fn parts(command: &Command) -> (&Source, Option<&Tuning>) {
     }
 }
 
+/// The rows that a stage reads.
+pub fn source(command: &Command) -> &Source {
+    parts(command).0
+}
+
 impl Stage {
     /// Where the policy stands after it.
-    fn result(&self, out: &Path) -> Stand {
-        let folder = out.join(&self.name);
+    fn result(&self, out: &Path, stand: Stand) -> Stand {
+        let folder = Some(out.join(&self.name));
         let is_adapter = parts(&self.command).1.is_some_and(|tuning| tuning.method.adapter.is_some());
-        if is_adapter { Stand::Adapter(folder) } else { Stand::Model(folder) }
+        if is_adapter { Stand { adapter: folder, ..stand } } else { Stand { model: folder, adapter: None } }
     }
 
     /// Checks what can be checked before any stage is made.
-    fn check(&self, has_own_model: bool, to_come: &[PathBuf]) -> Result<(), Failure> {
+    fn check(&self, has_own_model: bool, out: &Path, to_come: &[PathBuf]) -> Result<(), Failure> {
         let (source, tuning) = parts(&self.command);
+        let named = self.words.iter().filter_map(|word| {
+            let (option, path) = word.strip_prefix("--")?.split_once('=')?;
+            let path = if option == "reward-rule" { path.strip_prefix("classifier=")? } else { path };
+            NAMING.contains(&option).then(|| PathBuf::from(path))
+        });
+        for path in named.filter(|path| !path.starts_with(out)) {
+            fs::metadata(&path).map_err(Error::io(&path))?;
+        }
         for file in source.files()?.iter().filter(|file| !to_come.contains(file)) {
             fs::metadata(file).map_err(Error::io(file))?;
         }

@@ -1,4 +1,4 @@
-//! What was answered and judged so far, kept beside the file that it is for, so that nothing is asked twice.
+//! What was answered and judged, kept beside the file that it is for, so that nothing is asked twice.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wgtune_models::error::{Error, Result};
-use wgtune_models::formats::files::{append_bytes, read_text, remove, write_bytes};
+use wgtune_models::formats::files::{append_bytes, read_text, write_bytes};
 
 /// What is kept.
-pub struct Partial {
+pub struct Kept {
     path: PathBuf,
     found: HashMap<(String, usize), Value>,
 }
@@ -23,25 +23,28 @@ struct Line {
     value: Value,
 }
 
-impl Partial {
-    /// That of a file, for work that depends on these.
+impl Kept {
+    /// That of a file, for work that depends on these. A file that is there is replaced where this is kept of it.
     ///
     /// # Errors
     /// Where it is to be gone on with, work that depends on others, naming the first; where it is not, any that is there.
-    pub fn open(out: &Path, of: &Map<String, Value>, resumes: bool, overwrites: bool) -> Result<Partial> {
+    pub fn open(out: &Path, of: &Map<String, Value>, resumes: bool, overwrites: bool) -> Result<Kept> {
         let mut name = out.file_name().unwrap_or_default().to_os_string();
-        name.push(".partial");
+        name.push(".asked");
         let path = out.with_file_name(name);
-        let mut partial = Partial { path, found: HashMap::new() };
-        let shown = partial.path.display().to_string();
+        let mut kept = Kept { path, found: HashMap::new() };
+        let shown = kept.path.display().to_string();
         let refused = |message: String| Err(Error::Data { message });
-        if partial.path.exists() && !overwrites {
+        if out.exists() && !overwrites && !(resumes && kept.path.exists()) {
+            return refused(format!("{} is there already: choose another name, or --overwrite it", out.display()));
+        }
+        if kept.path.exists() && !overwrites {
             if !resumes {
                 return refused(format!(
                     "{shown} is what an earlier command began: --resume goes on with it, --overwrite begins anew"
                 ));
             }
-            let text = read_text(&partial.path)?;
+            let text = read_text(&kept.path)?;
             let mut lines = text.lines();
             let before: Map<String, Value> = lines.next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
             if let Some((key, now)) = of.iter().find(|(key, now)| before.get(*key) != Some(now)) {
@@ -50,14 +53,14 @@ impl Partial {
             }
             // The last line may be torn.
             let lines = lines.filter_map(|line| serde_json::from_str::<Line>(line).ok());
-            partial.found = lines.map(|line| ((line.kind, line.number), line.value)).collect();
+            kept.found = lines.map(|line| ((line.kind, line.number), line.value)).collect();
         }
         let head = serde_json::to_string(of).expect("options are JSON");
-        let mut all: Vec<_> = partial.found.iter().collect();
+        let mut all: Vec<_> = kept.found.iter().collect();
         all.sort_by_key(|(key, _)| *key);
         let lines: String = all.into_iter().map(|((kind, number), value)| line(kind, *number, value.clone())).collect();
-        write_bytes(&partial.path, format!("{head}\n{lines}").as_bytes())?;
-        Ok(partial)
+        write_bytes(&kept.path, format!("{head}\n{lines}").as_bytes())?;
+        Ok(kept)
     }
 
     /// What was found of this number.
@@ -74,14 +77,6 @@ impl Partial {
         append_bytes(&self.path, line(kind, number, value.clone()).as_bytes())?;
         self.found.insert((kind.into(), number), value);
         Ok(())
-    }
-
-    /// Removes it.
-    ///
-    /// # Errors
-    /// A folder that cannot be written.
-    pub fn finish(self) -> Result<()> {
-        remove(&self.path)
     }
 }
 
