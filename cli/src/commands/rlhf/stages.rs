@@ -349,6 +349,9 @@ impl Stage {
     /// Checks what can be checked before any stage is made.
     fn check(&self, has_own_model: bool, out: &Path, to_come: &[PathBuf]) -> Result<(), Failure> {
         let (source, tuning) = parts(&self.command);
+        if has_own_model && tuning.is_some_and(|tuning| tuning.method.adapter.is_some()) {
+            return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
+        }
         let named = self.words.iter().filter_map(|word| {
             let (option, path) = word.strip_prefix("--")?.split_once('=')?;
             let path = if option == "reward-rule" { path.strip_prefix("classifier=")? } else { path };
@@ -359,9 +362,6 @@ impl Stage {
         }
         for file in source.files()?.iter().filter(|file| !to_come.contains(file)) {
             fs::metadata(file).map_err(Error::io(file))?;
-        }
-        if has_own_model && tuning.is_some_and(|tuning| tuning.method.adapter.is_some()) {
-            return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
         }
         let validation = self.given.options.get("validation").and_then(|share| share.as_f64());
         if !self.safety.is_empty() && validation == Some(0.0) {
