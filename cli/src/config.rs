@@ -132,6 +132,11 @@ pub fn expanded(program: &Command, typed: Vec<OsString>) -> Result<Vec<Asked>, B
     Ok(vec![Asked { typed: spliced(options.words), file, place: None }])
 }
 
+/// The line in which a place of a text is, from 1.
+pub fn line(text: &str, at: usize) -> usize {
+    1 + text[..at].matches('\n').count()
+}
+
 /// The program without an argument that must be given.
 pub fn lenient(program: &Command) -> Command {
     program.clone().mut_subcommands(|command| command.mut_args(|argument| argument.required(false)))
@@ -164,7 +169,7 @@ impl<'a> File<'a, '_> {
 
     /// The line in which a place of the text is, from 1.
     pub fn line(&self, at: usize) -> usize {
-        1 + self.text[..at].matches('\n').count()
+        line(self.text, at)
     }
 
     /// The options in a table of it, but for those in whose place the command line, or one of `over`, says something else. Keys

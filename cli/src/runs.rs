@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 use wgtune_engine::process;
 use wgtune_models::error::Error;
+use wgtune_models::train::event::Listener;
 use wgtune_models::train::metrics::Evaluation;
 use wgtune_models::train::recipe::Recipe;
 use wgtune_models::train::record::May;
 use wgtune_models::train::run::{CHECKPOINT, RunDirectory};
 use wgtune_models::train::schedule::Schedule;
-use wgtune_models::train::trainer::{Listener, Outcome, Plan, Trainer, advance};
+use wgtune_models::train::trainer::{Outcome, Plan, Trainer, advance};
 use wgtune_models::wording::counted;
 
 use crate::common::{Stopped, note, on_interrupt};

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use wgtune_models::train::event::{Event, Moment};
 use wgtune_models::train::metrics::{Evaluation, Metrics};
 use wgtune_models::train::samples::Sample;
-use wgtune_models::train::trainer::{Event, Moment};
 use wgtune_models::wording::counted;
 
 use crate::common::note;

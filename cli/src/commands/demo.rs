@@ -19,12 +19,13 @@ use wgtune_models::formats::tokenizer::{TextStream, Tokenizer};
 use wgtune_models::generate::{Listener, Request, Sampling, generate};
 use wgtune_models::model::Model;
 use wgtune_models::peft::{Settings, Start, Tuned, method};
+use wgtune_models::train::event::Event;
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory, check_content};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
-use wgtune_models::train::trainer::{Event, Plan, Trainer};
+use wgtune_models::train::trainer::{Plan, Trainer};
 
 use crate::common::{Compute, Outcome, Stopped, bytes, on_interrupt, print_json, print_line};
 use crate::config::Given;

@@ -34,9 +34,10 @@ use kept::Kept;
 /// Makes preferences by a judge who is a model: which of several answers is better, or what a better one is
 #[derive(Args)]
 #[command(
-    after_help = "What was answered and judged stays beside --out, in a file that ends in .asked. Rows are {\"prompt\": …}, a text or messages, which --policy answers --answers times; or have answers already, as those of \
+    after_help = "Rows are {\"prompt\": …}, a text or messages, which --policy answers --answers times; or have answers already, as those of \
     wgtune dpo: then it is told how often the judge agrees. Each pair is shown in both orders, and the mean counts. What comes of a prompt \
-    is a row that wgtune reward and wgtune dpo learn from.\n\n\
+    is a row that wgtune reward and wgtune dpo learn from. What was answered and judged stays beside --out, in a file that ends in \
+    .asked.\n\n\
     Examples:\n  wgtune judge --model JUDGE --policy DIR --data prompts.jsonl --answers 4 --out pairs.jsonl\n  \
     wgtune judge --judge-url http://localhost:8080/v1 --judge-name NAME --data pairs.jsonl --out judged.jsonl\n  \
     wgtune judge --model DIR --data prompts.jsonl --constitution principles.txt --out revised.jsonl"

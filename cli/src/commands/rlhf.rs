@@ -20,7 +20,7 @@ use crate::config::Given;
 use crate::numbers::whole;
 use crate::runs::Failure;
 use figures::{Came, Made};
-use stages::{Asked, JUDGE, Stage, source, stages};
+use stages::{Asked, JUDGE, JUDGED, Stage, stages};
 
 const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the command that it is called after:
 
@@ -94,7 +94,7 @@ pub struct Arguments {
 pub struct Run {
     /// The version of wgtune.
     pub wgtune: String,
-    /// The run's folder, as it was named when the stages were made.
+    /// The run's folder, which its stages name.
     pub out: PathBuf,
     /// Those that are done.
     pub stages: Vec<Made>,
@@ -133,8 +133,7 @@ pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
     for (number, stage) in (1..).zip(&stages) {
         let place = out.join(&stage.name);
         let data = stage.data()?;
-        let made = run.stages.iter().find(|made| made.name == stage.name);
-        if made.is_some_and(|made| made.data == data && relative(&made.command, &run.out) == relative(&stage.words, out)) {
+        if run.stages.iter().any(|made| made.name == stage.name && made.command == stage.words && made.data == data) {
             note(format!("stage {number} of {count}, {}: made before", place.display()));
             continue;
         }
@@ -148,12 +147,6 @@ pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
     run.write(out)?;
     write_bytes(&out.join(PAGE), page::page(&run).as_bytes())?;
     Ok(run)
-}
-
-/// Words without the folder that the run is in.
-fn relative(words: &[String], out: &Path) -> Vec<String> {
-    let place = format!("={}/", out.display());
-    words.iter().map(|word| word.replace(&place, "=")).collect()
 }
 
 /// Whether something in the run's folder is a stage's.
@@ -182,7 +175,8 @@ impl Arguments {
     fn open(&self, found: &[String]) -> Result<Run, Failure> {
         let (out, path) = (&self.out, self.out.join(RESULTS));
         if self.resume && path.exists() {
-            return Ok(serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?);
+            let run: Run = serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?;
+            return Ok(run.moved(out));
         }
         if self.overwrite {
             clear(out, &found.iter().filter(|name| is_stage(name)).cloned().collect::<Vec<_>>())?;
@@ -216,24 +210,27 @@ fn clear(out: &Path, stages: &[String]) -> Result<(), Failure> {
             false => folders.push(folder),
         }
     }
-    let is_judged = |path: &PathBuf| path.file_name().is_some_and(|name| name == "judge.jsonl" || name == "judge.jsonl.asked");
-    folders.retain(|folder| !(is_judged(folder) && folder.is_file()));
+    let is_judged = |path: &PathBuf| path.ends_with(JUDGED) || path.ends_with(format!("{JUDGED}.asked"));
+    folders.retain(|path| !(is_judged(path) && path.is_file()));
     folders.iter().try_for_each(|folder| check_content(folder, Begin::Over))?;
     Ok(stages.iter().try_for_each(|name| remove(&out.join(name)))?)
 }
 
 impl Run {
+    /// The same, in a folder that has another name now.
+    fn moved(mut self, out: &Path) -> Run {
+        let [before, now] = [&self.out, out].map(|out| format!("={}/", out.display()));
+        let words = self.stages.iter_mut().flat_map(|made| &mut made.command);
+        words.for_each(|word| *word = word.replace(&before, &now));
+        Run { out: out.into(), ..self }
+    }
+
     fn write(&self, out: &Path) -> Outcome {
         Ok(write_bytes(&out.join(RESULTS), serde_json::to_string_pretty(self)?.as_bytes())?)
     }
 }
 
 impl Stage {
-    /// A hash of the rows that it reads, but for those that a stage made.
-    fn data(&self) -> Result<String, Failure> {
-        Ok(source(&self.command).fingerprint_without("judge.jsonl")?)
-    }
-
     /// Makes it, or goes on with it where it was begun.
     fn make(&self, place: &Path) -> Result<Came, Failure> {
         let folder = place.parent().unwrap_or(place);
@@ -243,7 +240,7 @@ impl Stage {
         // A judge who finds ties alone writes no rows.
         let is_empty = |word: &&str| {
             let file = word.strip_prefix("--data=").map(Path::new);
-            file.is_some_and(|file| file.ends_with("judge.jsonl") && fs::metadata(file).is_ok_and(|found| found.len() == 0))
+            file.is_some_and(|file| file.ends_with(JUDGED) && fs::metadata(file).is_ok_and(|found| found.len() == 0))
         };
         let words: Vec<&str> = self.words.iter().map(String::as_str).filter(|word| !is_empty(word)).collect();
         if self.words[0] == "reward" && !words.iter().any(|word| word.starts_with("--data=")) {

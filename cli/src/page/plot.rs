@@ -8,6 +8,9 @@ use super::escape;
 const SIZE: [f64; 2] = [760.0, 420.0];
 const MARGINS: [f64; 4] = [84.0, 24.0, 52.0, 86.0];
 
+/// Points of a curve: more are not seen.
+const MOST_POINTS: usize = 100;
+
 /// What lies along an axis.
 pub struct Axis {
     pub name: &'static str,
@@ -20,6 +23,21 @@ pub struct Series {
     pub name: String,
     pub colour: String,
     pub points: Vec<(f64, f64)>,
+}
+
+/// The colour of one of so many series.
+pub fn colour(at: usize, of: usize) -> String {
+    format!("hsl({} 65% 50%)", 360 * at / of.max(1))
+}
+
+/// Means of neighbouring points, where there are more than are seen.
+pub fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mean = |window: &[(f64, f64)]| {
+        let count = window.len() as f64;
+        let (x, y) = window.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (x / count, y / count)
+    };
+    points.chunks(points.len().div_ceil(MOST_POINTS).max(1)).map(mean).collect()
 }
 
 /// A drawing of lines, or of points with their names, with a legend.

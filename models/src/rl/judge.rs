@@ -182,8 +182,7 @@ impl JudgeModel {
 
 impl Judge for JudgeModel {
     fn has_room(&self, question: &str, tokens: usize) -> Result<bool> {
-        let [one, _] = self.examples(question)?;
-        let tokens = one.ids.len() + self.model.method.prefix_length() + tokens;
+        let tokens = self.model.positions(&self.ids(question, "The better answer is")?) + tokens;
         Ok(self.model.decoder.blueprint().longest_text().is_none_or(|longest| tokens <= longest))
     }
 

@@ -1,4 +1,4 @@
-//! What goes wrong in learning from rewards, told in plain words as it begins.
+//! What goes wrong in learning, told in plain words as it begins.
 
 use std::collections::BTreeSet;
 
@@ -117,6 +117,22 @@ impl Alarms {
     }
 }
 
+/// Whether what has never moved is looked for after this update: at 50, 500, 5000 and so on, wherever the run ends. At the first few some
+/// need not have, as a factor that multiplies one of zeros.
+pub fn looks_for_unmoved(step: usize) -> bool {
+    let mut left = step;
+    while left > 5 && left.is_multiple_of(10) {
+        left /= 10;
+    }
+    left == 5 && step > 5
+}
+
+/// What is told of parameters that never moved, of so many, where others did.
+pub fn unmoved(step: usize, unmoved: &[&str], all: usize) -> Option<String> {
+    let first = unmoved.first().filter(|_| unmoved.len() < all)?;
+    Some(format!("{} of {all} parameters never moved in {step} updates, as {first}", unmoved.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +176,12 @@ mod tests {
         }
         let mut alarms = Alarms::default();
         assert!(alarms.hear(&|name| (name == "loss").then_some(1.0)).is_empty());
+    }
+
+    #[test]
+    fn what_never_moves_is_looked_for_now_and_then() {
+        assert_eq!((1..6000).filter(|step| looks_for_unmoved(*step)).collect::<Vec<_>>(), [50, 500, 5000]);
+        assert_eq!([unmoved(50, &[], 2), unmoved(50, &["a", "b"], 2)], [None, None], "all move, or none does");
+        assert!(unmoved(50, &["a"], 2).unwrap().starts_with("1 of 2 parameters never moved in 50 updates, as a"));
     }
 }

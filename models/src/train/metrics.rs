@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::samples::Sample;
 
@@ -61,6 +62,25 @@ pub struct Evaluation {
     /// What was said, where the model was to speak; whoever evaluates knows no step.
     #[serde(skip)]
     pub samples: Vec<Sample>,
+}
+
+impl Evaluation {
+    /// The line of `evaluations.jsonl` that it is, of a model that had seen so many updates.
+    pub(super) fn line(&self, step: usize) -> impl Serialize {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            step: usize,
+            #[serde(flatten)]
+            evaluation: &'a Evaluation,
+        }
+        Line { step, evaluation: self }
+    }
+
+    /// The step and the evaluation of such a line; `None` where it is none.
+    pub(super) fn of_line(mut line: Value) -> Option<(usize, Evaluation)> {
+        let step = line.as_object_mut()?.remove("step")?.as_u64()?;
+        Some((step as usize, serde_json::from_value(line).ok()?))
+    }
 }
 
 /// The best of a run's evaluations on the way.

@@ -5,6 +5,7 @@ pub mod answers;
 pub mod checkpoint;
 pub mod choices;
 pub mod evaluate;
+pub mod event;
 pub mod metrics;
 pub mod pass;
 pub mod recipe;

@@ -3,10 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde_json::Value;
-
-use super::alarms::Alarms;
+use super::alarms::{self, Alarms};
+use super::event::{Event, Listener, ListenerOfAll, Moment};
 use super::metrics::{Best, Evaluation, Metrics};
 use super::recipe::Recipe;
 use super::run::{EVALUATIONS, METRICS, RunDirectory, SAMPLES};
@@ -47,60 +45,6 @@ pub struct Plan {
     pub save_after: Duration,
 }
 
-/// What a run tells as it goes.
-pub enum Event<'a> {
-    /// So many batches are done of what a recipe does before all else.
-    Beginning {
-        /// These.
-        done: usize,
-        /// Of so many.
-        of: usize,
-    },
-    /// So many parts are done of what comes before an update.
-    Preparing {
-        /// These.
-        done: usize,
-        /// Of so many.
-        of: usize,
-    },
-    /// An update was made.
-    Step(&'a Metrics),
-    /// So many batches of an evaluation are done.
-    Validating {
-        /// When.
-        moment: Moment,
-        /// These.
-        done: usize,
-        /// Of so many.
-        of: usize,
-    },
-    /// An evaluation was made.
-    Evaluated {
-        /// When.
-        moment: Moment,
-        /// What it came to.
-        evaluation: &'a Evaluation,
-    },
-    /// The model said something.
-    Sampled(&'a Sample),
-}
-
-/// When a model is evaluated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Moment {
-    /// Before the first update.
-    Before,
-    /// On the way, after this update.
-    At(usize),
-    /// After the last one.
-    After,
-    /// After all, with the parameters that this update left, which were the best.
-    Kept(usize),
-}
-
-/// Hears what happens. Where it breaks, the run stops as soon as nothing is lost by that.
-pub type Listener<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
-
 /// What a run came to.
 pub struct Outcome {
     /// Of the model that it began with.
@@ -133,9 +77,6 @@ pub struct Trainer<'a, R> {
     latest: Option<Evaluation>,
 }
 
-/// Hears what happens to each of several runs, by its number.
-pub type ListenerOfAll<'a> = dyn FnMut(usize, Event) -> ControlFlow<()> + 'a;
-
 /// One update of each run, none of which is done, in one pass over the batches of all: see [`step`]. They write their checkpoints
 /// together, so that whenever they are resumed the same batches meet.
 ///
@@ -165,34 +106,6 @@ pub fn advance<R: Recipe>(runs: &mut [&mut Trainer<R>], listen: &mut ListenerOfA
         if stops && !run.is_done() { Err(Error::Interrupted) } else { Ok(()) }
     };
     Ok(runs.iter_mut().zip(taken).map(end).collect())
-}
-
-/// Whether it is looked, after this update, for what has never moved: at 50, 500, 5000 and so on, wherever the run ends. At the first few
-/// some need not have, as a factor that multiplies one of zeros.
-fn is_looked_at(step: usize) -> bool {
-    let mut left = step;
-    while left > 5 && left.is_multiple_of(10) {
-        left /= 10;
-    }
-    left == 5 && step > 5
-}
-
-/// A line of `evaluations.jsonl`.
-#[derive(Serialize)]
-struct Line<'a> {
-    /// Updates that the model had seen.
-    step: usize,
-    #[serde(flatten)]
-    evaluation: &'a Evaluation,
-}
-
-/// The evaluations in such lines, each with its step; what is none is left out.
-pub fn evaluations(lines: Vec<Value>) -> Vec<(usize, Evaluation)> {
-    let read = |mut line: Value| {
-        let step = line.as_object_mut()?.remove("step")?.as_u64()?;
-        Some((step as usize, serde_json::from_value(line).ok()?))
-    };
-    lines.into_iter().filter_map(read).collect()
 }
 
 /// What an update asks for.
@@ -265,8 +178,8 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         for name in [EVALUATIONS, SAMPLES] {
             self.run.cut(name, |step| found && step <= at && (step == 0 || self.is_due(step)))?;
         }
-        self.before =
-            evaluations(self.run.lines(EVALUATIONS)?).into_iter().find(|(step, _)| *step == 0).map(|(_, before)| before);
+        let mut evaluations = self.run.lines(EVALUATIONS)?.into_iter().filter_map(Evaluation::of_line);
+        self.before = evaluations.find(|(step, _)| *step == 0).map(|(_, before)| before);
         if let Some(events) = &self.events {
             events.cut(at)?;
         }
@@ -391,7 +304,9 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         metrics.alarms = self.alarms.hear(&|name| metrics.figures.get(name).copied());
         metrics.validation_loss = self.latest.as_ref().map(|evaluation| evaluation.loss);
         let improved = metrics.validation_loss.is_some_and(|loss| self.progress.judge(loss));
-        metrics.alarms.extend(self.unmoved()?);
+        if alarms::looks_for_unmoved(metrics.step) {
+            metrics.alarms.extend(alarms::unmoved(metrics.step, &self.progress.unmoved(&self.begun)?, self.begun.len()));
+        }
         self.recipe.heed(&metrics);
         self.run.append(METRICS, &metrics)?;
         if let Some(events) = &self.events {
@@ -402,17 +317,6 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         let by_steps = save_every > 0 && metrics.step.is_multiple_of(save_every);
         let by_time = !save_after.is_zero() && self.saved.elapsed() >= save_after;
         Ok(Taken { saves: self.is_done() || improved || by_steps || by_time, stops })
-    }
-
-    /// What is told of parameters that never moved, where others did.
-    fn unmoved(&self) -> Result<Option<String>> {
-        let step = self.progress.step;
-        if !is_looked_at(step) {
-            return Ok(None);
-        }
-        let (unmoved, all) = (self.progress.unmoved(&self.begun)?, self.begun.len());
-        let is_some = !unmoved.is_empty() && unmoved.len() < all;
-        Ok(is_some.then(|| format!("{} of {all} parameters never moved in {step} updates, as {}", unmoved.len(), unmoved[0])))
     }
 
     /// Looks at the model: its loss on what was held out, and what it says.
@@ -438,7 +342,7 @@ impl<'a, R: Recipe> Trainer<'a, R> {
         }
         let step = self.progress.step;
         if let Some(evaluation) = &evaluation {
-            self.run.append(EVALUATIONS, &Line { step, evaluation })?;
+            self.run.append(EVALUATIONS, &evaluation.line(step))?;
             evaluation.samples.iter().try_for_each(|sample| self.run.append(SAMPLES, &Sample { step, ..sample.clone() }))?;
         }
         if let Some(samples) = &self.samples {

@@ -212,5 +212,4 @@ fn what_never_moves_is_told() {
     };
     // A run that goes on is told of as a whole.
     assert_eq!([alarms(49), alarms(52)], [0, 1]);
-    assert_eq!((1..6000).filter(|step| is_looked_at(*step)).collect::<Vec<_>>(), [50, 500, 5000]);
 }

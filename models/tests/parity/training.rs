@@ -7,12 +7,13 @@ use wgtune_models::data::IGNORE;
 use wgtune_models::data::batch::{Loader, Options};
 use wgtune_models::data::encode::Example;
 use wgtune_models::peft::Tuned;
+use wgtune_models::train::event::Event;
 use wgtune_models::train::metrics::Metrics;
 use wgtune_models::train::record::{May, Record};
 use wgtune_models::train::run::{Begin, RunDirectory};
 use wgtune_models::train::schedule::{LearningRate, Schedule};
 use wgtune_models::train::sft::Sft;
-use wgtune_models::train::trainer::{Event, Plan, Trainer};
+use wgtune_models::train::trainer::{Plan, Trainer};
 use wgtune_models::transformer::load_decoder;
 
 use crate::compare::within;

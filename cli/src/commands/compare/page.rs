@@ -2,12 +2,9 @@
 
 use super::Comparison;
 use super::figures::{LOSS, Run, TRAINED, known};
-use crate::page::plot::{Axis, Series, figure};
+use crate::page::plot::{self, Axis, Series, figure};
 use crate::page::table::{Cell, table};
 use crate::page::{document, escape, section};
-
-/// Points of a curve: more are not seen.
-const MOST_POINTS: usize = 100;
 
 /// The page.
 pub fn page(comparison: &Comparison) -> String {
@@ -26,7 +23,7 @@ pub fn page(comparison: &Comparison) -> String {
     let remarks: String = remarks.iter().map(|remark| format!("<p class=\"quiet\">{}</p>\n", escape(remark))).collect();
     section(&mut body, "What each came to", TABLE, &(table(&head, rows) + &remarks));
 
-    let colour = |at: usize| format!("hsl({} 65% 50%)", 360 * at / methods.len().max(1));
+    let colour = |at: usize| plot::colour(at, methods.len());
     let curve = |(at, method): (usize, &super::Summary)| {
         let own: Vec<&Run> = runs.iter().filter(|run| run.method == method.method).collect();
         Series { name: method.method.clone(), colour: colour(at), points: mean_curve(&own) }
@@ -66,15 +63,12 @@ the mean.</p>\n";
 const PARAMETERS: &str = "<p>Each point is a method: to the right those that train more, at the bottom those that came to more. Hover over \
 a point, or touch it, for its name.</p>\n";
 
-/// The mean of the runs' losses, a point for some neighbouring steps.
+/// The mean of the runs' losses, step by step as far as all have one, thinned.
 fn mean_curve(runs: &[&Run]) -> Vec<(f64, f64)> {
     let steps = runs.iter().map(|run| run.losses.len()).min().unwrap_or(0);
-    let width = steps.div_ceil(MOST_POINTS).max(1);
-    let window = |first: usize| {
-        let window = || runs.iter().flat_map(|run| &run.losses[first..(first + width).min(steps)]);
-        let count = window().count().max(1) as f64;
-        let (step, loss) = window().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-        (step / count, loss / count)
+    let mean = |step: usize| {
+        let sum: f64 = runs.iter().map(|run| run.losses[step].1).sum();
+        (runs[0].losses[step].0, sum / runs.len() as f64)
     };
-    (0..steps).step_by(width).map(window).collect()
+    plot::thinned(&(0..steps).map(mean).collect::<Vec<_>>())
 }

@@ -8,10 +8,11 @@ use serde_json::{Map, Value};
 use wgtune_models::Result;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::read_text;
+use wgtune_models::train::metrics::Evaluation;
 use wgtune_models::train::run::{METRICS, SAMPLES};
 use wgtune_models::train::samples::Sample;
 
-use super::stages::{JUDGE, Stage};
+use super::stages::{JUDGE, POLICIES, Stage};
 use crate::report::{Alarm, Report};
 use crate::tables::columns;
 
@@ -71,11 +72,9 @@ pub struct Curve {
     pub about: &'static str,
     /// The figure's names: commands differ in some.
     names: &'static [&'static str],
-    /// The commands whose figure it is; none is all.
+    /// The commands whose figure it is.
     of: &'static [&'static str],
 }
-
-const POLICY: &[&str] = &["ppo", "grpo"];
 
 /// What is drawn.
 pub const CURVES: [Curve; 8] = [
@@ -98,28 +97,28 @@ pub const CURVES: [Curve; 8] = [
         axis: "mean reward",
         about: "Of the answers that the policy drew itself, those of a phase together.",
         names: &["reward"],
-        of: POLICY,
+        of: &POLICIES,
     },
     Curve {
         title: "Distance from the start",
         axis: "KL, nats an answer",
         about: "How far the policy went from what it was when its stage began. A reward that rises only with it is bought dearly.",
         names: &["objective/kl", "kl"],
-        of: POLICY,
+        of: &POLICIES,
     },
     Curve {
         title: "Entropy",
         axis: "nats a token",
         about: "How open it was what comes next. Where it falls to nothing, all answers become one.",
         names: &["entropy"],
-        of: POLICY,
+        of: &POLICIES,
     },
     Curve {
         title: "Length of answers",
         axis: "tokens",
         about: "The mean. A reward that rises with it may be one of length.",
         names: &["completions/mean_length"],
-        of: POLICY,
+        of: &POLICIES,
     },
     Curve {
         title: "Error of values",
@@ -176,7 +175,7 @@ impl Made {
             texts.map(|text| Alarm { step, text: text.into() }).collect()
         };
         let figure = |name: &String| {
-            let of = |evaluation: &Option<wgtune_models::train::metrics::Evaluation>| {
+            let of = |evaluation: &Option<Evaluation>| {
                 evaluation.as_ref().and_then(|evaluation| evaluation.figures.get(name.as_str()).copied())
             };
             Some(Change { before: of(&report.validation_before)?, after: of(&report.validation_after)? })

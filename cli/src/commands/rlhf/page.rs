@@ -4,12 +4,9 @@ use wgtune_models::rl::judge::spoken as prompt_text;
 
 use super::Run;
 use super::figures::{CURVES, HEAD, Made, Spoken};
-use crate::page::plot::{Axis, Series, figure};
+use crate::page::plot::{Axis, Series, colour, figure, thinned};
 use crate::page::table::{Cell, table};
 use crate::page::{document, escape, section};
-
-/// Points of a curve: more are not seen.
-const MOST_POINTS: usize = 200;
 
 /// The page.
 pub fn page(run: &Run) -> String {
@@ -54,7 +51,7 @@ pub fn page(run: &Run) -> String {
             })
             .collect();
         let count = drawn.len();
-        drawn.iter_mut().enumerate().for_each(|(at, series)| series.colour = format!("hsl({} 65% 50%)", 360 * at / count));
+        drawn.iter_mut().enumerate().for_each(|(at, series)| series.colour = colour(at, count));
         if !drawn.is_empty() {
             let [x, y] = ["updates", curve.axis].map(|name| Axis { name, is_logarithmic: false });
             let about = format!("<p>{}</p>\n", curve.about);
@@ -76,13 +73,3 @@ loss of demonstrations, the share of pairs that the reward model tells apart, th
 far the policy went from where it stood when the stage began, in nats an answer.</p>\n";
 
 const SAMPLES: &str = "<p>What the policy said to prompts that were held out, and the reward of it.</p>\n";
-
-/// Means of neighbouring points, where there are many.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let mean = |window: &[(f64, f64)]| {
-        let count = window.len() as f64;
-        let (x, y) = window.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-        (x / count, y / count)
-    };
-    points.chunks(points.len().div_ceil(MOST_POINTS).max(1)).map(mean).collect()
-}

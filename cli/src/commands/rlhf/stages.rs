@@ -10,7 +10,7 @@ use wgtune_models::error::Error;
 use wgtune_models::formats::files::read_text;
 
 use super::super::{Command, grpo, ppo};
-use crate::config::{File, Given, Options, conflict, lenient, long};
+use crate::config::{File, Given, Options, conflict, lenient, line, long};
 use crate::data::Source;
 use crate::learning::Learning;
 use crate::runs::Failure;
@@ -22,8 +22,11 @@ const TABLES: [&str; 5] = ["sft", JUDGE, "reward", "ppo", "grpo"];
 /// The one by which another model says which of the policy's answers are better.
 pub const JUDGE: &str = "judge";
 
+/// The file of the rows that it makes in a round.
+pub const JUDGED: &str = "judge.jsonl";
+
 /// Those by which the policy learns from its own answers.
-const POLICIES: [&str; 2] = ["ppo", "grpo"];
+pub const POLICIES: [&str; 2] = ["ppo", "grpo"];
 
 /// Options that name a file or a folder that is read.
 const NAMING: [&str; 9] =
@@ -72,7 +75,8 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
     let text = read_text(asked.file)?;
     let table = DeTable::parse(&text).map_err(Error::toml(asked.file, &text))?.into_inner();
     let program = crate::program();
-    let tables = Tables { asked, text: &text, table: &table, program: &program };
+    let lenient = lenient(&program);
+    let tables = Tables { asked, text: &text, table: &table, program: &program, lenient: &lenient };
     let policy = tables.check()?;
     let mut stages = Vec::new();
     let named = |key: &str| table.get(key).and_then(|value| value.get_ref().as_str()).map(PathBuf::from);
@@ -87,7 +91,7 @@ pub fn stages(asked: &Asked) -> Result<Vec<Stage>, Failure> {
     for round in 1..=asked.rounds {
         let name = |stage: &str| format!("round-{round}/{stage}");
         if tables.has(JUDGE) {
-            let stage = tables.stage(JUDGE, name("judge.jsonl"), &stand, &extra)?;
+            let stage = tables.stage(JUDGE, name(JUDGED), &stand, &extra)?;
             extra.judged.push(asked.out.join(&stage.name));
             stages.push(stage);
         }
@@ -130,6 +134,8 @@ struct Tables<'a> {
     text: &'a str,
     table: &'a DeTable<'a>,
     program: &'a clap::Command,
+    /// It, without an argument that must be given.
+    lenient: &'a clap::Command,
 }
 
 impl Tables<'_> {
@@ -143,8 +149,7 @@ impl Tables<'_> {
 
     /// The file and the line of a key.
     fn line(&self, key: &Spanned<DeString>) -> String {
-        let line = 1 + self.text[..key.span().start].matches('\n').count();
-        format!("{}:{line}", self.asked.file.display())
+        format!("{}:{}", self.asked.file.display(), line(self.text, key.span().start))
     }
 
     /// The file, the line and the name of a stage's table.
@@ -242,7 +247,7 @@ impl Tables<'_> {
         }
         let mut safety = Vec::new();
         if POLICIES.contains(&name) {
-            safety = self.judge(&mut words, extra.reward.as_deref())?;
+            safety = self.reward(&mut words, extra.reward.as_deref())?;
         }
         let typed = ["wgtune".to_string()].into_iter().chain(words.clone()).map(Into::into).collect();
         let place = self.place(name);
@@ -253,7 +258,7 @@ impl Tables<'_> {
     }
 
     /// Gives a policy's stage the reward model, first of all that judge, and what is only told: how safe the answers are. Their figures.
-    fn judge(&self, words: &mut Vec<String>, reward: Option<&Path>) -> Result<Vec<String>, Failure> {
+    fn reward(&self, words: &mut Vec<String>, reward: Option<&Path>) -> Result<Vec<String>, Failure> {
         let at = words.iter().position(|word| word.starts_with("--reward-model=")).unwrap_or(words.len());
         words.splice(at..at, reward.map(|folder| format!("--reward-model={}", folder.display())));
         let count = |words: &[String], begins: &str| words.iter().filter(|word| word.starts_with(begins)).count();
@@ -294,10 +299,9 @@ impl Tables<'_> {
         without: &[&str],
         over: &[&Arg],
     ) -> Result<Options<'a>, Failure> {
-        let lenient = lenient(self.program);
-        let nothing = lenient.clone().try_get_matches_from(["wgtune", command.get_name()])?;
+        let nothing = self.lenient.clone().try_get_matches_from(["wgtune", command.get_name()])?;
         let given = nothing.subcommand_matches(command.get_name()).expect("it was parsed");
-        let file = File { path: self.asked.file, text: self.text, lenient: &lenient, command, given };
+        let file = File { path: self.asked.file, text: self.text, lenient: self.lenient, command, given };
         file.options(table, without, over)
     }
 }
@@ -333,12 +337,12 @@ fn parts(command: &Command) -> (&Source, Option<&Tuning>) {
     }
 }
 
-/// The rows that a stage reads.
-pub fn source(command: &Command) -> &Source {
-    parts(command).0
-}
-
 impl Stage {
+    /// A hash of the files that it reads rows of, but for those that a judge made in the run.
+    pub fn data(&self) -> wgtune_models::Result<String> {
+        parts(&self.command).0.fingerprint_without(JUDGED)
+    }
+
     /// Where the policy stands after it.
     fn result(&self, out: &Path, stand: Stand) -> Stand {
         let folder = Some(out.join(&self.name));
