@@ -34,19 +34,19 @@ pub struct EndpointArguments {
     #[arg(long, value_name = "URL", conflicts_with_all = ["model", "adapter"])]
     pub judge_url: Option<String>,
     /// What that judge is called there
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, conflicts_with = "model", value_name = "NAME")]
     judge_name: Option<String>,
     /// How often a request is made again that failed for the time being
-    #[arg(long, default_value_t = 3, value_parser = whole(0..=100), value_name = "TIMES")]
+    #[arg(long, conflicts_with = "model", default_value_t = 3, value_parser = whole(0..=100), value_name = "TIMES")]
     judge_retries: usize,
     /// Requests at most, those that are made again included; --resume goes on with as many
-    #[arg(long, default_value_t = 1000, value_parser = whole(1..=1_000_000_000), value_name = "REQUESTS")]
+    #[arg(long, conflicts_with = "model", default_value_t = 1000, value_parser = whole(1..=1_000_000_000), value_name = "REQUESTS")]
     judge_budget: usize,
     /// How long a request may take
-    #[arg(long, default_value_t = 60.0, value_parser = above_zero, value_name = "SECONDS")]
+    #[arg(long, conflicts_with = "model", default_value_t = 60.0, value_parser = above_zero, value_name = "SECONDS")]
     judge_seconds: f64,
     /// Requests that wait for their answers together
-    #[arg(long, default_value_t = 4, value_parser = whole(1..=256), value_name = "REQUESTS")]
+    #[arg(long, conflicts_with = "model", default_value_t = 4, value_parser = whole(1..=256), value_name = "REQUESTS")]
     judge_together: usize,
 }
 

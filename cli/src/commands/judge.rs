@@ -81,7 +81,7 @@ pub struct Arguments {
     #[arg(long)]
     ranked: bool,
     /// Have the judge criticise one answer to each prompt by a principle of this file, one a line, and write a better one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["rubric", "ranked"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rubric", "ranked", "answers", "tie"])]
     constitution: Option<PathBuf>,
     /// Write the rows to this file
     #[arg(long, value_name = "FILE")]
@@ -92,7 +92,7 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
     /// Questions that the judge reads together
-    #[arg(long, default_value_t = 8, value_parser = whole(1..=65_536))]
+    #[arg(long, default_value_t = 8, value_parser = whole(1..=65_536), conflicts_with = "judge_url")]
     batch_size: usize,
     /// Print the report as JSON
     #[arg(long)]
@@ -167,6 +167,9 @@ pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     let identity = endpoint.as_ref().map(|endpoint| endpoint.identity());
     let dataset = arguments.source.read_wanting(None, &[Format::Preference, Format::Ranked, Format::Prompt])?;
     let items = answers::items(&dataset)?;
+    if arguments.policy.is_some() && items.iter().all(|item| !item.answers.is_empty()) {
+        note("every row has answers: --policy is not asked");
+    }
     let criteria = arguments.criteria()?;
     let of = arguments.identity(given, &dataset, &items, &criteria, identity)?;
     let mut kept = Kept::open(&arguments.out, &of, arguments.resume, arguments.overwrite.overwrite)?;

@@ -106,6 +106,10 @@ fn killed_it_goes_on_and_comes_to_the_same() {
             folder.fails(&format!("{command} --out killed.jsonl"), &["killed.jsonl.asked", "--resume goes on"]);
             let other = command.replace("--answers 4", "--answers 3");
             folder.fails(&format!("{other} --out killed.jsonl --resume"), &["began with answers 4, and now it is 3"]);
+            let file = std::fs::File::open(folder.path("killed.jsonl.asked")).unwrap();
+            file.lock().unwrap();
+            folder.fails(&format!("{command} --out killed.jsonl --resume"), &["another command is writing killed.jsonl.asked"]);
+            drop(file);
         }
         folder.succeeds(&format!("{command} --out killed.jsonl --resume"));
     }
@@ -275,6 +279,14 @@ fn what_cannot_be_judged_is_refused() {
     );
     folder.fails("judge --judge-url localhost --judge-name x --data pairs.jsonl --out a.jsonl", &["begins with http://"]);
     folder.fails("judge --judge-url http://localhost:1/v1 --data pairs.jsonl --out a.jsonl", &["--judge-name"]);
+    for (stray, of) in [("--judge-budget 3", "--model"), ("--answers 3", "--constitution"), ("--tie 0.1", "--constitution")] {
+        let command = "judge --model model --data prompts.jsonl --out a.jsonl --constitution principles.txt";
+        folder.fails(&format!("{command} {stray}"), &[stray.split(' ').next().unwrap(), of, "cannot be used with"]);
+    }
+    folder.fails(
+        "judge --judge-url http://localhost:1/v1 --judge-name x --data pairs.jsonl --out a.jsonl --batch-size 2",
+        &["--batch-size"],
+    );
     folder.fails("judge --model model --data text.txt --out a.jsonl --device cpu", &["text.txt", "expected prompts"]);
     folder.fails("judge --model none --data pairs.jsonl --out a.jsonl", &["none"]);
     assert!(!folder.path("a.jsonl").exists() && !folder.path("a.jsonl.asked").exists());

@@ -1,7 +1,8 @@
 //! What the demo teaches by judgements: to be cheerful.
 //!
-//! A prompt is the first sentence of a review, which has no mood: `Review: I ate the soup at the market.` What follows praises or
-//! complains; of two that follow the same sentence, the one that praises is the better one.
+//! A prompt is the first sentence of a review, which has no mood: `I ate the soup at the market.` Nothing says that it is one, so that
+//! the base goes on with a story: demonstrations show that a review follows. It praises or complains; of two that follow the same
+//! sentence, the one that praises is the better one.
 
 use std::collections::HashSet;
 
@@ -52,7 +53,7 @@ pub fn prompts(seed: u64, count: usize) -> Vec<String> {
 fn begun(random: &mut Random, mood: Mood) -> Row {
     let Review { text, .. } = review(random, mood);
     let end = text.find(". ").map_or(text.len(), |at| at + 1);
-    Row { prompt: format!("Review: {}", &text[..end]), completion: text[end..].into() }
+    Row { prompt: text[..end].into(), completion: text[end..].into() }
 }
 
 #[cfg(test)]

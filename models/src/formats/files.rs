@@ -5,7 +5,7 @@
 //! leaves at most one `.NAME.partial`, which the next write of NAME replaces.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -46,13 +46,36 @@ pub fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
 /// [`Error::Io`] if the disk is full or the file cannot be written; it is then as it was.
 pub fn append_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     make_parent(path)?;
-    let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(path))?;
+    append_to(&mut OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(path))?, path, bytes)
+}
+
+/// Adds `bytes` to the end of the open file `path`, in one write.
+///
+/// # Errors
+/// As [`append_bytes`].
+pub fn append_to(file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
     let length = file.metadata().map_err(Error::io(path))?.len();
     file.write_all(bytes).map_err(|error| {
         // A part of them may have found room.
         let _ = file.set_len(length);
         Error::io(path)(error)
     })
+}
+
+/// The file `path` for reading and adding to its end, made if it is not there, and nobody else's until it is dropped; `None` where it
+/// is another's.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be opened.
+pub fn lock(path: &Path) -> Result<Option<File>> {
+    let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(Error::io(path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        // Not every network's file system has locks.
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(Some(file)),
+        Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+    }
 }
 
 /// Whether the file `path` can be written, for one that long work ends with. Only its folder is made, where it is missing.

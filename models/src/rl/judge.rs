@@ -193,7 +193,7 @@ impl Judge for JudgeModel {
                 examples.extend(self.examples(question)?);
             }
             let examples: Vec<&Example> = examples.iter().collect();
-            let sums = log_probs(&self.model, &examples, examples.len(), &mut |_, _| std::ops::ControlFlow::Continue(()))?;
+            let sums = log_probs(&self.model, &examples, batch.len(), &mut |_, _| std::ops::ControlFlow::Continue(()))?;
             for ((number, _), sums) in batch.iter().zip(sums.chunks(2)) {
                 let first = 1.0 / (1.0 + (f64::from(sums[1]) - f64::from(sums[0])).exp());
                 if !first.is_finite() {

@@ -38,6 +38,23 @@ impl Answers {
         answers
     }
 
+    /// Those of all choices of each row of a batch of this length; the choices, row by row, are what has lengths and sums.
+    fn of_choices(rows: &[&[&Example]], length: usize) -> Answers {
+        let mut answers = Answers { tokens: Vec::new(), lengths: Vec::new(), places: Vec::new(), owners: Vec::new() };
+        for (row, choices) in rows.iter().enumerate() {
+            for example in *choices {
+                let before = answers.tokens.len();
+                for (place, &token) in example.labels.iter().skip(1).enumerate().filter(|(_, token)| **token != IGNORE) {
+                    answers.tokens.push(token);
+                    answers.places.push((row * length + place) as u32);
+                    answers.owners.push(answers.lengths.len() as u32);
+                }
+                answers.lengths.push(answers.tokens.len() - before);
+            }
+        }
+        answers
+    }
+
     /// The hidden states [N, H] that predict the tokens, of those of the batch [B, T, H].
     pub fn hidden(&self, hidden: &Tensor) -> Tensor {
         let width = hidden.last_size();
@@ -88,23 +105,31 @@ pub fn last(batch: &Batch, hidden: &Tensor) -> Tensor {
     ops::gather(&flat, &hidden.device().tensor_u32(&places, [batch.rows]))
 }
 
-/// The summed log-probability of each example's tokens that carry loss, so many examples at once.
+/// The summed log-probability of each example's tokens that carry loss, so many at once. Neighbours that differ in their last token
+/// alone, as letters to choose from do, count as one.
 ///
 /// # Errors
 /// [`Error::Interrupted`] where `on_batch` breaks, or a device that failed.
 pub fn log_probs(model: &Tuned, examples: &[&Example], batch_size: usize, on_batch: &mut OnBatch) -> Result<Vec<f32>> {
     let model = model.detach();
-    let batches = examples.chunks(batch_size.max(1));
+    let rows: Vec<&[&Example]> = examples.chunk_by(|one, other| are_choices(one, other)).collect();
+    let batches = rows.chunks(batch_size.max(1));
     let (count, mut sums) = (batches.len(), Vec::with_capacity(examples.len()));
-    for (index, examples) in batches.enumerate() {
+    for (index, rows) in batches.enumerate() {
         // Padding carries no loss, whatever fills it.
-        let batch = Batch::of_rows(&examples.iter().map(|&example| vec![example]).collect::<Vec<_>>(), 0);
+        let batch = Batch::of_rows(&rows.iter().map(|choices| vec![choices[0]]).collect::<Vec<_>>(), 0);
         let hidden = pass::hidden(&model.decoder, &[(batch.rows(), model.method.tuning(None))], false).remove(0);
-        let answers = Answers::of(&batch);
+        let answers = Answers::of_choices(rows, batch.length);
         sums.extend(answers.sums(&answers.log_probs(&model.decoder, &hidden, 1.0).log_probs).to_vec()?);
         if on_batch(index + 1, count).is_break() {
             return Err(Error::Interrupted);
         }
     }
     Ok(sums)
+}
+
+/// Whether texts differ in their last token alone, if at all: a model says the same of all before.
+fn are_choices(one: &Example, other: &Example) -> bool {
+    let before = [one, other].map(|example| example.ids.split_last().map(|(_, before)| before));
+    before[0] == before[1]
 }

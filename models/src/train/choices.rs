@@ -128,16 +128,22 @@ mod tests {
         let mut expected = 0;
         let questions: Vec<Question> = (0..7)
             .map(|first| {
-                let candidates = vec![candidate(first, &[4]), candidate(first, &[5, 1]), candidate(first, &[3])];
+                let candidates = vec![candidate(first, &[4]), candidate(first, &[3]), candidate(first, &[5, 1])];
                 let scores: Vec<f64> = candidates.iter().map(score).collect();
                 expected += usize::from(scores[0] > scores[1] && scores[0] > scores[2]);
                 Question { candidates, right: 0 }
             })
             .collect();
         assert!((1..7).contains(&expected), "{expected}");
-        for batch_size in [1, 4, 100] {
-            let share = accuracy(&model, &questions, batch_size, &mut |_, _| ControlFlow::Continue(())).unwrap();
-            assert_eq!(share, expected as f64 / 7.0);
+        // Of each question's choices the first two go through the model as one row.
+        for (batch_size, batches) in [(1, 14), (4, 4), (100, 1)] {
+            let mut counted = 0;
+            let mut count = |_, of| {
+                counted = of;
+                ControlFlow::Continue(())
+            };
+            let share = accuracy(&model, &questions, batch_size, &mut count).unwrap();
+            assert_eq!((share, counted), (expected as f64 / 7.0, batches));
         }
         let stopped = accuracy(&model, &questions, 4, &mut |_, _| ControlFlow::Break(()));
         assert!(matches!(stopped, Err(Error::Interrupted)));

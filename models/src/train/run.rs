@@ -1,8 +1,7 @@
 //! The folder of a run: what the run was started with, who writes it, and its metrics.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +10,7 @@ use serde_json::Value;
 use super::record::{May, Record};
 use super::tensorboard::Events;
 use crate::error::{Error, Result};
-use crate::formats::files::{append_bytes, names, read_text, remove, target, write_bytes};
+use crate::formats::files::{self, append_bytes, names, read_text, remove, target, write_bytes};
 use crate::model::is_model_file;
 use crate::peft::ADAPTER_FILES;
 
@@ -248,18 +247,10 @@ fn has_results(record: &Record) -> bool {
 /// # Errors
 /// A folder that another run is writing.
 pub fn lock(path: &Path) -> Result<File> {
-    let name = path.join(LOCK);
-    let file = OpenOptions::new().append(true).create(true).open(&name).map_err(Error::io(&name))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let message = format!("another run is writing {}: expected a folder of this run's own", path.display());
-            Err(Error::Data { message })
-        }
-        // Not every network's file system has locks.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(error)) => Err(Error::io(&name)(error)),
-    }
+    files::lock(&path.join(LOCK))?.ok_or_else(|| {
+        let message = format!("another run is writing {}: expected a folder of this run's own", path.display());
+        Error::Data { message }
+    })
 }
 
 #[cfg(test)]

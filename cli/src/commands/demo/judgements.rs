@@ -23,6 +23,9 @@ const TARGET: f64 = 6.0;
 
 #[derive(Serialize)]
 struct Report {
+    /// The loss of demonstrations held out, before the first stage and after.
+    demonstrations_before: f64,
+    demonstrations_after: f64,
     /// Of the pairs held out, the share that the reward model tells apart.
     reward_accuracy: f64,
     /// Of the answers to prompts held out, the share that is cheerful.
@@ -64,7 +67,7 @@ pub fn run(arguments: &Arguments, out: &Path, base: &Path) -> Outcome {
     write_bytes(&file, stages(arguments, base, [&shown, &judged, &asked]).as_bytes())?;
 
     say("A base model that ships with wgtune has read reviews, cheerful and gloomy ones alike. Three stages make it cheerful:")?;
-    say("1. It is shown how to go on from the first sentence of a review.")?;
+    say("1. It is shown reviews, so that it goes on with one from a first sentence, and not with a story.")?;
     say("2. A reward model learns from pairs of reviews which is the cheerful one.")?;
     say("3. The first writes reviews of its own, and learns from what the second says of them, by PPO.\n")?;
     let run = rlhf::make(&rlhf::Arguments {
@@ -93,6 +96,10 @@ pub fn run(arguments: &Arguments, out: &Path, base: &Path) -> Outcome {
         say(&format!("   before: {}", spoken.before.trim()))?;
         say(&format!("   after:  {}\n", spoken.after.trim()))?;
     }
+    say(&format!(
+        "   The loss of reviews held out is {:.2} -> {:.2}, by those that were shown.",
+        report.demonstrations_before, report.demonstrations_after
+    ))?;
     say(&format!("   The reward model tells {:.0} % of the pairs held out apart.", 100.0 * report.reward_accuracy))?;
     say(&format!(
         "   Cheerful are {:.0} % -> {:.0} % of {HELD_OUT} reviews, {} of them different, {:.1} nats away from before (target {TARGET}).",
@@ -141,6 +148,8 @@ fn came_to(run: &Run, begun: Instant) -> Report {
     after.dedup();
     let kl = policy.and_then(|made| made.curves.get("objective/kl")).and_then(|curve| curve.last());
     Report {
+        demonstrations_before: figure(0, "/validation_before/loss"),
+        demonstrations_after: figure(0, "/validation_after/loss"),
         reward_accuracy: figure(1, "/validation_after/accuracy"),
         cheerful_before,
         cheerful_after,

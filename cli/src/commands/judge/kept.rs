@@ -1,17 +1,20 @@
 //! What was answered and judged, kept beside the file that it is for, so that nothing is asked twice.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wgtune_models::error::{Error, Result};
-use wgtune_models::formats::files::{append_bytes, read_text, write_bytes};
+use wgtune_models::formats::files::{append_to, lock};
 
-/// What is kept.
+/// What is kept, in a file that is no other command's until this is dropped.
 pub struct Kept {
     path: PathBuf,
+    file: File,
     found: HashMap<(String, usize), Value>,
 }
 
@@ -27,40 +30,49 @@ impl Kept {
     /// That of a file, for work that depends on these. A file that is there is replaced where this is kept of it.
     ///
     /// # Errors
-    /// Where it is to be gone on with, work that depends on others, naming the first; where it is not, any that is there.
+    /// Where it is to be gone on with, work that depends on others, naming the first; where it is not, any that is there. One that
+    /// another command is writing.
     pub fn open(out: &Path, of: &Map<String, Value>, resumes: bool, overwrites: bool) -> Result<Kept> {
         let mut name = out.file_name().unwrap_or_default().to_os_string();
         name.push(".asked");
         let path = out.with_file_name(name);
-        let mut kept = Kept { path, found: HashMap::new() };
-        let shown = kept.path.display().to_string();
+        let (shown, is_there) = (path.display().to_string(), path.exists());
         let refused = |message: String| Err(Error::Data { message });
-        if out.exists() && !overwrites && !(resumes && kept.path.exists()) {
+        if out.exists() && !overwrites && !(resumes && is_there) {
             return refused(format!("{} is there already: choose another name, or --overwrite it", out.display()));
         }
-        if kept.path.exists() && !overwrites {
-            if !resumes {
-                return refused(format!(
-                    "{shown} is what an earlier command began: --resume goes on with it, --overwrite begins anew"
-                ));
-            }
-            let text = read_text(&kept.path)?;
-            let mut lines = text.lines();
-            let before: Map<String, Value> = lines.next().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
-            if let Some((key, now)) = of.iter().find(|(key, now)| before.get(*key) != Some(now)) {
-                let before = before.get(key).unwrap_or(&Value::Null);
-                return refused(format!("{shown} began with {key} {before}, and now it is {now}; expected the same"));
-            }
-            // The last line may be torn.
-            let lines = lines.filter_map(|line| serde_json::from_str::<Line>(line).ok());
-            kept.found = lines.map(|line| ((line.kind, line.number), line.value)).collect();
+        if is_there && !overwrites && !resumes {
+            return refused(format!(
+                "{shown} is what an earlier command began: --resume goes on with it, --overwrite begins anew"
+            ));
         }
-        let head = serde_json::to_string(of).expect("options are JSON");
-        let mut all: Vec<_> = kept.found.iter().collect();
-        all.sort_by_key(|(key, _)| *key);
-        let lines: String = all.into_iter().map(|((kind, number), value)| line(kind, *number, value.clone())).collect();
-        write_bytes(&kept.path, format!("{head}\n{lines}").as_bytes())?;
-        Ok(kept)
+        let Some(mut file) = lock(&path)? else {
+            return refused(format!("another command is writing {shown}: expected another --out"));
+        };
+        let mut text = String::new();
+        if !overwrites {
+            file.read_to_string(&mut text).map_err(Error::io(&path))?;
+        }
+        // The last line may be torn.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        let mut lines = text.lines();
+        match lines.next() {
+            Some(head) => {
+                let before: Map<String, Value> = serde_json::from_str(head).unwrap_or_default();
+                if let Some((key, now)) = of.iter().find(|(key, now)| before.get(*key) != Some(now)) {
+                    let before = before.get(key).unwrap_or(&Value::Null);
+                    return refused(format!("{shown} began with {key} {before}, and now it is {now}; expected the same"));
+                }
+                file.set_len(text.len() as u64).map_err(Error::io(&path))?;
+            }
+            None => {
+                file.set_len(0).map_err(Error::io(&path))?;
+                let head = serde_json::to_string(of).expect("options are JSON");
+                append_to(&mut file, &path, format!("{head}\n").as_bytes())?;
+            }
+        }
+        let found = lines.filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        Ok(Kept { found: found.map(|line| ((line.kind, line.number), line.value)).collect(), path, file })
     }
 
     /// What was found of this number.
@@ -74,12 +86,10 @@ impl Kept {
     /// A full disk.
     pub fn add(&mut self, kind: &str, number: usize, value: impl Serialize) -> Result<()> {
         let value = serde_json::to_value(value).expect("plain data is JSON");
-        append_bytes(&self.path, line(kind, number, value.clone()).as_bytes())?;
-        self.found.insert((kind.into(), number), value);
+        let line = Line { kind: kind.into(), number, value };
+        let text = serde_json::to_string(&line).expect("plain data is JSON");
+        append_to(&mut self.file, &self.path, format!("{text}\n").as_bytes())?;
+        self.found.insert((line.kind, line.number), line.value);
         Ok(())
     }
-}
-
-fn line(kind: &str, number: usize, value: Value) -> String {
-    format!("{}\n", serde_json::to_string(&Line { kind: kind.into(), number, value }).expect("plain data is JSON"))
 }
