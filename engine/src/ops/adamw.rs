@@ -87,8 +87,7 @@ impl Kernel for AdamW {
     type Params = Params;
     const NAME: &'static str = "adamw";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Update, Access::Update, Access::Read, Access::Read];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("adamw", |p| grid(p.elements as usize, 1024))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("adamw", |p| grid(p.elements as usize, 1024))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 14 * u64::from(p.elements), bytes: 28 * u64::from(p.elements) }
     }
@@ -103,14 +102,17 @@ impl Kernel for AdamW {
         const CHUNK: usize = 16 * 1024;
         let chunks = parameter.par_chunks_mut(CHUNK).zip(mean.par_chunks_mut(CHUNK)).zip(square.par_chunks_mut(CHUNK));
         chunks.zip(gradient.par_chunks(CHUNK)).for_each(|(((parameter, mean), square), gradient)| {
-            parallel::vectorized(#[inline(always)] || {
-                for (((x, m), v), &g) in parameter.iter_mut().zip(mean).zip(square).zip(gradient) {
-                    let g = scale * g;
-                    *m = beta1 * *m + rest1 * g;
-                    *v = beta2 * *v + rest2 * g * g;
-                    *x = keep * *x - rate * *m / (v.sqrt() * root + eps);
-                }
-            });
+            parallel::vectorized(
+                #[inline(always)]
+                || {
+                    for (((x, m), v), &g) in parameter.iter_mut().zip(mean).zip(square).zip(gradient) {
+                        let g = scale * g;
+                        *m = beta1 * *m + rest1 * g;
+                        *v = beta2 * *v + rest2 * g * g;
+                        *x = keep * *x - rate * *m / (v.sqrt() * root + eps);
+                    }
+                },
+            );
         });
     }
 }

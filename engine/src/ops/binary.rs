@@ -27,9 +27,8 @@ const EQUAL: u32 = 7;
 #[track_caller]
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
     let shapes = (a.shape(), b.shape());
-    apply("add", ADD, a, b).with_rule("add", [a, b], move |g, needs| {
-        [needs[0].then(|| sum_to(g, shapes.0)), needs[1].then(|| sum_to(g, shapes.1))]
-    })
+    apply("add", ADD, a, b)
+        .with_rule("add", [a, b], move |g, needs| [needs[0].then(|| sum_to(g, shapes.0)), needs[1].then(|| sum_to(g, shapes.1))])
 }
 
 /// a - b, broadcast.
@@ -201,24 +200,34 @@ impl Kernel for Binary {
 
 fn zip<R: Real>(p: &Params, a: &[R], b: &[R], y: &mut [R], f: impl Fn(R, R) -> R + Sync) {
     if p.periods == [FILLS; 2] {
-        return parallel::elements(y, #[inline(always)] |first, y| {
-            let (a, b) = (&a[first..first + y.len()], &b[first..first + y.len()]);
-            y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b));
-        });
+        return parallel::elements(
+            y,
+            #[inline(always)]
+            |first, y| {
+                let (a, b) = (&a[first..first + y.len()], &b[first..first + y.len()]);
+                y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b));
+            },
+        );
     }
     let [view_a, view_b] = &p.views;
     let width = view_a.row();
-    parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
-        for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
-            let (a, b) = (&a[view_a.row_start(first + row)..], &b[view_b.row_start(first + row)..]);
-            match (view_a.step(), view_b.step()) {
-                (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
-                (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
-                (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
-                (i, j) => y.iter_mut().enumerate().for_each(|(at, y)| *y = f(a[at * i], b[at * j])),
+    parallel::rows(
+        y,
+        width,
+        1,
+        #[inline(always)]
+        |first, _, chunk| {
+            for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
+                let (a, b) = (&a[view_a.row_start(first + row)..], &b[view_b.row_start(first + row)..]);
+                match (view_a.step(), view_b.step()) {
+                    (1, 1) => y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = f(a, b)),
+                    (1, 0) => y.iter_mut().zip(a).for_each(|(y, &a)| *y = f(a, b[0])),
+                    (0, 1) => y.iter_mut().zip(b).for_each(|(y, &b)| *y = f(a[0], b)),
+                    (i, j) => y.iter_mut().enumerate().for_each(|(at, y)| *y = f(a[at * i], b[at * j])),
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 fn cases() -> Vec<Case> {
@@ -232,8 +241,12 @@ fn cases() -> Vec<Case> {
             cases.push(Case::new(format!("{name} {size}"), [Input::any([size]), right(&[size])], move |x| vec![f(&x[0], &x[1])]));
         }
         cases.push(Case::new(format!("{name} row"), [Input::any([5, 7, 3]), right(&[3])], move |x| vec![f(&x[0], &x[1])]));
-        cases.push(Case::new(format!("{name} whole vectors"), [Input::any([1, 6, 4]), right(&[5, 1, 4])], move |x| vec![f(&x[0], &x[1])]));
-        cases.push(Case::new(format!("{name} row of vectors"), [Input::any([2, 3, 8]), right(&[1, 3, 8])], move |x| vec![f(&x[0], &x[1])]));
+        cases.push(Case::new(format!("{name} whole vectors"), [Input::any([1, 6, 4]), right(&[5, 1, 4])], move |x| {
+            vec![f(&x[0], &x[1])]
+        }));
+        cases.push(Case::new(format!("{name} row of vectors"), [Input::any([2, 3, 8]), right(&[1, 3, 8])], move |x| {
+            vec![f(&x[0], &x[1])]
+        }));
         cases.push(Case::new(format!("{name} number"), [Input::any([1]), right(&[3, 5])], move |x| vec![f(&x[0], &x[1])]));
         cases.push(Case::new(format!("{name} column"), [Input::any([5, 1]), right(&[2, 5, 6])], move |x| vec![f(&x[0], &x[1])]));
         cases.push(Case::new(format!("{name} of views"), [Input::any([6, 5]), right(&[5, 7])], move |x| {

@@ -41,9 +41,8 @@ impl Kernel for Cast {
     type Params = Params;
     const NAME: &'static str = "cast";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("cast", |p: &Params| grid(p.elements.div_ceil(2) as usize, 256))
-            .with(|p| vec![("FROM", p.from.into()), ("TO", p.to.into())])];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("cast", |p: &Params| grid(p.elements.div_ceil(2) as usize, 256))
+        .with(|p| vec![("FROM", p.from.into()), ("TO", p.to.into())])];
     fn cost(p: &Params) -> Cost {
         let width = |dtype: u32| if dtype == 0 { 4 } else { 2 };
         Cost { flops: 0, bytes: (width(p.from) + width(p.to)) * u64::from(p.elements) }
@@ -62,7 +61,11 @@ impl Kernel for Cast {
 }
 
 fn convert<A: Copy + Sync, B: Send>(x: &[A], y: &mut [B], f: impl Fn(A) -> B + Sync) {
-    parallel::elements(y, #[inline(always)] |first, y| y.iter_mut().zip(&x[first..]).for_each(|(y, &x)| *y = f(x)));
+    parallel::elements(
+        y,
+        #[inline(always)]
+        |first, y| y.iter_mut().zip(&x[first..]).for_each(|(y, &x)| *y = f(x)),
+    );
 }
 
 fn cases() -> Vec<Case> {

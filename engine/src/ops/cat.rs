@@ -75,8 +75,7 @@ impl Kernel for Place {
     type Params = PlaceParams;
     const NAME: &'static str = "place";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<PlaceParams>] =
-        &[Shader::new("place", |p| grid(p.elements as usize, 256))];
+    const SHADERS: &'static [Shader<PlaceParams>] = &[Shader::new("place", |p| grid(p.elements as usize, 256))];
     fn cost(p: &PlaceParams) -> Cost {
         Cost { flops: 0, bytes: 8 * u64::from(p.elements) }
     }
@@ -95,14 +94,26 @@ impl Kernel for Place {
         let range = p.start as usize..p.start as usize + part;
         // One outer row is shared out over the cores by its own rows, many are shared out whole.
         if y.len() == p.whole as usize {
-            parallel::rows(&mut y[range], width, 1, #[inline(always)] |first, _, chunk| place(first, chunk));
+            parallel::rows(
+                &mut y[range],
+                width,
+                1,
+                #[inline(always)]
+                |first, _, chunk| place(first, chunk),
+            );
         } else {
             let rows_a_part = part / width;
-            parallel::rows(y, p.whole as usize, 1, #[inline(always)] |first, _, chunk| {
-                for (outer, y) in chunk.chunks_exact_mut(p.whole as usize).enumerate() {
-                    place((first + outer) * rows_a_part, &mut y[range.clone()]);
-                }
-            });
+            parallel::rows(
+                y,
+                p.whole as usize,
+                1,
+                #[inline(always)]
+                |first, _, chunk| {
+                    for (outer, y) in chunk.chunks_exact_mut(p.whole as usize).enumerate() {
+                        place((first + outer) * rows_a_part, &mut y[range.clone()]);
+                    }
+                },
+            );
         }
     }
 }
@@ -114,7 +125,9 @@ fn cases() -> Vec<Case> {
             let mut middle = [2, 3, 2];
             middle[axis] = size;
             let inputs = [Input::any([2, 3, 2]), Input::any(middle), Input::any([2, 3, 2])];
-            cases.push(Case::new(format!("cat of {size} along axis {axis}"), inputs, move |x| vec![cat(&[&x[0], &x[1], &x[2]], axis)]));
+            cases.push(Case::new(format!("cat of {size} along axis {axis}"), inputs, move |x| {
+                vec![cat(&[&x[0], &x[1], &x[2]], axis)]
+            }));
         }
     }
     cases.push(Case::new("cat of views", [Input::any([5, 4]), Input::any([4, 6])], |x| {

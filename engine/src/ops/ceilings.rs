@@ -67,14 +67,17 @@ impl Kernel for Stream {
     type Params = StreamParams;
     const NAME: &'static str = "stream";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<StreamParams>] =
-        &[Shader::new("stream", |p| grid(p.vectors as usize, 1024))];
+    const SHADERS: &'static [Shader<StreamParams>] = &[Shader::new("stream", |p| grid(p.vectors as usize, 1024))];
     fn cost(p: &StreamParams) -> Cost {
         Cost { flops: 0, bytes: 2 * 16 * u64::from(p.vectors) }
     }
     fn run<R: Real>(_: &StreamParams, io: &mut Io<R>) {
         let x = io.real(0);
-        parallel::elements(io.real_mut(1), #[inline(always)] |first, y| y.copy_from_slice(&x[first..first + y.len()]));
+        parallel::elements(
+            io.real_mut(1),
+            #[inline(always)]
+            |first, y| y.copy_from_slice(&x[first..first + y.len()]),
+        );
     }
 }
 
@@ -98,28 +101,33 @@ impl Kernel for MultiplyAdds {
     type Params = MultiplyAddsParams;
     const NAME: &'static str = "multiply_adds";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<MultiplyAddsParams>] =
-        &[Shader::new("multiply_adds", |p| grid(p.elements as usize, 256))];
+    const SHADERS: &'static [Shader<MultiplyAddsParams>] = &[Shader::new("multiply_adds", |p| grid(p.elements as usize, 256))];
     fn cost(p: &MultiplyAddsParams) -> Cost {
         let elements = u64::from(p.elements);
         Cost { flops: 2 * (CHAINS * STEPS) as u64 * u64::from(p.rounds) * elements, bytes: 8 * elements }
     }
     fn run<R: Real>(p: &MultiplyAddsParams, io: &mut Io<R>) {
         let (x, y) = (io.real(0), io.real_mut(1));
-        parallel::rows(y, 1, STEPS * p.rounds as usize, #[inline(always)] |first, _, y| {
-            for (block, y) in y.chunks_mut(ELEMENTS).enumerate() {
-                let x = &x[first + block * ELEMENTS..][..y.len()];
-                let mut chains = [[R::ZERO; LANES]; ELEMENTS * CHAINS / LANES];
-                for (at, chain) in chains.as_flattened_mut().iter_mut().enumerate() {
-                    let start = x.get(at / CHAINS).copied().unwrap_or(R::ZERO);
-                    *chain = start + R::from_f64(0.125 * (at % CHAINS) as f64);
+        parallel::rows(
+            y,
+            1,
+            STEPS * p.rounds as usize,
+            #[inline(always)]
+            |first, _, y| {
+                for (block, y) in y.chunks_mut(ELEMENTS).enumerate() {
+                    let x = &x[first + block * ELEMENTS..][..y.len()];
+                    let mut chains = [[R::ZERO; LANES]; ELEMENTS * CHAINS / LANES];
+                    for (at, chain) in chains.as_flattened_mut().iter_mut().enumerate() {
+                        let start = x.get(at / CHAINS).copied().unwrap_or(R::ZERO);
+                        *chain = start + R::from_f64(0.125 * (at % CHAINS) as f64);
+                    }
+                    pulp::Arch::new().dispatch(Advance { chains: &mut chains, params: p });
+                    for (y, chains) in y.iter_mut().zip(chains.as_flattened().chunks(CHAINS)) {
+                        *y = chains.iter().fold(R::ZERO, |sum, &chain| sum + chain);
+                    }
                 }
-                pulp::Arch::new().dispatch(Advance { chains: &mut chains, params: p });
-                for (y, chains) in y.iter_mut().zip(chains.as_flattened().chunks(CHAINS)) {
-                    *y = chains.iter().fold(R::ZERO, |sum, &chain| sum + chain);
-                }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -65,22 +65,26 @@ impl Kernel for SquareSums {
     type Params = SumsParams;
     const NAME: &'static str = "square_sums";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<SumsParams>] = &[
-        summing("square_sums_row", 64),
-        summing("square_sums_workgroup", 1).preferred(|_, traits| !traits.software),
-    ];
+    const SHADERS: &'static [Shader<SumsParams>] =
+        &[summing("square_sums_row", 64), summing("square_sums_workgroup", 1).preferred(|_, traits| !traits.software)];
     fn cost(p: &SumsParams) -> Cost {
         Cost { flops: 2 * u64::from(p.elements), bytes: 4 * u64::from(p.elements) }
     }
     fn run<R: Real>(p: &SumsParams, io: &mut Io<R>) {
         let (x, sums) = (io.real(0), io.real_mut(1));
         let parts = x.len().div_ceil(PART);
-        parallel::rows(&mut sums[p.start as usize..][..parts], 1, PART, #[inline(always)] |first, _, sums| {
-            for (part, sum) in sums.iter_mut().enumerate() {
-                let start = (first + part) * PART;
-                *sum = parallel::lane_sum(&x[start..(start + PART).min(x.len())], |x| x * x);
-            }
-        });
+        parallel::rows(
+            &mut sums[p.start as usize..][..parts],
+            1,
+            PART,
+            #[inline(always)]
+            |first, _, sums| {
+                for (part, sum) in sums.iter_mut().enumerate() {
+                    let start = (first + part) * PART;
+                    *sum = parallel::lane_sum(&x[start..(start + PART).min(x.len())], |x| x * x);
+                }
+            },
+        );
     }
 }
 
@@ -96,8 +100,7 @@ impl Kernel for ClipScale {
     type Params = ScaleParams;
     const NAME: &'static str = "clip_scale";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<ScaleParams>] =
-        &[Shader::new("clip_scale", |_| [1, 1, 1])];
+    const SHADERS: &'static [Shader<ScaleParams>] = &[Shader::new("clip_scale", |_| [1, 1, 1])];
     fn cost(_: &ScaleParams) -> Cost {
         Cost { flops: 3, bytes: 8 }
     }

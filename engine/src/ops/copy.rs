@@ -4,8 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::view::View;
 use super::{Op, cast};
-use crate::device::parallel;
 use crate::buffer::BufferRef;
+use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
 use crate::real::Real;
@@ -75,9 +75,8 @@ impl Kernel for Copy {
     type Params = CopyParams;
     const NAME: &'static str = "copy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<CopyParams>] =
-        &[Shader::new("copy", |p: &CopyParams| grid(p.elements as usize, 1024))
-            .with(|p| vec![("IN_FOURS", p.source.is_in_fours().into())])];
+    const SHADERS: &'static [Shader<CopyParams>] = &[Shader::new("copy", |p: &CopyParams| grid(p.elements as usize, 1024))
+        .with(|p| vec![("IN_FOURS", p.source.is_in_fours().into())])];
     fn copies(p: &CopyParams) -> bool {
         p.source.is_dense()
     }
@@ -95,15 +94,21 @@ impl Kernel for Copy {
 
 fn gather_rows<T: std::marker::Copy + Send + Sync>(from: &View, x: &[T], y: &mut [T]) {
     let (width, step) = (from.row(), from.step());
-    parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
-        for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
-            let x = &x[from.row_start(first + row)..];
-            match step {
-                1 => y.copy_from_slice(&x[..width]),
-                _ => y.iter_mut().enumerate().for_each(|(at, y)| *y = x[at * step]),
+    parallel::rows(
+        y,
+        width,
+        1,
+        #[inline(always)]
+        |first, _, chunk| {
+            for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
+                let x = &x[from.row_start(first + row)..];
+                match step {
+                    1 => y.copy_from_slice(&x[..width]),
+                    _ => y.iter_mut().enumerate().for_each(|(at, y)| *y = x[at * step]),
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -122,8 +127,7 @@ impl Kernel for Pad {
     type Params = PadParams;
     const NAME: &'static str = "pad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<PadParams>] =
-        &[Shader::new("pad", |p| grid(p.elements as usize, 256))];
+    const SHADERS: &'static [Shader<PadParams>] = &[Shader::new("pad", |p| grid(p.elements as usize, 256))];
     fn cost(p: &PadParams) -> Cost {
         let written = u64::from(p.elements);
         Cost { flops: 0, bytes: 4 * (written + written * u64::from(p.part) / u64::from(p.whole.max(1))) }
@@ -132,14 +136,20 @@ impl Kernel for Pad {
         let (x, y) = (io.real(0), io.real_mut(1));
         let (start, part, inner) = (p.start as usize, p.part as usize, p.inner as usize);
         let whole = p.whole as usize * inner;
-        parallel::rows(y, whole, 1, #[inline(always)] |first, _, chunk| {
-            for (row, y) in chunk.chunks_exact_mut(whole).enumerate() {
-                let from = (first + row) * part * inner;
-                y[..start * inner].fill(R::ZERO);
-                y[start * inner..(start + part) * inner].copy_from_slice(&x[from..from + part * inner]);
-                y[(start + part) * inner..].fill(R::ZERO);
-            }
-        });
+        parallel::rows(
+            y,
+            whole,
+            1,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, y) in chunk.chunks_exact_mut(whole).enumerate() {
+                    let from = (first + row) * part * inner;
+                    y[..start * inner].fill(R::ZERO);
+                    y[start * inner..(start + part) * inner].copy_from_slice(&x[from..from + part * inner]);
+                    y[(start + part) * inner..].fill(R::ZERO);
+                }
+            },
+        );
     }
 }
 

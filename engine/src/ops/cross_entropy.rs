@@ -11,11 +11,8 @@ use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
-pub(crate) const OP: Op = Op {
-    name: "cross_entropy",
-    kernels: &[AnyKernel::of::<Statistics>(), AnyKernel::of::<StatisticsAndGradient>()],
-    cases,
-};
+pub(crate) const OP: Op =
+    Op { name: "cross_entropy", kernels: &[AnyKernel::of::<Statistics>(), AnyKernel::of::<StatisticsAndGradient>()], cases };
 
 /// The target of a row that does not count.
 pub const IGNORE: u32 = u32::MAX;
@@ -38,7 +35,10 @@ pub struct CrossEntropy {
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> CrossEntropy {
     let rank = logits.rank();
     assert!(
-        logits.dtype() == DType::F32 && targets.dtype() == DType::U32 && rank > 0 && targets.shape()[..] == logits.shape()[..rank - 1],
+        logits.dtype() == DType::F32
+            && targets.dtype() == DType::U32
+            && rank > 0
+            && targets.shape()[..] == logits.shape()[..rank - 1],
         "[cross_entropy] expected f32 logits [.., V] and u32 targets [..], got {logits:?} and {targets:?}"
     );
     let (saved, targets) = (logits.detach().whole(), targets.whole());
@@ -143,24 +143,30 @@ impl Kernel for Statistics {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (logits, targets, statistics, width) = (io.real(0), io.u32(1), io.real_mut(2), p.width as usize);
-        parallel::rows(statistics, 3, width, #[inline(always)] |first, _, chunk| {
-            for (row, y) in chunk.chunks_exact_mut(3).enumerate() {
-                let Some(target) = p.target(targets, first + row) else {
-                    y.fill(R::ZERO);
-                    continue;
-                };
-                let x = &logits[(first + row) * width..][..width];
-                let mut partition = Partition::new(x, target);
-                let (blocks, rest) = x.as_chunks::<16>();
-                for block in blocks {
-                    partition.take(&mut block.clone());
+        parallel::rows(
+            statistics,
+            3,
+            width,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, y) in chunk.chunks_exact_mut(3).enumerate() {
+                    let Some(target) = p.target(targets, first + row) else {
+                        y.fill(R::ZERO);
+                        continue;
+                    };
+                    let x = &logits[(first + row) * width..][..width];
+                    let mut partition = Partition::new(x, target);
+                    let (blocks, rest) = x.as_chunks::<16>();
+                    for block in blocks {
+                        partition.take(&mut block.clone());
+                    }
+                    for &x in rest {
+                        partition.take(&mut [x]);
+                    }
+                    y.copy_from_slice(&partition.statistics());
                 }
-                for &x in rest {
-                    partition.take(&mut [x]);
-                }
-                y.copy_from_slice(&partition.statistics());
-            }
-        });
+            },
+        );
     }
 }
 
@@ -171,8 +177,7 @@ impl Kernel for StatisticsAndGradient {
     type Params = Params;
     const NAME: &'static str = "cross_entropy_grad";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors");
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }
@@ -185,33 +190,40 @@ impl Kernel for StatisticsAndGradient {
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (logits, targets, statistics, width) = (io.real_mut(0), io.u32(1), io.real_mut(3), p.width as usize);
         let gradient = (p.weighted != 0).then(|| io.real(2));
-        parallel::rows_of_two((logits, width), (statistics, 3), 4, #[inline(always)] |first, _, logits, statistics| {
-            for (row, (x, y)) in logits.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(3)).enumerate() {
-                let Some(target) = p.target(targets, first + row) else {
-                    x.fill(R::ZERO);
-                    y.fill(R::ZERO);
-                    continue;
-                };
-                let mut partition = Partition::new(x, target);
-                let (blocks, rest) = x.as_chunks_mut::<16>();
-                for block in blocks {
-                    partition.take(block);
+        parallel::rows_of_two(
+            (logits, width),
+            (statistics, 3),
+            4,
+            #[inline(always)]
+            |first, _, logits, statistics| {
+                for (row, (x, y)) in logits.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(3)).enumerate() {
+                    let Some(target) = p.target(targets, first + row) else {
+                        x.fill(R::ZERO);
+                        y.fill(R::ZERO);
+                        continue;
+                    };
+                    let mut partition = Partition::new(x, target);
+                    let (blocks, rest) = x.as_chunks_mut::<16>();
+                    for block in blocks {
+                        partition.take(block);
+                    }
+                    partition.take(rest);
+                    y.copy_from_slice(&partition.statistics());
+                    let scale = R::ONE / partition.sum();
+                    let of_row = |gradient: &[R]| [0, 1].map(|at| gradient[3 * (p.first as usize + first + row) + at]);
+                    let [loss, entropy] = gradient.map_or([R::ONE, R::ZERO], of_row);
+                    if entropy == R::ZERO {
+                        x.iter_mut().for_each(|x| *x *= scale * loss);
+                    } else {
+                        // ln p + entropy is how far a logit is above their mean; what has rounded to nothing is as far as it may be.
+                        let mean = partition.mean();
+                        x.iter_mut()
+                            .for_each(|x| *x *= scale * (loss - entropy * (x.max(R::from_f32(f32::MIN_POSITIVE)).ln() - mean)));
+                    }
+                    x[target] -= loss;
                 }
-                partition.take(rest);
-                y.copy_from_slice(&partition.statistics());
-                let scale = R::ONE / partition.sum();
-                let of_row = |gradient: &[R]| [0, 1].map(|at| gradient[3 * (p.first as usize + first + row) + at]);
-                let [loss, entropy] = gradient.map_or([R::ONE, R::ZERO], of_row);
-                if entropy == R::ZERO {
-                    x.iter_mut().for_each(|x| *x *= scale * loss);
-                } else {
-                    // ln p + entropy is how far a logit is above their mean; what has rounded to nothing is as far as it may be.
-                    let mean = partition.mean();
-                    x.iter_mut().for_each(|x| *x *= scale * (loss - entropy * (x.max(R::from_f32(f32::MIN_POSITIVE)).ln() - mean)));
-                }
-                x[target] -= loss;
-            }
-        });
+            },
+        );
     }
 }
 

@@ -85,8 +85,7 @@ impl Kernel for Dropout {
     type Params = Params;
     const NAME: &'static str = "dropout";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("dropout", |p| grid(p.elements.div_ceil(4) as usize, 256))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("dropout", |p| grid(p.elements.div_ceil(4) as usize, 256))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,
@@ -104,21 +103,27 @@ impl Kernel for Dropout {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, y) = (io.real(0), io.real_mut(1));
-        parallel::rows(y, 1, 4, #[inline(always)] |first, _, y| {
-            y.copy_from_slice(&x[first..][..y.len()]);
-            p.drops.apply(p.first_block + (first / 4) as u32, y);
-        });
+        parallel::rows(
+            y,
+            1,
+            4,
+            #[inline(always)]
+            |first, _, y| {
+                y.copy_from_slice(&x[first..][..y.len()]);
+                p.drops.apply(p.first_block + (first / 4) as u32, y);
+            },
+        );
     }
 }
 
 fn cases() -> Vec<Case> {
-    let case = |size: usize| {
-        Case::new(format!("dropout {size}"), [Input::any([size])], |x| vec![dropout(&x[0], Philox::new(7), 0.3)])
-    };
+    let case =
+        |size: usize| Case::new(format!("dropout {size}"), [Input::any([size])], |x| vec![dropout(&x[0], Philox::new(7), 0.3)]);
     let mut cases: Vec<Case> = EDGES.map(case).into();
     cases.push(Case::new("dropout of a view", [Input::any([7, 9])], |x| vec![dropout(&x[0].transpose(), Philox::new(8), 0.5)]));
     cases.push(Case::new("dropout of probability 0", [Input::any([5])], |x| vec![dropout(&x[0], Philox::new(9), 0.0)]));
-    cases.push(Case::new("dropout in tasks", [Input::fixed([3 * 16 * 1024 + 5])], |x| vec![dropout(&x[0], Philox::new(10), 0.1)]));
+    cases
+        .push(Case::new("dropout in tasks", [Input::fixed([3 * 16 * 1024 + 5])], |x| vec![dropout(&x[0], Philox::new(10), 0.1)]));
     cases
 }
 

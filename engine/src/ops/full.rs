@@ -3,9 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Op;
+use crate::buffer::BufferRef;
 use crate::device::{Device, parallel};
 use crate::dtype::DType;
-use crate::buffer::BufferRef;
 use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Lowering, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
@@ -46,17 +46,21 @@ impl Kernel for Full {
     type Params = Params;
     const NAME: &'static str = "full";
     const ACCESS: &'static [Access] = &[Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("full", |p| grid(p.elements as usize, 1024))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("full", |p| grid(p.elements as usize, 1024))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 4 * u64::from(p.elements) }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        parallel::elements(io.real_mut(0), #[inline(always)] |_, y| y.fill(R::from_f32(p.value)));
+        parallel::elements(
+            io.real_mut(0),
+            #[inline(always)]
+            |_, y| y.fill(R::from_f32(p.value)),
+        );
     }
 }
 
 fn cases() -> Vec<Case> {
-    let case = |size: usize| Case::new(format!("full {size}"), [Input::fixed([1])], move |x| vec![full(x[0].device(), 2.5, [size])]);
+    let case =
+        |size: usize| Case::new(format!("full {size}"), [Input::fixed([1])], move |x| vec![full(x[0].device(), 2.5, [size])]);
     EDGES.map(case).into()
 }

@@ -12,7 +12,11 @@ use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
 
-pub(crate) const OP: Op = Op { name: "gather", kernels: &[AnyKernel::of::<Gather>(), AnyKernel::of::<GatherMore>(), AnyKernel::of::<ScatterAdd>()], cases };
+pub(crate) const OP: Op = Op {
+    name: "gather",
+    kernels: &[AnyKernel::of::<Gather>(), AnyKernel::of::<GatherMore>(), AnyKernel::of::<ScatterAdd>()],
+    cases,
+};
 
 /// y [.., H] = table[indices]: the rows of a table [V, H] (f32, or frozen f16 or bf16) at u32 indices [..], each below V. An
 /// embedding.
@@ -47,7 +51,8 @@ pub fn scatter_add(rows: &Tensor, indices: &Tensor, table_rows: usize) -> Tensor
     let (added, saved) = (rows.detach().whole(), indices.detach().whole());
     let all = params(table_rows, width, indices, DType::F32);
     for first in (0..all.rows).step_by(MOST_ADDED) {
-        let params = ScatterParams { first, end: all.rows.min(first + MOST_ADDED as u32), width: all.width, table_rows: all.table_rows };
+        let params =
+            ScatterParams { first, end: all.rows.min(first + MOST_ADDED as u32), width: all.width, table_rows: all.table_rows };
         dispatch::<ScatterAdd>(params, &[&added, &saved, &y]);
     }
     y.with_rule("scatter_add", [rows], move |g, _| [Some(gather(g, &saved))])
@@ -88,9 +93,8 @@ impl<const UPDATE: bool> Kernel for Rows<UPDATE> {
     type Params = Params;
     const NAME: &'static str = if UPDATE { "gather_more" } else { "gather" };
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, if UPDATE { Access::Update } else { Access::Write }];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("gather", |p: &Params| grid((p.rows * p.width) as usize, 256))
-            .with(|p| vec![("DTYPE", p.dtype.into()), ("UPDATE", UPDATE.into())])];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("gather", |p: &Params| grid((p.rows * p.width) as usize, 256))
+        .with(|p| vec![("DTYPE", p.dtype.into()), ("UPDATE", UPDATE.into())])];
     /// A table that is too large to bind is read in bands of its rows.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
         let (table, width) = (buffers[0], p.width as usize);
@@ -132,15 +136,21 @@ fn copy_rows<R: Real, T: Copy + Sync>(
     widen: impl Fn(T) -> R + Sync,
 ) {
     let width = p.width as usize;
-    parallel::rows(y, width, 1, #[inline(always)] |first, _, chunk| {
-        for (y, &index) in chunk.chunks_exact_mut(width).zip(&indices[first..]) {
-            let row = index.wrapping_sub(p.first);
-            if update && row >= p.table_rows {
-                continue;
+    parallel::rows(
+        y,
+        width,
+        1,
+        #[inline(always)]
+        |first, _, chunk| {
+            for (y, &index) in chunk.chunks_exact_mut(width).zip(&indices[first..]) {
+                let row = index.wrapping_sub(p.first);
+                if update && row >= p.table_rows {
+                    continue;
+                }
+                y.iter_mut().zip(&table[row as usize * width..]).for_each(|(y, &x)| *y = widen(x));
             }
-            y.iter_mut().zip(&table[row as usize * width..]).for_each(|(y, &x)| *y = widen(x));
-        }
-    });
+        },
+    );
 }
 
 /// The rows from `first` up to `end`.
@@ -158,17 +168,15 @@ struct ScatterAdd;
 /// The table's rows are dealt out to this many invocations a column: many where the device has them, few where each invocation
 /// costs another walk through the indices.
 const fn dealt<const BUCKETS: usize>() -> Shader<ScatterParams> {
-    Shader::new("scatter_add", |p: &ScatterParams| grid(p.width as usize * BUCKETS, 64)).with(|_| vec![("BUCKETS", BUCKETS as f64)])
+    Shader::new("scatter_add", |p: &ScatterParams| grid(p.width as usize * BUCKETS, 64))
+        .with(|_| vec![("BUCKETS", BUCKETS as f64)])
 }
 
 impl Kernel for ScatterAdd {
     type Params = ScatterParams;
     const NAME: &'static str = "scatter_add";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<ScatterParams>] = &[
-        dealt::<4>(),
-        dealt::<64>().preferred(|_, traits| !traits.software),
-    ];
+    const SHADERS: &'static [Shader<ScatterParams>] = &[dealt::<4>(), dealt::<64>().preferred(|_, traits| !traits.software)];
     fn indices(p: &ScatterParams) -> Option<Indices> {
         Some(Indices { binding: 1, below: p.table_rows, or_none: false })
     }
@@ -182,13 +190,19 @@ impl Kernel for ScatterAdd {
         let mut order: Vec<u32> = (p.first..p.end).collect();
         order.sort_by_key(|&row| indices[row as usize]);
         let index = |row: u32| indices[row as usize] as usize;
-        parallel::rows(table, width, 1, #[inline(always)] |first, count, chunk| {
-            let from = order.partition_point(|&row| index(row) < first);
-            for &row in order[from..].iter().take_while(|&&row| index(row) < first + count) {
-                let sum = &mut chunk[(index(row) - first) * width..][..width];
-                sum.iter_mut().zip(&rows[row as usize * width..]).for_each(|(sum, &x)| *sum += x);
-            }
-        });
+        parallel::rows(
+            table,
+            width,
+            1,
+            #[inline(always)]
+            |first, count, chunk| {
+                let from = order.partition_point(|&row| index(row) < first);
+                for &row in order[from..].iter().take_while(|&&row| index(row) < first + count) {
+                    let sum = &mut chunk[(index(row) - first) * width..][..width];
+                    sum.iter_mut().zip(&rows[row as usize * width..]).for_each(|(sum, &x)| *sum += x);
+                }
+            },
+        );
     }
 }
 

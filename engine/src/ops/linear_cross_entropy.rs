@@ -34,9 +34,7 @@ fn cases() -> Vec<Case> {
         let case = Case::new(format!("linear_cross_entropy {rows}x{width}x{classes}"), inputs, loss);
         cases.push(case.terms(rows.max(width * classes)).composed(composed));
     }
-    let ignored = |targets: &[u32]| {
-        [Input::any([2, 2, 6]), Input::any([8, 6]), Input::given_indices([2, 2], targets)]
-    };
+    let ignored = |targets: &[u32]| [Input::any([2, 2, 6]), Input::any([8, 6]), Input::given_indices([2, 2], targets)];
     let case = Case::new("linear_cross_entropy of ignored rows", ignored(&[IGNORE, 7, 0, IGNORE]), loss);
     cases.push(case.terms(48).composed(composed));
     cases.push(Case::new("linear_cross_entropy of nothing but ignored rows", ignored(&[IGNORE; 4]), loss));

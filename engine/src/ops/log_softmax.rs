@@ -20,7 +20,6 @@ pub fn log_softmax(x: &Tensor) -> Tensor {
 
 fn cases() -> Vec<Case> {
     let sizes = EDGES.into_iter().filter(|&size| size > 0);
-    let case =
-        |size| Case::new(format!("log_softmax {size}"), [Input::any([3, size])], |x| vec![log_softmax(&x[0])]).terms(size);
+    let case = |size| Case::new(format!("log_softmax {size}"), [Input::any([3, size])], |x| vec![log_softmax(&x[0])]).terms(size);
     sizes.map(case).collect()
 }

@@ -4,8 +4,36 @@
 use crate::kernel::AnyKernel;
 use crate::testing::Case;
 
+mod adamw;
+mod attention;
+mod binary;
+mod cast;
+mod cat;
+mod ceilings;
+mod clip;
+mod copy;
+mod cross_entropy;
+mod dropout;
+mod full;
+mod gather;
+mod ladder;
+mod linear_cross_entropy;
+mod log_probs;
+mod log_softmax;
+mod matmul;
+mod norm;
+mod reduce;
+mod rms_norm_rope;
+mod rope;
+mod scale;
+mod sgd;
+mod softmax;
+mod swiglu;
 mod team;
+mod unary;
 mod view;
+mod where_;
+mod write_pages;
 
 /// One file of ops, as tests and benches see it.
 pub struct Op {
@@ -19,13 +47,13 @@ pub struct Op {
 
 macro_rules! ops {
     ($($name:ident)*) => {
-        $(mod $name; pub use $name::*;)*
+        $(pub use $name::*;)*
         /// All ops: the laws, the benches and the reference page go through this list.
         pub const OPS: &[Op] = &[$($name::OP),*];
     };
 }
 
-// Adding an op is its file, its shader and its name here.
+// Adding an op is its file, its shader and its name here and above: rustfmt goes by modules that no macro declares.
 ops! {
     adamw
     attention

@@ -134,22 +134,28 @@ impl Kernel for Norm {
         let (x, weight, bias, y, statistics) = (io.real(0), io.real(1), io.real(2), io.real_mut(3), io.real_mut(4));
         let width = p.width as usize;
         let share = R::ONE / R::from_f64(f64::from(p.width));
-        parallel::rows_of_two((y, width), (statistics, 2), 2, #[inline(always)] |first, _, y, statistics| {
-            for (row, (y, statistics)) in y.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(2)).enumerate() {
-                let x = &x[(first + row) * width..][..width];
-                let mean = if p.centered == 1 { parallel::lane_sum(x, |x| x) * share } else { R::ZERO };
-                let variance = parallel::lane_sum(x, |x| (x - mean) * (x - mean)) * share;
-                let rate = R::ONE / (variance + R::from_f32(p.eps)).sqrt();
-                statistics.copy_from_slice(&[mean, rate]);
-                match p.biased {
-                    0 => y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = (x - mean) * rate * w),
-                    _ => {
-                        let rows = y.iter_mut().zip(x).zip(weight.iter().zip(bias));
-                        rows.for_each(|((y, &x), (&w, &b))| *y = (x - mean) * rate * w + b);
+        parallel::rows_of_two(
+            (y, width),
+            (statistics, 2),
+            2,
+            #[inline(always)]
+            |first, _, y, statistics| {
+                for (row, (y, statistics)) in y.chunks_exact_mut(width).zip(statistics.chunks_exact_mut(2)).enumerate() {
+                    let x = &x[(first + row) * width..][..width];
+                    let mean = if p.centered == 1 { parallel::lane_sum(x, |x| x) * share } else { R::ZERO };
+                    let variance = parallel::lane_sum(x, |x| (x - mean) * (x - mean)) * share;
+                    let rate = R::ONE / (variance + R::from_f32(p.eps)).sqrt();
+                    statistics.copy_from_slice(&[mean, rate]);
+                    match p.biased {
+                        0 => y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = (x - mean) * rate * w),
+                        _ => {
+                            let rows = y.iter_mut().zip(x).zip(weight.iter().zip(bias));
+                            rows.for_each(|((y, &x), (&w, &b))| *y = (x - mean) * rate * w + b);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
@@ -170,17 +176,23 @@ impl Kernel for NormGrad {
         let (x, weight, g, statistics, dx) = (io.real(0), io.real(1), io.real(2), io.real(3), io.real_mut(4));
         let width = p.width as usize;
         let share = R::ONE / R::from_f64(f64::from(p.width));
-        parallel::rows(dx, width, 2, #[inline(always)] |first, _, chunk| {
-            for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
-                let at = (first + row) * width;
-                let (x, g) = (&x[at..at + width], &g[at..at + width]);
-                let [mean, rate] = [statistics[2 * (first + row)], statistics[2 * (first + row) + 1]];
-                dx.iter_mut().zip(g).zip(weight).for_each(|((dx, &g), &w)| *dx = g * w);
-                let shift = if p.centered == 1 { parallel::lane_sum(dx, |gw| gw) * share } else { R::ZERO };
-                let slope = parallel::lane_dot(dx, x, |gw, x| gw * (x - mean) * rate) * share;
-                dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - shift - (x - mean) * rate * slope));
-            }
-        });
+        parallel::rows(
+            dx,
+            width,
+            2,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
+                    let at = (first + row) * width;
+                    let (x, g) = (&x[at..at + width], &g[at..at + width]);
+                    let [mean, rate] = [statistics[2 * (first + row)], statistics[2 * (first + row) + 1]];
+                    dx.iter_mut().zip(g).zip(weight).for_each(|((dx, &g), &w)| *dx = g * w);
+                    let shift = if p.centered == 1 { parallel::lane_sum(dx, |gw| gw) * share } else { R::ZERO };
+                    let slope = parallel::lane_dot(dx, x, |gw, x| gw * (x - mean) * rate) * share;
+                    dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - shift - (x - mean) * rate * slope));
+                }
+            },
+        );
     }
 }
 
@@ -210,17 +222,23 @@ impl Kernel for NormWeightGrad {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, g, statistics, parts, width) = (io.real(0), io.real(1), io.real(2), io.real_mut(3), p.width as usize);
-        parallel::rows(parts, width, PART, #[inline(always)] |first, _, chunk| {
-            for (part, sum) in chunk.chunks_exact_mut(width).enumerate() {
-                sum.fill(R::ZERO);
-                let start = (first + part) * PART;
-                for row in start..(start + PART).min(p.rows as usize) {
-                    let (x, g) = (&x[row * width..][..width], &g[row * width..][..width]);
-                    let [mean, rate] = [statistics[2 * row], statistics[2 * row + 1]];
-                    sum.iter_mut().zip(x).zip(g).for_each(|((sum, &x), &g)| *sum += g * (x - mean) * rate);
+        parallel::rows(
+            parts,
+            width,
+            PART,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (part, sum) in chunk.chunks_exact_mut(width).enumerate() {
+                    sum.fill(R::ZERO);
+                    let start = (first + part) * PART;
+                    for row in start..(start + PART).min(p.rows as usize) {
+                        let (x, g) = (&x[row * width..][..width], &g[row * width..][..width]);
+                        let [mean, rate] = [statistics[2 * row], statistics[2 * row + 1]];
+                        sum.iter_mut().zip(x).zip(g).for_each(|((sum, &x), &g)| *sum += g * (x - mean) * rate);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -197,32 +197,44 @@ impl Kernel for Reduce {
 fn fold<R: Real>(p: &Params, x: &[R], y: &mut [R], start: R, combine: impl Fn(R, R) -> R + Sync) {
     let (length, inner) = (p.length as usize, p.inner as usize);
     if inner == 1 {
-        return parallel::rows(y, 1, length, #[inline(always)] |first, _, y| {
-            for (row, y) in y.iter_mut().enumerate() {
-                let x = &x[(first + row) * length..][..length];
-                let mut lanes = [start; 16];
-                let blocks = x.chunks_exact(16);
-                let rest = blocks.remainder().iter().fold(start, |sum, &value| combine(sum, value));
-                for block in blocks {
-                    lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = combine(*lane, value));
+        return parallel::rows(
+            y,
+            1,
+            length,
+            #[inline(always)]
+            |first, _, y| {
+                for (row, y) in y.iter_mut().enumerate() {
+                    let x = &x[(first + row) * length..][..length];
+                    let mut lanes = [start; 16];
+                    let blocks = x.chunks_exact(16);
+                    let rest = blocks.remainder().iter().fold(start, |sum, &value| combine(sum, value));
+                    for block in blocks {
+                        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = combine(*lane, value));
+                    }
+                    *y = combine(lanes.into_iter().fold(start, &combine), rest);
                 }
-                *y = combine(lanes.into_iter().fold(start, &combine), rest);
-            }
-        });
+            },
+        );
     }
     // Few outer rows must still occupy all cores, so each row of outputs is cut too.
     let width = if inner % 64 == 0 && p.outer == 1 { 64 } else { inner };
-    parallel::rows(y, width, length, #[inline(always)] |first, _, chunk| {
-        for (part, y) in chunk.chunks_exact_mut(width).enumerate() {
-            let start_at = (first + part) * width;
-            let (outer, column) = (start_at / inner, start_at % inner);
-            y.fill(start);
-            for at in 0..length {
-                let x = &x[(outer * length + at) * inner + column..][..width];
-                y.iter_mut().zip(x).for_each(|(y, &value)| *y = combine(*y, value));
+    parallel::rows(
+        y,
+        width,
+        length,
+        #[inline(always)]
+        |first, _, chunk| {
+            for (part, y) in chunk.chunks_exact_mut(width).enumerate() {
+                let start_at = (first + part) * width;
+                let (outer, column) = (start_at / inner, start_at % inner);
+                y.fill(start);
+                for at in 0..length {
+                    let x = &x[(outer * length + at) * inner + column..][..width];
+                    y.iter_mut().zip(x).for_each(|(y, &value)| *y = combine(*y, value));
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 struct ReduceIndex;
@@ -241,12 +253,18 @@ impl Kernel for ReduceIndex {
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, y) = (io.real(0), io.u32_mut(1));
         let (length, inner) = (p.length as usize, p.inner as usize);
-        parallel::rows(y, 1, length, #[inline(always)] |first, _, y| {
-            for (i, y) in y.iter_mut().enumerate() {
-                let at = |k: usize| x[((first + i) / inner * length + k) * inner + (first + i) % inner];
-                *y = (1..length).fold(0, |best, k| if at(k) > at(best) { k } else { best }) as u32;
-            }
-        });
+        parallel::rows(
+            y,
+            1,
+            length,
+            #[inline(always)]
+            |first, _, y| {
+                for (i, y) in y.iter_mut().enumerate() {
+                    let at = |k: usize| x[((first + i) / inner * length + k) * inner + (first + i) % inner];
+                    *y = (1..length).fold(0, |best, k| if at(k) > at(best) { k } else { best }) as u32;
+                }
+            },
+        );
     }
 }
 
@@ -269,6 +287,8 @@ fn cases() -> Vec<Case> {
     cases.push(Case::new("mean", [Input::any([7, 9])], |x| vec![mean(&x[0]), mean_axis(&x[0], 0)]).terms(63));
     cases.push(Case::new("sum_to", [Input::any([2, 5, 3, 4])], |x| vec![sum_to(&x[0], [3, 1].into())]).terms(40));
     cases.push(Case::new("argmax of ties", [Input::given([5], &[1.0, 7.0, 7.0, 0.0, 7.0])], |x| vec![argmax_axis(&x[0], 0)]));
-    cases.push(Case::new("sum past 65,535 workgroups", [Input::any([70_000, 65])], |x| vec![sum_axis(&x[0], 1)]).terms(65).large());
+    cases.push(
+        Case::new("sum past 65,535 workgroups", [Input::any([70_000, 65])], |x| vec![sum_axis(&x[0], 1)]).terms(65).large(),
+    );
     cases
 }

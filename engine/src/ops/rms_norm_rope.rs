@@ -96,15 +96,21 @@ impl Kernel for NormRope {
         let (heads, half) = (p.heads as usize, p.half as usize);
         let angles = Angles { cos: io.real(2), sin: io.real(3), positions: io.u32(4), half, direction: R::ONE };
         let share = R::ONE / R::from_f64(f64::from(2 * p.half));
-        parallel::rows_of_two((y, 2 * half), (statistics, 2), 2, #[inline(always)] |first, _, y, statistics| {
-            for (row, (y, statistics)) in y.chunks_exact_mut(2 * half).zip(statistics.chunks_exact_mut(2)).enumerate() {
-                let x = &x[(first + row) * 2 * half..][..2 * half];
-                let rate = R::ONE / (parallel::lane_sum(x, |x| x * x) * share + R::from_f32(p.eps)).sqrt();
-                statistics.copy_from_slice(&[R::ZERO, rate]);
-                y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = x * rate * w);
-                angles.at((first + row) / heads).head(y);
-            }
-        });
+        parallel::rows_of_two(
+            (y, 2 * half),
+            (statistics, 2),
+            2,
+            #[inline(always)]
+            |first, _, y, statistics| {
+                for (row, (y, statistics)) in y.chunks_exact_mut(2 * half).zip(statistics.chunks_exact_mut(2)).enumerate() {
+                    let x = &x[(first + row) * 2 * half..][..2 * half];
+                    let rate = R::ONE / (parallel::lane_sum(x, |x| x * x) * share + R::from_f32(p.eps)).sqrt();
+                    statistics.copy_from_slice(&[R::ZERO, rate]);
+                    y.iter_mut().zip(x).zip(weight).for_each(|((y, &x), &w)| *y = x * rate * w);
+                    angles.at((first + row) / heads).head(y);
+                }
+            },
+        );
     }
 }
 
@@ -130,17 +136,23 @@ impl Kernel for NormRopeGrad {
         let (heads, half) = (p.heads as usize, p.half as usize);
         let angles = Angles { cos: io.real(2), sin: io.real(3), positions: io.u32(4), half, direction: -R::ONE };
         let share = R::ONE / R::from_f64(f64::from(2 * p.half));
-        parallel::rows(dx, 2 * half, 2, #[inline(always)] |first, _, chunk| {
-            for (row, dx) in chunk.chunks_exact_mut(2 * half).enumerate() {
-                let at = (first + row) * 2 * half;
-                let (x, rate) = (&x[at..][..2 * half], statistics[2 * (first + row) + 1]);
-                dx.copy_from_slice(&g[at..][..2 * half]);
-                angles.at((first + row) / heads).head(dx);
-                dx.iter_mut().zip(weight).for_each(|(dx, &w)| *dx *= w);
-                let slope = parallel::lane_dot(dx, x, |gw, x| gw * x * rate) * share;
-                dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - x * rate * slope));
-            }
-        });
+        parallel::rows(
+            dx,
+            2 * half,
+            2,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, dx) in chunk.chunks_exact_mut(2 * half).enumerate() {
+                    let at = (first + row) * 2 * half;
+                    let (x, rate) = (&x[at..][..2 * half], statistics[2 * (first + row) + 1]);
+                    dx.copy_from_slice(&g[at..][..2 * half]);
+                    angles.at((first + row) / heads).head(dx);
+                    dx.iter_mut().zip(weight).for_each(|(dx, &w)| *dx *= w);
+                    let slope = parallel::lane_dot(dx, x, |gw, x| gw * x * rate) * share;
+                    dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - x * rate * slope));
+                }
+            },
+        );
     }
 }
 
@@ -151,11 +163,13 @@ fn cases() -> Vec<Case> {
         [Input::any([batch, length, heads, dim]), Input::any([dim]), cos, sin, Input::indices([batch, length], 19)]
     };
     let mut cases = Vec::new();
-    for shape in [[1, 1, 1, 2], [2, 5, 3, 8], [1, 63, 1, 64], [2, 65, 2, 130], [1, 257, 2, 16], [1, 3, 2, 512], [0, 4, 2, 8], [2, 3, 1, 0]]
+    for shape in
+        [[1, 1, 1, 2], [2, 5, 3, 8], [1, 63, 1, 64], [2, 65, 2, 130], [1, 257, 2, 16], [1, 3, 2, 512], [0, 4, 2, 8], [2, 3, 1, 0]]
     {
         // Normalising few numbers would cancel the digits of their gradient, but for a large eps.
         let eps = if shape[3] < 16 { 0.1 } else { 1e-5 };
-        let case = Case::new(format!("rms_norm_rope {shape:?}"), inputs(shape), move |x| fused(x, eps)).terms(shape[3].max(shape[1]));
+        let case =
+            Case::new(format!("rms_norm_rope {shape:?}"), inputs(shape), move |x| fused(x, eps)).terms(shape[3].max(shape[1]));
         cases.push(match shape.contains(&0) {
             true => case,
             false => case.composed(move |x| vec![rope(&rms_norm(&x[0], &x[1], eps), &x[2], &x[3], &x[4])]),

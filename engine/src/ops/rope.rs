@@ -120,19 +120,25 @@ impl Kernel for Rope {
         let (x, cos, sin, positions, y) = (io.real(0), io.real(1), io.real(2), io.u32(3), io.real_mut(4));
         let (heads, half, step) = (p.heads as usize, p.half as usize, p.view.step());
         let angles = Angles { cos, sin, positions, half, direction: R::from_f32(p.direction) };
-        parallel::rows(y, heads * 2 * half, 1, #[inline(always)] |first, _, chunk| {
-            for (token, y) in chunk.chunks_exact_mut(heads * 2 * half).enumerate() {
-                let turn = angles.at(first + token);
-                for (head, y) in y.chunks_exact_mut(2 * half).enumerate() {
-                    let x = &x[p.view.row_start((first + token) * heads + head)..];
-                    match step {
-                        1 => y.copy_from_slice(&x[..2 * half]),
-                        _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = x[i * step]),
+        parallel::rows(
+            y,
+            heads * 2 * half,
+            1,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (token, y) in chunk.chunks_exact_mut(heads * 2 * half).enumerate() {
+                    let turn = angles.at(first + token);
+                    for (head, y) in y.chunks_exact_mut(2 * half).enumerate() {
+                        let x = &x[p.view.row_start((first + token) * heads + head)..];
+                        match step {
+                            1 => y.copy_from_slice(&x[..2 * half]),
+                            _ => y.iter_mut().enumerate().for_each(|(i, y)| *y = x[i * step]),
+                        }
+                        turn.head(y);
                     }
-                    turn.head(y);
                 }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -36,8 +36,7 @@ impl Kernel for Scale {
     type Params = Params;
     const NAME: &'static str = "scale";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("scale", |p| grid(p.elements.div_ceil(4) as usize, 256))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("scale", |p| grid(p.elements.div_ceil(4) as usize, 256))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,
@@ -52,10 +51,14 @@ impl Kernel for Scale {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, factor) = (io.real(0), R::from_f32(p.factor));
-        parallel::elements(io.real_mut(1), #[inline(always)] |first, y| {
-            let x = &x[first..first + y.len()];
-            y.iter_mut().zip(x).for_each(|(y, &x)| *y = factor * x);
-        });
+        parallel::elements(
+            io.real_mut(1),
+            #[inline(always)]
+            |first, y| {
+                let x = &x[first..first + y.len()];
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = factor * x);
+            },
+        );
     }
 }
 

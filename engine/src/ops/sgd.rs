@@ -62,8 +62,7 @@ impl Kernel for Sgd {
     type Params = Params;
     const NAME: &'static str = "sgd";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Update, Access::Read, Access::Read];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("sgd", |p| grid(p.elements as usize, 1024))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("sgd", |p| grid(p.elements as usize, 1024))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 7 * u64::from(p.elements), bytes: 20 * u64::from(p.elements) }
     }
@@ -73,12 +72,18 @@ impl Kernel for Sgd {
             return;
         }
         let [rate, momentum, decay] = [p.learning_rate, p.momentum, p.weight_decay].map(R::from_f32);
-        parallel::rows_of_two((parameter, 1), (velocity, 1), 1, #[inline(always)] |first, _, parameter, velocity| {
-            for ((x, u), &g) in parameter.iter_mut().zip(velocity).zip(&gradient[first..]) {
-                *u = momentum * *u + scale * g + decay * *x;
-                *x -= rate * *u;
-            }
-        });
+        parallel::rows_of_two(
+            (parameter, 1),
+            (velocity, 1),
+            1,
+            #[inline(always)]
+            |first, _, parameter, velocity| {
+                for ((x, u), &g) in parameter.iter_mut().zip(velocity).zip(&gradient[first..]) {
+                    *u = momentum * *u + scale * g + decay * *x;
+                    *x -= rate * *u;
+                }
+            },
+        );
     }
 }
 

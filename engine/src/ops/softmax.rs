@@ -68,14 +68,20 @@ impl Kernel for Softmax {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (x, y, width) = (io.real(0), io.real_mut(1), p.width as usize);
-        parallel::rows(y, width, 4, #[inline(always)] |first, _, chunk| {
-            for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
-                let x = &x[(first + row) * width..][..width];
-                let largest = parallel::largest(x, x[0]);
-                let scale = R::ONE / parallel::lane_map(y, x, |x| (x - largest).exp());
-                y.iter_mut().for_each(|y| *y *= scale);
-            }
-        });
+        parallel::rows(
+            y,
+            width,
+            4,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
+                    let x = &x[(first + row) * width..][..width];
+                    let largest = parallel::largest(x, x[0]);
+                    let scale = R::ONE / parallel::lane_map(y, x, |x| (x - largest).exp());
+                    y.iter_mut().for_each(|y| *y *= scale);
+                }
+            },
+        );
     }
 }
 
@@ -95,14 +101,20 @@ impl Kernel for SoftmaxGrad {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (y, dy, dx, width) = (io.real(0), io.real(1), io.real_mut(2), p.width as usize);
-        parallel::rows(dx, width, 2, #[inline(always)] |first, _, chunk| {
-            for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
-                let at = (first + row) * width;
-                let (y, dy) = (&y[at..at + width], &dy[at..at + width]);
-                let mean = parallel::lane_dot(y, dy, |y, dy| y * dy);
-                dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), &dy)| *dx = y * (dy - mean));
-            }
-        });
+        parallel::rows(
+            dx,
+            width,
+            2,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, dx) in chunk.chunks_exact_mut(width).enumerate() {
+                    let at = (first + row) * width;
+                    let (y, dy) = (&y[at..at + width], &dy[at..at + width]);
+                    let mean = parallel::lane_dot(y, dy, |y, dy| y * dy);
+                    dx.iter_mut().zip(y).zip(dy).for_each(|((dx, &y), &dy)| *dx = y * (dy - mean));
+                }
+            },
+        );
     }
 }
 
@@ -115,7 +127,13 @@ fn cases() -> Vec<Case> {
         })
         .collect();
     cases.push(Case::new("softmax of a vocabulary", [Input::any([2, 70_000])], |x| vec![softmax(&x[0])]).terms(70_000).large());
-    cases.push(Case::new("softmax of a vocabulary in no whole vectors", [Input::any([2, 70_001])], |x| vec![softmax(&x[0])]).terms(70_001).large());
-    cases.push(Case::new("softmax past 65,535 workgroups", [Input::any([66_000, 65])], |x| vec![softmax(&x[0])]).terms(65).large());
+    cases.push(
+        Case::new("softmax of a vocabulary in no whole vectors", [Input::any([2, 70_001])], |x| vec![softmax(&x[0])])
+            .terms(70_001)
+            .large(),
+    );
+    cases.push(
+        Case::new("softmax past 65,535 workgroups", [Input::any([66_000, 65])], |x| vec![softmax(&x[0])]).terms(65).large(),
+    );
     cases
 }

@@ -44,8 +44,7 @@ impl Kernel for Swiglu {
     type Params = Params;
     const NAME: &'static str = "swiglu";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("swiglu", |p| grid(p.elements as usize, 1024))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("swiglu", |p| grid(p.elements as usize, 1024))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,
@@ -60,12 +59,16 @@ impl Kernel for Swiglu {
     }
     fn run<R: Real>(_: &Params, io: &mut Io<R>) {
         let (gate, up) = (io.real(0), io.real(1));
-        parallel::elements(io.real_mut(2), #[inline(always)] |first, y| {
-            let (gate, up) = (&gate[first..first + y.len()], &up[first..first + y.len()]);
-            for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+        parallel::elements(
+            io.real_mut(2),
+            #[inline(always)]
+            |first, y| {
+                let (gate, up) = (&gate[first..first + y.len()], &up[first..first + y.len()]);
+                for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
                     *y = gate * gate.sigmoid() * up;
                 }
-        });
+            },
+        );
     }
 }
 
@@ -81,15 +84,21 @@ impl Kernel for SwigluGrad {
     }
     fn run<R: Real>(_: &Params, io: &mut Io<R>) {
         let (gate, up, g) = (io.real(0), io.real(1), io.real(2));
-        parallel::rows_of_two((io.real_mut(3), 1), (io.real_mut(4), 1), 1, #[inline(always)] |first, count, dgate, dup| {
-            let range = first..first + count;
-            let inputs = gate[range.clone()].iter().zip(&up[range.clone()]).zip(&g[range]);
-            for (((&gate, &up), &g), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
-                let s = gate.sigmoid();
-                *dgate = g * up * s * (R::ONE + gate * (R::ONE - s));
-                *dup = g * gate * s;
-            }
-        });
+        parallel::rows_of_two(
+            (io.real_mut(3), 1),
+            (io.real_mut(4), 1),
+            1,
+            #[inline(always)]
+            |first, count, dgate, dup| {
+                let range = first..first + count;
+                let inputs = gate[range.clone()].iter().zip(&up[range.clone()]).zip(&g[range]);
+                for (((&gate, &up), &g), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
+                    let s = gate.sigmoid();
+                    *dgate = g * up * s * (R::ONE + gate * (R::ONE - s));
+                    *dup = g * gate * s;
+                }
+            },
+        );
     }
 }
 
@@ -97,7 +106,8 @@ fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = EDGES
         .into_iter()
         .map(|size| {
-            let case = Case::new(format!("swiglu {size}"), [Input::any([size]), Input::any([size])], |x| vec![swiglu(&x[0], &x[1])]);
+            let case =
+                Case::new(format!("swiglu {size}"), [Input::any([size]), Input::any([size])], |x| vec![swiglu(&x[0], &x[1])]);
             case.composed(|x| vec![mul(&silu(&x[0]), &x[1])])
         })
         .collect();

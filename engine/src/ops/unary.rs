@@ -164,8 +164,7 @@ impl Kernel for Unary {
     const NAME: &'static str = "unary";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("unary", |p: &Params| grid(p.elements as usize, 1024))
-            .with(|p| vec![("OPERATION", p.operation.into())])];
+        &[Shader::new("unary", |p: &Params| grid(p.elements as usize, 1024)).with(|p| vec![("OPERATION", p.operation.into())])];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
         elements: |p| Some(p.elements as usize),
         numbers: |_| 0,

@@ -58,8 +58,7 @@ impl Kernel for Where {
     type Params = Params;
     const NAME: &'static str = "where";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("where", |p| grid(p.elements as usize, 256))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("where", |p| grid(p.elements as usize, 256))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 16 * u64::from(p.elements) }
     }
@@ -76,15 +75,21 @@ impl Kernel for Where {
 fn choose<R: Real, M: Copy + PartialEq + Sync>(p: &Params, mask: &[M], zero: M, a: &[R], b: &[R], y: &mut [R]) {
     let width = p.views[0].row();
     let steps = p.views.map(|view| view.step());
-    parallel::rows(y, width, 2, #[inline(always)] |first, _, chunk| {
-        for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
-            let starts = p.views.map(|view| view.row_start(first + row));
-            let (mask, a, b) = (&mask[starts[0]..], &a[starts[1]..], &b[starts[2]..]);
-            for (at, y) in y.iter_mut().enumerate() {
-                *y = if mask[at * steps[0]] != zero { a[at * steps[1]] } else { b[at * steps[2]] };
+    parallel::rows(
+        y,
+        width,
+        2,
+        #[inline(always)]
+        |first, _, chunk| {
+            for (row, y) in chunk.chunks_exact_mut(width).enumerate() {
+                let starts = p.views.map(|view| view.row_start(first + row));
+                let (mask, a, b) = (&mask[starts[0]..], &a[starts[1]..], &b[starts[2]..]);
+                for (at, y) in y.iter_mut().enumerate() {
+                    *y = if mask[at * steps[0]] != zero { a[at * steps[1]] } else { b[at * steps[2]] };
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 fn cases() -> Vec<Case> {

@@ -35,7 +35,12 @@ pub(super) fn parts<'a, R>(params: &Params, out: &'a mut [R], count: u32, width:
     for batch in 0..params.batch as usize {
         for first in (0..count).step_by(block) {
             let positions = first..(first + block).min(count);
-            parts.extend((0..heads).map(|head| Part { batch, head, positions: positions.clone(), out: Vec::with_capacity(block) }));
+            parts.extend((0..heads).map(|head| Part {
+                batch,
+                head,
+                positions: positions.clone(),
+                out: Vec::with_capacity(block),
+            }));
         }
     }
     let a_batch = count.div_ceil(block) * heads;

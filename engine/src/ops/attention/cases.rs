@@ -70,28 +70,46 @@ pub(super) fn cases() -> Vec<Case> {
     for (name, sizes, plan) in [
         ("of grouped heads", grouped, causal.clone()),
         ("of one query over a long cache", Sizes { queries: 1, keys: 2500, ..grouped }, Plan { start: 2400, ..causal.clone() }),
-        ("from an offset into a cache that is not full", Sizes { queries: 9, keys: 150, ..grouped }, Plan { start: 100, ..causal.clone() }),
+        (
+            "from an offset into a cache that is not full",
+            Sizes { queries: 9, keys: 150, ..grouped },
+            Plan { start: 100, ..causal.clone() },
+        ),
         ("with a prefix", grouped, Plan { prefix: 33, ..causal.clone() }),
         ("with a prefix and a window", grouped, Plan { prefix: 20, window: Some(24), ..causal.clone() }),
         ("with a prefix past the length", grouped, Plan { prefix: 30, lengths: Some(vec![12, 70]), ..causal.clone() }),
         ("in parts", grouped, Plan { parts: Some(3), ..causal.clone() }),
-        ("in parts of one key, of one query", Sizes { queries: 1, keys: 7, ..grouped }, Plan { start: 4, parts: Some(9), ..causal.clone() }),
-        ("in parts with lengths and a window", Sizes { queries: 5, keys: 150, dim: 64, ..grouped }, Plan {
-            start: 100,
-            window: Some(60),
-            lengths: Some(vec![103, 0]),
-            parts: Some(4),
-            ..causal.clone()
-        }),
+        (
+            "in parts of one key, of one query",
+            Sizes { queries: 1, keys: 7, ..grouped },
+            Plan { start: 4, parts: Some(9), ..causal.clone() },
+        ),
+        (
+            "in parts with lengths and a window",
+            Sizes { queries: 5, keys: 150, dim: 64, ..grouped },
+            Plan { start: 100, window: Some(60), lengths: Some(vec![103, 0]), parts: Some(4), ..causal.clone() },
+        ),
         ("with a window", grouped, Plan { window: Some(5), ..causal.clone() }),
         ("with a window both ways", grouped, Plan { window: Some(3), ..full.clone() }),
-        ("with a window past the keys", Sizes { queries: 6, keys: 20, ..grouped }, Plan { start: 20, window: Some(4), ..full.clone() }),
+        (
+            "with a window past the keys",
+            Sizes { queries: 6, keys: 20, ..grouped },
+            Plan { start: 20, window: Some(4), ..full.clone() },
+        ),
         ("with lengths", grouped, Plan { lengths: Some(vec![66, 1]), ..full.clone() }),
         ("with lengths and none seen", grouped, Plan { lengths: Some(vec![0, 64]), ..causal.clone() }),
-        ("with a window that ends before the length", grouped, Plan { lengths: Some(vec![20, 70]), window: Some(9), ..causal.clone() }),
+        (
+            "with a window that ends before the length",
+            grouped,
+            Plan { lengths: Some(vec![20, 70]), window: Some(9), ..causal.clone() },
+        ),
         ("with segments", grouped, Plan { segments: packed.clone(), ..causal.clone() }),
         ("with segments both ways", grouped, Plan { segments: packed, ..full.clone() }),
-        ("with segments that alternate", Sizes { queries: 3, keys: 3, ..grouped }, Plan { segments: Some(vec![0, 1, 0, 1, 0, 1]), ..causal.clone() }),
+        (
+            "with segments that alternate",
+            Sizes { queries: 3, keys: 3, ..grouped },
+            Plan { segments: Some(vec![0, 1, 0, 1, 0, 1]), ..causal.clone() },
+        ),
     ] {
         cases.push(case(name.to_string(), sizes, &plan));
     }

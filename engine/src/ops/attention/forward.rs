@@ -7,8 +7,8 @@ use rayon::prelude::*;
 use super::block::{self, KEYS, Part, Queries};
 use super::join;
 use super::params::{Inputs, Params, Pass, variants};
-use crate::device::parallel;
 use crate::buffer::BufferRef;
+use crate::device::parallel;
 use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader};
 use crate::real::Real;
 

@@ -5,8 +5,8 @@ use bytemuck::{Pod, Zeroable};
 
 use super::forward::{Forward, HIDDEN};
 use super::params;
-use crate::device::parallel;
 use crate::buffer::BufferRef;
+use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
@@ -61,8 +61,7 @@ impl Kernel for Join {
     type Params = Params;
     const NAME: &'static str = "attention_join";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("attention_join", |p| grid(p.elements(), 64))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("attention_join", |p| grid(p.elements(), 64))];
     fn cost(p: &Params) -> Cost {
         let (elements, parts) = (p.elements() as u64, u64::from(p.parts));
         Cost { flops: 2 * elements * parts, bytes: 4 * elements * (parts + 1) }

@@ -76,7 +76,8 @@ pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mas
 fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: u32) -> Tensor {
     let [q, k, v] = [query, key, value].map(dense_rows);
     // A part that the mask lacks is bound to the query, and never read.
-    let [lengths, segments] = [&mask.lengths, &mask.segments].map(|part| part.as_ref().map_or(q.clone(), |part| part.detach().whole()));
+    let [lengths, segments] =
+        [&mask.lengths, &mask.segments].map(|part| part.as_ref().map_or(q.clone(), |part| part.detach().whole()));
     let forward = |params: Params| {
         let rows = [params.batch as usize, q.size(1), q.size(2)];
         let output = q.device().empty([rows[0], rows[1], rows[2], q.size(3)], DType::F32);
@@ -118,9 +119,8 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
                 let values = k.elements().next_multiple_of(BufferRef::PART);
                 let both = device.empty([values + v.elements()], DType::F32);
                 dispatch::<KeyValueGrad>(params, &[&inputs[..], &[&both]].concat());
-                [(needs[1], 0, k.shape()), (needs[2], values, v.shape())].map(|(is_wanted, start, shape)| {
-                    is_wanted.then(|| in_units(both.cut(start, shape)))
-                })
+                [(needs[1], 0, k.shape()), (needs[2], values, v.shape())]
+                    .map(|(is_wanted, start, shape)| is_wanted.then(|| in_units(both.cut(start, shape))))
             }
         };
         [dq, dk, dv]
@@ -174,14 +174,21 @@ fn check(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) {
         f32s && q.len() == 4 && k.len() == 4 && k == v && q[0] == k[0] && q[3] == k[3] && (1..=256).contains(&q[3]),
         "[attention] expected f32 query [B, T, H, D], key and value [B, S, KV, D] with D of 1 to 256, got {inputs:?}"
     );
-    assert!(k[2] > 0 && q[2].is_multiple_of(k[2]), "[attention] expected query heads in groups of the key heads, got {q:?} and {k:?}");
+    assert!(
+        k[2] > 0 && q[2].is_multiple_of(k[2]),
+        "[attention] expected query heads in groups of the key heads, got {q:?} and {k:?}"
+    );
     if let Some(lengths) = &mask.lengths {
         let fits = lengths.dtype() == DType::U32 && *lengths.shape() == [q[0]];
         assert!(fits, "[attention] expected lengths as u32 [{}], got {lengths:?}", q[0]);
     }
     if let Some(segments) = &mask.segments {
         let fits = segments.dtype() == DType::U32 && *segments.shape() == [q[0], q[1]] && q[1] == k[1] && mask.start == 0;
-        assert!(fits, "[attention] expected segments as u32 [{}, {}] and as many keys from 0, got {segments:?} and {k:?}", q[0], q[1]);
+        assert!(
+            fits,
+            "[attention] expected segments as u32 [{}, {}] and as many keys from 0, got {segments:?} and {k:?}",
+            q[0], q[1]
+        );
     }
 }
 

@@ -194,7 +194,8 @@ impl Params {
     /// call.
     pub fn bucket(&self) -> [u32; 12] {
         let is_paged = u32::from(self.page_size > 0);
-        let flags = self.causal | self.has_lengths << 1 | self.has_segments << 2 | u32::from(self.is_in_vectors()) << 3 | is_paged << 4;
+        let flags =
+            self.causal | self.has_lengths << 1 | self.has_segments << 2 | u32::from(self.is_in_vectors()) << 3 | is_paged << 4;
         let [query, key, value] = [self.query, self.key, self.value].map(|rows| rows.position);
         let Params { batch, queries, keys, heads, key_heads, head_dim, parts, window, .. } = *self;
         [batch, queries, keys, heads, key_heads, head_dim, parts, window, flags, query, key, value]

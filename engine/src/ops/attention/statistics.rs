@@ -47,12 +47,18 @@ impl Kernel for Statistics {
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let (log_sums, output, grad, statistics, width) = (io.real(0), io.real(1), io.real(2), io.real_mut(3), p.width as usize);
-        parallel::rows(statistics, 2, width, #[inline(always)] |first, _, chunk| {
-            for (row, y) in chunk.chunks_exact_mut(2).enumerate() {
-                let at = first + row;
-                let [output, grad] = [output, grad].map(|x| &x[at * width..][..width]);
-                y.copy_from_slice(&[log_sums[at], output.iter().zip(grad).fold(R::ZERO, |sum, (&o, &g)| sum + o * g)]);
-            }
-        });
+        parallel::rows(
+            statistics,
+            2,
+            width,
+            #[inline(always)]
+            |first, _, chunk| {
+                for (row, y) in chunk.chunks_exact_mut(2).enumerate() {
+                    let at = first + row;
+                    let [output, grad] = [output, grad].map(|x| &x[at * width..][..width]);
+                    y.copy_from_slice(&[log_sums[at], output.iter().zip(grad).fold(R::ZERO, |sum, (&o, &g)| sum + o * g)]);
+                }
+            },
+        );
     }
 }

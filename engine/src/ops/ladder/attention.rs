@@ -61,7 +61,8 @@ impl Kernel for LadderAttention {
         rung::<64>("ladder/attention_5").with(head_dim).allowed(a_query_fits),
         rung::<32>("ladder/attention_6"),
         rung::<64>("ladder/attention_7").preferred(|_, _| true),
-        rung::<32>("ladder/attention_8").allowed(|_, traits| traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 32)),
+        rung::<32>("ladder/attention_8")
+            .allowed(|_, traits| traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 32)),
     ];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.batch, p.heads, p.positions, p.head_dim]

@@ -10,16 +10,44 @@ use crate::testing::{Case, Input};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for [m, k, n] in [[1, 1, 1], [2, 3, 4], [63, 65, 64], [64, 64, 64], [65, 257, 66], [257, 16, 255], [1, 255, 257], [256, 1, 3], [3, 0, 5], [0, 4, 5], [8, 6, 12], [36, 20, 260]] {
+    for [m, k, n] in [
+        [1, 1, 1],
+        [2, 3, 4],
+        [63, 65, 64],
+        [64, 64, 64],
+        [65, 257, 66],
+        [257, 16, 255],
+        [1, 255, 257],
+        [256, 1, 3],
+        [3, 0, 5],
+        [0, 4, 5],
+        [8, 6, 12],
+        [36, 20, 260],
+    ] {
         let label = |kind: &str| format!("matmul {kind} {m}x{k}x{n}");
-        cases.push(Case::new(label("NN"), [Input::any([m, k]), Input::any([k, n])], |x| vec![matmul(&x[0], &x[1])]).terms(m.max(k).max(n)));
-        cases.push(Case::new(label("NT"), [Input::any([m, k]), Input::any([n, k])], |x| vec![matmul(&x[0], &x[1].transpose())]).terms(m.max(k).max(n)));
-        cases.push(Case::new(label("TN"), [Input::any([k, m]), Input::any([k, n])], |x| vec![matmul(&x[0].transpose(), &x[1])]).terms(m.max(k).max(n)));
+        cases.push(
+            Case::new(label("NN"), [Input::any([m, k]), Input::any([k, n])], |x| vec![matmul(&x[0], &x[1])])
+                .terms(m.max(k).max(n)),
+        );
+        cases.push(
+            Case::new(label("NT"), [Input::any([m, k]), Input::any([n, k])], |x| vec![matmul(&x[0], &x[1].transpose())])
+                .terms(m.max(k).max(n)),
+        );
+        cases.push(
+            Case::new(label("TN"), [Input::any([k, m]), Input::any([k, n])], |x| vec![matmul(&x[0].transpose(), &x[1])])
+                .terms(m.max(k).max(n)),
+        );
     }
     let long = [Input::any([4, 70_000]), Input::any([70_000, 4])];
     cases.push(Case::new("matmul over a vocabulary", long, |x| vec![matmul(&x[0], &x[1])]).terms(70_000).large());
-    cases.push(Case::new("matmul batched", [Input::any([2, 3, 5, 7]), Input::any([2, 3, 7, 4])], |x| vec![matmul(&x[0], &x[1])]).terms(7));
-    cases.push(Case::new("matmul broadcast", [Input::any([3, 1, 5, 7]), Input::any([2, 7, 4])], |x| vec![matmul(&x[0], &x[1])]).terms(21));
+    cases.push(
+        Case::new("matmul batched", [Input::any([2, 3, 5, 7]), Input::any([2, 3, 7, 4])], |x| vec![matmul(&x[0], &x[1])])
+            .terms(7),
+    );
+    cases.push(
+        Case::new("matmul broadcast", [Input::any([3, 1, 5, 7]), Input::any([2, 7, 4])], |x| vec![matmul(&x[0], &x[1])])
+            .terms(21),
+    );
     cases.push(
         Case::new("matmul of grouped heads", [Input::any([2, 6, 4, 8]), Input::any([2, 9, 2, 8])], |x| {
             // Three query heads share a key head: [B, H, T, D] times [B, KV, 1, S, D], without a copy.
@@ -31,11 +59,17 @@ pub(super) fn cases() -> Vec<Case> {
     );
     // Operands in fewer elements than K has.
     let stretched = [Input::any([16, 1]), Input::any([64, 16])];
-    cases.push(Case::new("matmul of an expanded left side", stretched, |x| vec![matmul(&x[0].expand([16, 64]), &x[1])]).terms(64));
+    cases
+        .push(Case::new("matmul of an expanded left side", stretched, |x| vec![matmul(&x[0].expand([16, 64]), &x[1])]).terms(64));
     let stretched = [Input::any([16, 64]), Input::any([1, 16])];
-    cases.push(Case::new("matmul of an expanded right side", stretched, |x| vec![matmul(&x[0], &x[1].expand([64, 16]))]).terms(64));
+    cases.push(
+        Case::new("matmul of an expanded right side", stretched, |x| vec![matmul(&x[0], &x[1].expand([64, 16]))]).terms(64),
+    );
     cases.push(Case::new("linear", [Input::any([2, 5, 64]), Input::any([33, 64])], |x| vec![linear(&x[0], &x[1])]).terms(64));
-    cases.push(Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])]).terms(193));
+    cases.push(
+        Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])])
+            .terms(193),
+    );
     let wide = [Input::any([2, 40_000]), Input::any([3, 40_000])];
     cases.push(Case::new("linear of few rows over a vocabulary", wide, |x| vec![linear(&x[0], &x[1])]).terms(40_000).large());
     for dtype in [DType::BF16, DType::F16] {
@@ -60,18 +94,26 @@ fn epilogues() -> Vec<Case> {
         let label = |kind: &str| format!("linear {m}x{k}x{n} with {kind}");
         let terms = m.max(k).max(n);
         let case = Case::new(label("scale, bias and residual"), inputs(), |x| {
-            vec![linear_with(&x[0], &x[1], &Epilogue { scale: -0.75, bias: Some(&x[2]), residual: Some(&x[3]), activation: None })]
+            vec![linear_with(
+                &x[0],
+                &x[1],
+                &Epilogue { scale: -0.75, bias: Some(&x[2]), residual: Some(&x[3]), activation: None },
+            )]
         });
-        cases.push(case.terms(terms).composed(|x| {
-            vec![ops::add(&ops::add(&ops::scale(&linear(&x[0], &x[1]), -0.75), &x[2]), &x[3])]
-        }));
+        cases.push(
+            case.terms(terms).composed(|x| vec![ops::add(&ops::add(&ops::scale(&linear(&x[0], &x[1]), -0.75), &x[2]), &x[3])]),
+        );
         let case = Case::new(label("a bias"), inputs(), |x| {
             vec![linear_with(&x[0], &x[1], &Epilogue { bias: Some(&x[2]), ..Default::default() })]
         });
         cases.push(case.terms(terms).composed(|x| vec![ops::add(&linear(&x[0], &x[1]), &x[2])]));
         for activation in [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
             let run = move |x: &[Tensor]| {
-                vec![linear_with(&x[0], &x[1], &Epilogue { scale: 0.5, bias: Some(&x[2]), activation: Some(activation), residual: Some(&x[3]) })]
+                vec![linear_with(
+                    &x[0],
+                    &x[1],
+                    &Epilogue { scale: 0.5, bias: Some(&x[2]), activation: Some(activation), residual: Some(&x[3]) },
+                )]
             };
             let composed = move |x: &[Tensor]| {
                 vec![ops::add(&activation.apply(&ops::add(&ops::scale(&linear(&x[0], &x[1]), 0.5), &x[2])), &x[3])]
@@ -80,7 +122,8 @@ fn epilogues() -> Vec<Case> {
             cases.push(Case::new(label(&format!("a frozen {activation:?}")), frozen, run).terms(k).composed(composed));
         }
         let case = Case::new(label("an activation that trains"), inputs(), |x| {
-            let epilogue = Epilogue { bias: Some(&x[2]), activation: Some(Activation::Gelu), residual: Some(&x[3]), ..Default::default() };
+            let epilogue =
+                Epilogue { bias: Some(&x[2]), activation: Some(Activation::Gelu), residual: Some(&x[3]), ..Default::default() };
             vec![linear_with(&x[0], &x[1], &epilogue)]
         });
         cases.push(case.terms(terms));

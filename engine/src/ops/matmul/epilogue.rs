@@ -127,18 +127,36 @@ impl Ending {
         let added_first = self.has_residual == 1 && !self.changes_sums();
         match (self.has_bias == 1, added_first) {
             (false, false) => return false,
-            (false, true) => parallel::rows(y, width, 1, #[inline(always)] |first, rows, y| {
-                y.copy_from_slice(&residual[first * width..][..rows * width]);
-            }),
-            (true, false) => parallel::rows(y, width, 1, #[inline(always)] |_, _, y| {
-                y.chunks_exact_mut(width).for_each(|y| y.copy_from_slice(bias));
-            }),
-            (true, true) => parallel::rows(y, width, 1, #[inline(always)] |first, rows, y| {
-                let residual = residual[first * width..][..rows * width].chunks_exact(width);
-                for (y, residual) in y.chunks_exact_mut(width).zip(residual) {
-                    y.iter_mut().zip(residual).zip(bias).for_each(|((y, &residual), &bias)| *y = bias + residual);
-                }
-            }),
+            (false, true) => parallel::rows(
+                y,
+                width,
+                1,
+                #[inline(always)]
+                |first, rows, y| {
+                    y.copy_from_slice(&residual[first * width..][..rows * width]);
+                },
+            ),
+            (true, false) => parallel::rows(
+                y,
+                width,
+                1,
+                #[inline(always)]
+                |_, _, y| {
+                    y.chunks_exact_mut(width).for_each(|y| y.copy_from_slice(bias));
+                },
+            ),
+            (true, true) => parallel::rows(
+                y,
+                width,
+                1,
+                #[inline(always)]
+                |first, rows, y| {
+                    let residual = residual[first * width..][..rows * width].chunks_exact(width);
+                    for (y, residual) in y.chunks_exact_mut(width).zip(residual) {
+                        y.iter_mut().zip(residual).zip(bias).for_each(|((y, &residual), &bias)| *y = bias + residual);
+                    }
+                },
+            ),
         }
         true
     }
@@ -152,14 +170,20 @@ impl Ending {
             unary::run_in_place(self.operation, y);
         }
         // A block of draws is four elements.
-        parallel::rows(y, 1, 4, #[inline(always)] |first, _, y| {
-            if self.drops.is_any() {
-                self.drops.apply((first / 4) as u32, y);
-            }
-            if self.has_residual == 1 {
-                y.iter_mut().zip(&residual[first..]).for_each(|(y, &residual)| *y += residual);
-            }
-        });
+        parallel::rows(
+            y,
+            1,
+            4,
+            #[inline(always)]
+            |first, _, y| {
+                if self.drops.is_any() {
+                    self.drops.apply((first / 4) as u32, y);
+                }
+                if self.has_residual == 1 {
+                    y.iter_mut().zip(&residual[first..]).for_each(|(y, &residual)| *y += residual);
+                }
+            },
+        );
     }
 
     /// Whether something is done to the sums before the residual is added.

@@ -14,8 +14,8 @@ use crate::Shape;
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
-pub use epilogue::{Activation, Epilogue};
 use epilogue::Ending;
+pub use epilogue::{Activation, Epilogue};
 pub(super) use params::Gradient;
 use params::{Params, Side, two};
 use parts::SumParts;
@@ -54,11 +54,20 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
 pub fn matmul_with(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
     let shape = product_shape(a, b);
     let narrow = matches!(b.dtype(), DType::F16 | DType::BF16) && !b.requires_grad();
-    assert!(a.dtype() == DType::F32 && (b.dtype() == DType::F32 || narrow), "[matmul] expected f32 (or a frozen f16 or bf16 right side), got {a:?} and {b:?}");
+    assert!(
+        a.dtype() == DType::F32 && (b.dtype() == DType::F32 || narrow),
+        "[matmul] expected f32 (or a frozen f16 or bf16 right side), got {a:?} and {b:?}"
+    );
     let Epilogue { scale, bias, activation, residual } = *epilogue;
     let fits = |x: &Tensor, shape: &[usize]| x.dtype() == DType::F32 && x.shape()[..] == *shape;
-    assert!(bias.is_none_or(|bias| fits(bias, &shape[shape.len() - 1..])), "[matmul] expected a bias for each column of {shape:?}, got {bias:?}");
-    assert!(residual.is_none_or(|residual| fits(residual, &shape)), "[matmul] expected a residual of {shape:?}, got {residual:?}");
+    assert!(
+        bias.is_none_or(|bias| fits(bias, &shape[shape.len() - 1..])),
+        "[matmul] expected a bias for each column of {shape:?}, got {bias:?}"
+    );
+    assert!(
+        residual.is_none_or(|residual| fits(residual, &shape)),
+        "[matmul] expected a residual of {shape:?}, got {residual:?}"
+    );
 
     let wants_gradient = [Some(a), Some(b), bias, residual].into_iter().flatten().any(Tensor::requires_grad);
     if let (Some(activation), true) = (activation, wants_gradient) {
@@ -75,7 +84,9 @@ pub fn matmul_with(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
             needs[1].then(|| match saved_b.is_whole() || saved_b.rank() != saved_a.rank() {
                 true => sum_to(&multiply(&saved_a.transpose(), g, &scaled, Gradient::Right), saved_b.shape()),
                 // A weight's transpose: its gradient lies as the weight does.
-                false => sum_to(&multiply(&g.transpose(), &saved_a, &scaled, Gradient::Left), saved_b.transpose().shape()).transpose(),
+                false => {
+                    sum_to(&multiply(&g.transpose(), &saved_a, &scaled, Gradient::Left), saved_b.transpose().shape()).transpose()
+                }
             }),
             needs[2].then(|| sum_to(g, [columns].into())),
             needs[3].then(|| g.clone()),
@@ -93,7 +104,11 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Tensor {
 #[track_caller]
 pub fn linear_with(x: &Tensor, weight: &Tensor, epilogue: &Epilogue) -> Tensor {
     let (shape, inputs) = (x.shape(), x.last_size());
-    assert!(x.rank() > 0 && weight.rank() == 2 && weight.size(1) == inputs, "[linear] expected [.., K] and [N, K], got {shape:?} and {:?}", weight.shape());
+    assert!(
+        x.rank() > 0 && weight.rank() == 2 && weight.size(1) == inputs,
+        "[linear] expected [.., K] and [N, K], got {shape:?} and {:?}",
+        weight.shape()
+    );
     let outputs = weight.size(0);
     let rows = x.reshape([shape[..shape.len() - 1].iter().product(), inputs]);
     let residual = epilogue.residual.map(|residual| residual.reshape([rows.size(0), outputs]));
@@ -143,7 +158,8 @@ fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> 
     let one_row = a.elements() == k && b.rank() == 2 && b.layout().strides() == [1, k] && k > 1 && n > 1;
     if one_row {
         let (a, ending) = (a.whole(), Ending::new(epilogue));
-        let params = row::Params { n: n as u32, k: k as u32, offset: b.layout().offset as u32, dtype: storage(b.dtype()), ending };
+        let params =
+            row::Params { n: n as u32, k: k as u32, offset: b.layout().offset as u32, dtype: storage(b.dtype()), ending };
         dispatch::<Matvec>(params, &[&a, b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
         return y;
     }

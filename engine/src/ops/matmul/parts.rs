@@ -2,13 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::epilogue::{Ending, Epilogue};
 use super::arguments;
+use super::epilogue::{Ending, Epilogue};
 use super::params::{Gradient, Params as Product, Side};
 use super::product::Matmul;
 use crate::buffer::BufferRef;
-use crate::dtype::DType;
 use crate::device::parallel;
+use crate::dtype::DType;
 use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
@@ -78,8 +78,7 @@ impl Kernel for SumParts {
     const NAME: &'static str = "matmul_parts";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("matmul_parts", |p: &Params| grid(p.elements as usize, 256))
-            .with(|p| p.ending.constants(false))];
+        &[Shader::new("matmul_parts", |p: &Params| grid(p.elements as usize, 256)).with(|p| p.ending.constants(false))];
     fn cost(p: &Params) -> Cost {
         let (elements, parts, columns) = (u64::from(p.elements), u64::from(p.parts), u64::from(p.columns));
         let reads = p.ending.reads(elements / columns.max(1), columns);
@@ -91,12 +90,16 @@ impl Kernel for SumParts {
             y.fill(R::ZERO);
         }
         let scale = R::from_f32(p.ending.scale);
-        parallel::elements(y, #[inline(always)] |first, y| {
-            for (at, y) in y.iter_mut().enumerate() {
-                let parts = (0..p.parts as usize).map(|part| sums[part * p.elements as usize + first + at]);
-                *y += scale * parts.fold(R::ZERO, |sum, part| sum + part);
-            }
-        });
+        parallel::elements(
+            y,
+            #[inline(always)]
+            |first, y| {
+                for (at, y) in y.iter_mut().enumerate() {
+                    let parts = (0..p.parts as usize).map(|part| sums[part * p.elements as usize + first + at]);
+                    *y += scale * parts.fold(R::ZERO, |sum, part| sum + part);
+                }
+            },
+        );
         p.ending.end(y, residual);
     }
 }

@@ -39,8 +39,7 @@ impl Kernel for Peak {
     type Params = Params;
     const NAME: &'static str = "peak";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("matmul_peak", |p| grid(p.elements as usize, 4096))];
+    const SHADERS: &'static [Shader<Params>] = &[Shader::new("matmul_peak", |p| grid(p.elements as usize, 4096))];
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 4 * u64::from(p.elements) }
     }

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 
 use super::params::{Gradient, Params};
 use super::{bands, parts, peak};
-use crate::device::parallel;
 use crate::buffer::BufferRef;
+use crate::device::parallel;
 use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Halves, Io, Kernel, Lowering, Shader, Target, Traits};
 use crate::real::{Matrix, Real, Threads};
 
@@ -61,8 +61,11 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         let lie = [p.a.row, p.a.column, p.b.row, p.b.column, p.is_in_vectors().into()];
         [p.m, p.n, p.k, p.outer, p.inner, p.dtype, p.turned].into_iter().chain(lie)
     }
-    const EPILOGUE: Option<&'static Epilogue<Params>> =
-        if UPDATE { None } else { Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) }) };
+    const EPILOGUE: Option<&'static Epilogue<Params>> = if UPDATE {
+        None
+    } else {
+        Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) })
+    };
     /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient that is rounded to f16 needs its
     /// peak.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {

@@ -30,7 +30,9 @@ impl Kernel for Matvec {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[
         Shader::new("matvec_row", |p: &Params| grid(p.n as usize, 64)).with(constants),
-        Shader::new("matvec_workgroup", |p: &Params| grid(p.n as usize, 1)).with(constants).preferred(|_, traits| !traits.software),
+        Shader::new("matvec_workgroup", |p: &Params| grid(p.n as usize, 1))
+            .with(constants)
+            .preferred(|_, traits| !traits.software),
     ];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.n, p.k, p.dtype]
@@ -52,9 +54,30 @@ impl Kernel for Matvec {
         }
         let scale = R::from_f32(p.ending.scale);
         match io.data(1) {
-            Data::Real(w) => dot_rows(x, &w[first..], scale, y, #[inline(always)] |w| w),
-            Data::F16(w) => dot_rows(x, &w[first..], scale, y, #[inline(always)] |w| R::from_f32(w.to_f32())),
-            Data::BF16(w) => dot_rows(x, &w[first..], scale, y, #[inline(always)] |w| R::from_f32(w.to_f32())),
+            Data::Real(w) => dot_rows(
+                x,
+                &w[first..],
+                scale,
+                y,
+                #[inline(always)]
+                |w| w,
+            ),
+            Data::F16(w) => dot_rows(
+                x,
+                &w[first..],
+                scale,
+                y,
+                #[inline(always)]
+                |w| R::from_f32(w.to_f32()),
+            ),
+            Data::BF16(w) => dot_rows(
+                x,
+                &w[first..],
+                scale,
+                y,
+                #[inline(always)]
+                |w| R::from_f32(w.to_f32()),
+            ),
             Data::U32(_) => unreachable!("[matvec] expected a floating-point weight"),
         }
         p.ending.end(y, residual);
@@ -85,7 +108,13 @@ fn dot_rows<R: Real, W: Copy + Sync>(x: &[R], weight: &[W], scale: R, y: &mut [R
         |first, _, y| {
             for (row, y) in y.iter_mut().enumerate() {
                 let weight = &weight[(first + row) * x.len()..][..x.len()];
-                *y += scale * parallel::lane_dot(weight, x, #[inline(always)] |w, x| widen(w) * x);
+                *y += scale
+                    * parallel::lane_dot(
+                        weight,
+                        x,
+                        #[inline(always)]
+                        |w, x| widen(w) * x,
+                    );
             }
         },
     );
