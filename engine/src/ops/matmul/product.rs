@@ -116,7 +116,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             _ => {
                 let size = [m, n, k];
                 let (a, strides, start) = ((&a[p.a.start(p, batch)..], p.a.strides()), p.b.strides(), p.b.start(p, batch));
-                if m <= FEW && threads == Threads::All && (a.1, strides) == ([k, 1], [1, k]) {
+                if m <= FEW && k >= SHORT * m && threads == Threads::All && (a.1, strides) == ([k, 1], [1, k]) {
                     if !begun {
                         y.fill(R::ZERO);
                     }
@@ -149,9 +149,12 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     }
 }
 
-/// Up to so many rows are few: with 2 to 32, on two cores, [`Real::dots`] were as fast as gemm 0.19 at the least, and mostly 1.5 to 10
-/// times as fast.
+/// Up to so many rows are few: with 2 to 32 of 128 terms and more, on two cores, [`Real::dots`] were as fast as gemm 0.19 at the least,
+/// and mostly 1.5 to 10 times as fast.
 const FEW: usize = 32;
+/// Of fewer terms than so many for each row, gemm was the faster, up to 12 times: a sum of few takes longer to be brought together than to
+/// be summed.
+const SHORT: usize = 4;
 
 /// y [M, N] += scale a b^T, of few dense rows a [M, K] and many b [N, K].
 fn few_rows<R: Real, H: Copy + Sync>(
