@@ -131,11 +131,21 @@ impl Source {
 
     /// The same, for rows that are of one of these forms wherever they can be.
     pub fn read_wanting(&self, template: Option<&Template>, wanted: &'static [Format]) -> wgtune_models::Result<Dataset> {
-        let files = self.files().map_err(|message| Error::Data { message })?;
-        let columns = self.columns.clone().unwrap_or_default().filling(template.cloned()).wanting(wanted);
-        let dataset = Dataset::open(&files, &columns)?;
+        let dataset = self.open(template, wanted, |_| true)?;
         dataset.files.iter().for_each(note);
         Ok(dataset)
+    }
+
+    /// The same, without a word, of those of the files for which that is so.
+    pub fn open(
+        &self,
+        template: Option<&Template>,
+        wanted: &'static [Format],
+        is_read: impl Fn(&PathBuf) -> bool,
+    ) -> wgtune_models::Result<Dataset> {
+        let files: Vec<PathBuf> = self.files().map_err(|message| Error::Data { message })?.into_iter().filter(is_read).collect();
+        let columns = self.columns.clone().unwrap_or_default().filling(template.cloned()).wanting(wanted);
+        Dataset::open(&files, &columns)
     }
 
     /// What each file weighs; `None` where they are not mixed.

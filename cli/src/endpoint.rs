@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use ureq::Agent;
 use wgtune_models::error::{Error, Result};
-use wgtune_models::rl::judge::{Heard, Judge, verdict};
+use wgtune_models::rl::judge::{Heard, Judge, Reply, said, verdict};
 use wgtune_models::wording::{counted, shortened};
 
 use crate::common::note;
@@ -63,15 +63,12 @@ pub struct Endpoint {
     budget: usize,
     interrupted: Arc<AtomicBool>,
     requests: AtomicUsize,
+    /// Questions that it replied to.
+    replies: AtomicUsize,
+    /// Questions that it refused.
+    refusals: AtomicUsize,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
-}
-
-/// What it replied.
-struct Reply {
-    text: String,
-    /// Whether it was cut at its length.
-    is_cut: bool,
 }
 
 /// What it was asked in this run.
@@ -133,6 +130,8 @@ impl EndpointArguments {
             budget: self.judge_budget,
             interrupted,
             requests: AtomicUsize::new(0),
+            replies: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
             prompt_tokens: AtomicU64::new(0),
             completion_tokens: AtomicU64::new(0),
         }))
@@ -154,8 +153,8 @@ impl Endpoint {
         }
     }
 
-    /// Asks all questions, several at once. What was answered is heard, also where another failed; nothing where it refused one.
-    fn ask_all(&self, questions: &[(usize, String)], tokens: usize, heard: &mut Heard<Option<Reply>>) -> Result<()> {
+    /// Asks all questions, several at once. What was answered is heard, also where another failed; a question that it refuses is not.
+    fn ask_all(&self, questions: &[(usize, String)], tokens: usize, heard: &mut Heard<Reply>) -> Result<()> {
         let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
         let (sender, replies) = mpsc::channel();
         thread::scope(|scope| {
@@ -185,7 +184,7 @@ impl Endpoint {
                         continue;
                     }
                 };
-                if let Err(error) = reply.and_then(|reply| heard(number, reply)) {
+                if let Err(error) = reply.and_then(|reply| reply.map_or(Ok(()), |reply| heard(number, reply))) {
                     stopped.store(true, Ordering::SeqCst);
                     // Others are only told to stop.
                     if matches!(failure, None | Some(Error::Interrupted)) {
@@ -213,10 +212,17 @@ impl Endpoint {
                 return fail(format!("--judge-budget allows no more than {budget}: --resume goes on with as many"));
             }
             match self.request(question, tokens) {
-                Ok(reply) => return Ok(Some(reply)),
+                Ok(reply) => {
+                    self.replies.fetch_add(1, Ordering::SeqCst);
+                    return Ok(Some(reply));
+                }
                 Err(Failure::Never(message)) => return fail(message),
                 Err(Failure::Refused(message)) => {
-                    note(format!("{}: {message}: counted as no reply", self.address));
+                    // One question may be too long, or not to be spoken of; that all are is no matter of questions.
+                    if self.refusals.fetch_add(1, Ordering::SeqCst) + 1 >= REFUSALS && self.replies.load(Ordering::SeqCst) == 0 {
+                        return fail(format!("{message}, to each of the first {}", counted(REFUSALS, "question")));
+                    }
+                    note(format!("{}: {message}: no reply to this question", self.address));
                     return Ok(None);
                 }
                 Err(Failure::Later(message, _)) if attempt == self.retries => {
@@ -278,7 +284,10 @@ impl Endpoint {
     }
 }
 
-/// Tokens that a letter, or the thoughts before one, may take.
+/// Refused questions after which a judge that never replied is asked no more.
+const REFUSALS: usize = 4;
+
+/// Tokens that a letter and the thoughts before one may take at the least.
 const VERDICT_TOKENS: usize = 512;
 
 impl Judge for Endpoint {
@@ -286,15 +295,21 @@ impl Judge for Endpoint {
         Ok(true)
     }
 
-    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<Option<f64>>) -> Result<()> {
-        self.ask_all(questions, VERDICT_TOKENS, &mut |number, reply| {
-            heard(number, reply.filter(|reply| !reply.is_cut).and_then(|reply| verdict(&reply.text)))
+    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<f64>) -> Result<()> {
+        let tokens = self.max_new_tokens.max(VERDICT_TOKENS);
+        self.ask_all(questions, tokens, &mut |number, reply| {
+            if reply.is_cut {
+                note(format!("a verdict was cut at {tokens} tokens: --max-new-tokens allows more"));
+                return Ok(());
+            }
+            verdict(&reply.text).map_or(Ok(()), |first| heard(number, first))
         })
     }
 
-    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<String>) -> Result<()> {
+    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<Reply>) -> Result<()> {
+        // One that says nothing is asked again where the command is resumed.
         self.ask_all(questions, self.max_new_tokens, &mut |number, reply| {
-            heard(number, reply.map_or(String::new(), |reply| reply.text))
+            if said(&reply.text).is_some() { heard(number, reply) } else { Ok(()) }
         })
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use wgtune_engine::Device;
-use wgtune_models::data::prompts::Prompt;
-use wgtune_models::data::rows::{Format, Row};
+use wgtune_models::data::prompts::{Asked, Prompt, asked};
+use wgtune_models::data::rows::{Content, Dataset, Format, Row};
 use wgtune_models::data::split::split;
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
@@ -20,7 +20,7 @@ use wgtune_models::train::recipe::Recipe;
 use wgtune_models::transformer::Decoder;
 use wgtune_models::wording::counted;
 
-use crate::common::{Outcome, note};
+use crate::common::{Force, Outcome, note, on_interrupt};
 use crate::config::Given;
 use crate::data::Coder;
 use crate::drawing::Drawing;
@@ -76,13 +76,19 @@ struct RewardArguments {
     /// Reward answers by a program that reads and writes JSON lines
     #[arg(long, value_name = "COMMAND", long_help = PROGRAM_HELP)]
     reward_program: Option<String>,
-    /// How long the program may take for an answer
-    #[arg(long, default_value_t = 30.0, value_parser = above_zero, value_name = "SECONDS")]
-    reward_seconds: f64,
+    /// How long the program may take for an answer [default: 30]
+    #[arg(long, value_parser = above_zero, value_name = "SECONDS")]
+    reward_seconds: Option<f64>,
     /// What each of these weighs, in this order: models, rules, program [default: 1 each]
     #[arg(long, value_name = "WEIGHT,…", value_parser = number_list)]
     reward_weights: Option<List>,
 }
+
+/// The forms that prompts are taken of first.
+pub const PROMPTS: &[Format] = &[Format::Preference, Format::Ranked, Format::Prompt];
+
+/// What a rule begins with that is a reward model.
+pub const CLASSIFIER: &str = "classifier=";
 
 /// What sets one such command apart.
 pub struct Play {
@@ -129,7 +135,7 @@ impl Playing {
         let trains_own = trains_own(&model);
         let own = || if trains_own { Ok(base.load(&device)?.decoder) } else { Ok(bare.clone()) };
         let still = own()?;
-        let dataset = source.read_wanting(model.template.as_deref(), &[Format::Preference, Format::Ranked, Format::Prompt])?;
+        let dataset = source.read_wanting(model.template.as_deref(), PROMPTS)?;
         let coder = Coder::open(&base, Some(&model), &dataset, conversations, max_length)?;
         let encoder = coder.encoder();
         let room = max_length.saturating_sub(self.drawing.max_new_tokens);
@@ -148,11 +154,7 @@ impl Playing {
             ));
         }
         if prompts.is_empty() {
-            let (room, new) = (max_length, self.drawing.max_new_tokens);
-            return Err(format!(
-                "no prompt leaves room for {new} new tokens within {room}: expected shorter ones, or another --max-new-tokens"
-            )
-            .into());
+            return Err(self.no_room(max_length).into());
         }
         let (rewards, of_rewards) = self.rewards.open(&base, &still, &device, self, &[&prompts, &held_out])?;
         let tokenizer = base.tokenizer()?;
@@ -207,7 +209,34 @@ impl Playing {
             );
         }
         self.prompts_of_a_phase(kind)?;
+        self.rewards.check()?;
+        // One that a stage before makes is not there yet.
+        if self.learning.model.exists() {
+            let longest = self.learning.training.length.of(Model::open(&self.learning.model)?.blueprint())?;
+            if self.drawing.max_new_tokens >= longest {
+                return Err(self.no_room(longest).into());
+            }
+        }
         self.learning.check_options()
+    }
+
+    /// Checks that rows have prompts, and what rules compare answers with.
+    pub fn check_rows(&self, dataset: &Dataset) -> wgtune_models::Result<()> {
+        let rules: Vec<Rule> = self.rewards.reward_rule.iter().filter_map(|text| Rule::parse(text).ok()).collect();
+        for row in &dataset.rows {
+            let content = if let Content::Ranked { answers, .. } = &row.content { &answers[0] } else { &row.content };
+            let Some(Asked { prompt: given, answer }) = asked(content) else { continue };
+            let prompt = Prompt { ids: Vec::new(), given, expected: Some(answer).filter(|answer| !answer.is_empty()) };
+            for rule in &rules {
+                rule.check(&prompt).map_err(|message| dataset.error_at(row, format!("a rule {message}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn no_room(&self, longest: usize) -> String {
+        let new = self.drawing.max_new_tokens;
+        format!("no prompt leaves room for {new} new tokens within {longest}: expected shorter ones, or another --max-new-tokens")
     }
 
     /// Prompts of a phase, whose answers must come to whole updates.
@@ -227,6 +256,29 @@ impl Playing {
 }
 
 impl RewardArguments {
+    /// How many say how good an answer is.
+    fn count(&self) -> usize {
+        self.reward_model.len() + self.reward_rule.len() + usize::from(self.reward_program.is_some())
+    }
+
+    /// Checks that options go together, and what rules say.
+    fn check(&self) -> Result<(), String> {
+        for text in self.reward_rule.iter().filter(|text| !text.starts_with(CLASSIFIER)) {
+            Rule::parse(text).map_err(|expected| format!("--reward-rule {text:?}: {expected}, classifier=DIR"))?;
+        }
+        if self.count() == 0 {
+            return Err("nothing says how good an answer is: expected --reward-model, --reward-rule or --reward-program".into());
+        }
+        if let Some(List(weights)) = self.reward_weights.as_ref().filter(|list| list.0.len() != self.count()) {
+            let (found, count) = (counted(weights.len(), "number"), self.count());
+            return Err(format!("--reward-weights has {found}: expected {count}, one for each reward"));
+        }
+        if self.reward_seconds.is_some() && self.reward_program.is_none() {
+            return Err("--reward-seconds is of a program: expected --reward-program too".into());
+        }
+        Ok(())
+    }
+
     /// What is asked, and hashes of it.
     fn open(
         &self,
@@ -242,6 +294,7 @@ impl RewardArguments {
             bare,
             device,
             template: playing.learning.conversations.template.open(base)?,
+            force: &playing.learning.tuning.force,
             batch_size: playing.learning.training.batch_size,
             tokens: longest + playing.drawing.max_new_tokens,
         };
@@ -251,13 +304,12 @@ impl RewardArguments {
             scorers.push(Box::new(opening.model(folder, false, &mut hashes)?));
         }
         for text in &self.reward_rule {
-            match text.strip_prefix("classifier=") {
+            match text.strip_prefix(CLASSIFIER) {
                 Some(folder) => {
                     scorers.push(Box::new(opening.model(Path::new(folder), true, &mut hashes)?));
                 }
                 None => {
-                    let rule =
-                        Rule::parse(text).map_err(|expected| format!("--reward-rule {text:?}: {expected}, classifier=DIR"))?;
+                    let rule = Rule::parse(text)?;
                     let check = |prompt: &Prompt| rule.check(prompt).map_err(|message| format!("--reward-rule {text} {message}"));
                     prompts.iter().flat_map(|prompts| prompts.iter()).try_for_each(check)?;
                     scorers.push(Box::new(rule));
@@ -265,20 +317,10 @@ impl RewardArguments {
             }
         }
         if let Some(command) = &self.reward_program {
-            scorers.push(Box::new(Program::new(command, Duration::from_secs_f64(self.reward_seconds.min(1e6)))));
-        }
-        if scorers.is_empty() {
-            return Err("nothing says how good an answer is: expected --reward-model, --reward-rule or --reward-program".into());
+            let limit = Duration::from_secs_f64(self.reward_seconds.unwrap_or(30.0).min(1e6));
+            scorers.push(Box::new(Program::new(command, limit, on_interrupt("this step")?)));
         }
         let weights = self.reward_weights.as_ref().map_or_else(|| vec![1.0; scorers.len()], |list| list.0.clone());
-        if weights.len() != scorers.len() {
-            return Err(format!(
-                "--reward-weights has {}: expected {}, one for each reward",
-                counted(weights.len(), "number"),
-                scorers.len()
-            )
-            .into());
-        }
         Ok((Rewards(weights.into_iter().zip(scorers).collect()), hashes))
     }
 }
@@ -289,6 +331,7 @@ struct Opening<'a> {
     bare: &'a Decoder,
     device: &'a Device,
     template: ChatTemplate,
+    force: &'a Force,
     batch_size: usize,
     /// Of the longest text that they are asked about.
     tokens: usize,
@@ -304,7 +347,7 @@ impl Opening<'_> {
                 let message = format!("{} is an adapter that gives no scores: expected one of a reward model", folder.display());
                 return Err(Error::Data { message });
             }
-            base.check_adapter(folder)?;
+            self.force.check(base, Some(folder))?;
             hashes.push(peft::fingerprint(folder)?);
             let zero = device.zeros([1, base.blueprint().hidden_size]);
             let model = peft::open(folder, bare.scoring(zero))?;

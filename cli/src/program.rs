@@ -2,8 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use wgtune_models::error::{Error, Result};
@@ -15,6 +17,9 @@ use crate::common::note;
 /// Bytes of the longest line that is read as one.
 const LONGEST_LINE: u64 = 1 << 16;
 
+/// How often an interrupt is looked for.
+const TICK: Duration = Duration::from_millis(50);
+
 /// How long a line that nobody asked for is waited for.
 const GRACE: Duration = Duration::from_millis(20);
 
@@ -22,6 +27,7 @@ const GRACE: Duration = Duration::from_millis(20);
 pub struct Program {
     command: String,
     limit: Duration,
+    interrupted: Arc<AtomicBool>,
     running: Option<Running>,
     /// Whether it was started again already.
     is_second: bool,
@@ -34,9 +40,9 @@ struct Running {
 }
 
 impl Program {
-    /// A command line for the shell, and how long it may take for an answer.
-    pub fn new(command: &str, limit: Duration) -> Program {
-        Program { command: command.into(), limit, running: None, is_second: false }
+    /// A command line for the shell, and how long it may take for an answer, unless the run is interrupted.
+    pub fn new(command: &str, limit: Duration, interrupted: Arc<AtomicBool>) -> Program {
+        Program { command: command.into(), limit, interrupted, running: None, is_second: false }
     }
 
     fn start(&self) -> std::result::Result<Running, String> {
@@ -68,11 +74,11 @@ impl Program {
             self.running = Some(self.start()?);
         }
         let Some(Running { child, input, lines }) = &mut self.running else { unreachable!("it was started") };
-        let limit = self.limit;
+        let (limit, interrupted) = (self.limit, &*self.interrupted);
         // It may answer before it has heard all, and a full pipe must hold neither.
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || input.write_all(questions.as_bytes()).and_then(|()| input.flush()));
-            let found = answers(lines, count, limit);
+            let found = answers(lines, count, limit, interrupted);
             if found.is_err() {
                 // Or the writer waits for one that does not listen.
                 end(child);
@@ -111,13 +117,26 @@ fn end(child: &mut Child) {
 }
 
 /// The scores in the next lines, by the ids that they have, or in the questions' order.
-fn answers(lines: &Receiver<String>, count: usize, limit: Duration) -> std::result::Result<Vec<f64>, String> {
+fn answers(
+    lines: &Receiver<String>,
+    count: usize,
+    limit: Duration,
+    interrupted: &AtomicBool,
+) -> std::result::Result<Vec<f64>, String> {
     let mut scores: Vec<Option<f64>> = vec![None; count];
     for next in 0..count {
-        let line = lines.recv_timeout(limit).map_err(|error| match error {
-            RecvTimeoutError::Timeout => "did not answer in time (does it flush what it writes?)".to_string(),
-            RecvTimeoutError::Disconnected => "ended".to_string(),
-        })?;
+        let begun = Instant::now();
+        let line = loop {
+            match lines.recv_timeout(TICK.min(limit.saturating_sub(begun.elapsed()))) {
+                Ok(line) => break line,
+                Err(RecvTimeoutError::Disconnected) => return Err("ended".into()),
+                Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::SeqCst) => return Err("was interrupted".into()),
+                Err(RecvTimeoutError::Timeout) if begun.elapsed() < limit => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err("did not answer in time (does it flush what it writes?)".into());
+                }
+            }
+        };
         let said = |expected: &str| format!("said {:?}; expected {expected}", shortened(&line, 60));
         let value: Value = serde_json::from_str(&line).unwrap_or_default();
         let score = value.as_f64().or(value["score"].as_f64()).filter(|score| score.is_finite());
@@ -149,6 +168,9 @@ impl Scorer for Program {
                 Err(message) => message,
             };
             self.stop();
+            if self.interrupted.load(Ordering::SeqCst) {
+                return Err(Error::Interrupted);
+            }
             if self.is_second {
                 return Err(Error::Data { message: format!("`{}`, started twice, {message}", self.command) });
             }

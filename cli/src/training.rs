@@ -197,10 +197,15 @@ impl Training {
         if self.resume { Begin::Resumed } else { self.overwrite.begin() }
     }
 
+    /// How many updates it makes, with so many batches an epoch.
+    pub fn updates(&self, batches_per_epoch: usize) -> usize {
+        let per_epoch = batches_per_epoch as f64 / self.accumulate as f64;
+        self.steps.unwrap_or_else(|| (per_epoch * self.epochs).ceil().max(1.0) as usize)
+    }
+
     /// How it goes, with these batches.
     pub fn schedule_of(&self, recipe: &impl Recipe, seed: u64, default_learning_rate: f64) -> Plan {
-        let updates_per_epoch = recipe.batches_per_epoch() as f64 / self.accumulate as f64;
-        let steps = self.steps.unwrap_or_else(|| (updates_per_epoch * self.epochs).ceil().max(1.0) as usize);
+        let steps = self.updates(recipe.batches_per_epoch());
         let warmup = if self.warmup < 1.0 { (self.warmup * steps as f64).ceil() } else { self.warmup };
         let schedule = match self.schedule {
             ScheduleName::Constant => Schedule::Constant,

@@ -32,7 +32,7 @@ pub struct Tuning {
     settings: Settings,
     /// What is gone on from, in the place of a new adapter.
     pub adapter: Option<PathBuf>,
-    force: Force,
+    pub force: Force,
     /// What makes the texts of a new adapter.
     template: Option<Template>,
     /// Which task of its table is trained.

@@ -51,14 +51,14 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0.0, value_parser = at_least_zero)]
     beta: f64,
     /// Weigh that distance as if the policy of now had drawn the answers
-    #[arg(long, requires = "beta")]
+    #[arg(long)]
     no_kl_correction: bool,
     /// What becomes of answers that are cut at --max-new-tokens
     #[arg(long, value_enum, default_value_t = TooLong::Keep)]
     overlong: TooLong,
-    /// With --overlong penalise, how many tokens before the limit cost already
-    #[arg(long, default_value_t = 16, value_parser = whole(1..=1 << 24), value_name = "TOKENS", requires = "overlong")]
-    overlong_margin: usize,
+    /// With --overlong penalise, how many tokens before the limit cost already [default: 16]
+    #[arg(long, value_parser = whole(1..=1 << 24), value_name = "TOKENS")]
+    overlong_margin: Option<usize>,
 }
 
 /// One of the losses.
@@ -97,7 +97,7 @@ enum Ratio {
 }
 
 /// The names of [`Overlong`].
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum TooLong {
     /// They are judged as they are
     Keep,
@@ -119,11 +119,18 @@ fn kind(arguments: &Arguments) -> Play {
 
 /// Checks that options go together.
 pub fn check(arguments: &Arguments) -> Outcome {
+    if arguments.no_kl_correction && arguments.beta == 0.0 {
+        return Err("--no-kl-correction is of a distance that weighs nothing: expected --beta above 0 too".into());
+    }
+    if arguments.overlong_margin.is_some() && arguments.overlong != TooLong::Penalise {
+        return Err("--overlong-margin is of --overlong penalise: expected that too".into());
+    }
     arguments.playing.check_options(&kind(arguments))
 }
 
 /// Trains and writes the result.
 pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
+    check(arguments)?;
     arguments.playing.run(given, &kind(arguments), |ground| {
         let beta = arguments.beta as f32;
         Ok(Grpo {
@@ -144,7 +151,7 @@ pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
             overlong: match arguments.overlong {
                 TooLong::Keep => Overlong::Keep,
                 TooLong::Drop => Overlong::Drop,
-                TooLong::Penalise => Overlong::Penalise(arguments.overlong_margin),
+                TooLong::Penalise => Overlong::Penalise(arguments.overlong_margin.unwrap_or(16)),
             },
         })
     })

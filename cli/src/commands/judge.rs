@@ -10,8 +10,9 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use wgtune_models::data::rows::{Dataset, Format};
+use wgtune_models::data::rows::Dataset;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::{check_writable, read_text, write_bytes};
 use wgtune_models::model::Model;
@@ -25,6 +26,7 @@ use crate::data::Source;
 use crate::drawing::Drawing;
 use crate::endpoint::{EndpointArguments, Usage};
 use crate::numbers::{below_half, whole};
+use crate::playing::PROMPTS;
 use crate::progress::Progress;
 use crate::runs::Failure;
 use crate::watch::unless;
@@ -88,7 +90,7 @@ pub struct Arguments {
     out: PathBuf,
     #[command(flatten)]
     overwrite: Overwrite,
-    /// Go on with what an earlier command began, or make the rows anew by another --tie: nothing is asked again
+    /// Go on with what an earlier command began, or make the rows anew by another --tie: what was answered is not asked again
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
     /// Questions that the judge reads together
@@ -101,8 +103,11 @@ pub struct Arguments {
     compute: Compute,
 }
 
-/// Options that what is asked depends on, beside what hashes stand for.
-const OF_THE_QUESTIONS: [&str; 6] = ["answers", "seed", "max-new-tokens", "temperature", "top-k", "top-p"];
+/// Options that the policy's answers depend on, beside what hashes stand for.
+const OF_ANSWERS: [&str; 6] = ["answers", "seed", "max-new-tokens", "temperature", "top-k", "top-p"];
+
+/// Those that critiques and revisions depend on.
+const OF_REVISIONS: [&str; 2] = ["seed", "max-new-tokens"];
 
 /// What it came to.
 #[derive(Serialize)]
@@ -114,6 +119,8 @@ pub struct Report {
     written: usize,
     /// Left out: they leave no room for an answer or a reply.
     too_long: usize,
+    /// Answers, and revisions of them, that were cut at the length.
+    cut: usize,
     #[serde(flatten)]
     found: Found,
     /// Of a judge behind an address, in this run.
@@ -133,15 +140,17 @@ enum Found {
         ties: f64,
         /// Of the pairs that were judged, the share in which another answer is better in the other order.
         position_bias: f64,
-        /// Pairs without a verdict, since some reply named no answer: they say nothing else.
+        /// Pairs without a verdict, since some question brought no reply, or none that names an answer: they say nothing else.
         unreadable: usize,
         /// Of the pairs that came with their order and are no ties, the share in which the judge has the same.
         #[serde(skip_serializing_if = "Option::is_none")]
         agreement: Option<f64>,
     },
     Revised {
-        /// Revisions that are empty, or the answer itself.
+        /// Revisions that are the answer itself.
         unchanged: usize,
+        /// Answers of which no critique or no revision came.
+        unanswered: usize,
     },
 }
 
@@ -149,6 +158,7 @@ enum Found {
 struct Judged {
     rows: Vec<Value>,
     too_long: usize,
+    cut: usize,
     found: Found,
 }
 
@@ -165,7 +175,7 @@ pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     let interrupted = on_interrupt("what was asked")?;
     let endpoint = arguments.endpoint.open(arguments.drawing.max_new_tokens, interrupted.clone())?;
     let identity = endpoint.as_ref().map(|endpoint| endpoint.identity());
-    let dataset = arguments.source.read_wanting(None, &[Format::Preference, Format::Ranked, Format::Prompt])?;
+    let dataset = arguments.source.read_wanting(None, PROMPTS)?;
     let items = answers::items(&dataset)?;
     if arguments.policy.is_some() && items.iter().all(|item| !item.answers.is_empty()) {
         note("every row has answers: --policy is not asked");
@@ -175,7 +185,7 @@ pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     let mut kept = Kept::open(&arguments.out, &of, arguments.resume, arguments.overwrite.overwrite)?;
     let rows = items.len();
     let made = || -> Result<(Judged, Option<Usage>), Failure> {
-        let (items, left_out) = arguments.answered(&dataset, items, &criteria, &mut kept, &interrupted)?;
+        let (items, left) = arguments.answered(&dataset, items, &criteria, &mut kept, &interrupted)?;
         let (mut endpoint, mut model) = (endpoint, None);
         let judge: &mut dyn Judge = match &mut endpoint {
             Some(endpoint) => endpoint,
@@ -186,7 +196,8 @@ pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
             Criteria::Rubric(rubric) => verdicts::compare(arguments, rubric, items, asking)?,
             Criteria::Principles(principles) => revisions::revise(arguments, principles, items, asking)?,
         };
-        judged.too_long += left_out;
+        judged.too_long += left.too_long;
+        judged.cut += left.cut;
         Ok((judged, endpoint.map(|endpoint| endpoint.usage())))
     };
     let (judged, usage) = made().map_err(|failure| {
@@ -201,10 +212,10 @@ pub fn judge(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
             }
         }
     })?;
-    let Judged { rows: written, too_long, found } = judged;
+    let Judged { rows: written, too_long, cut, found } = judged;
     let lines: String = written.iter().map(|row| format!("{row}\n")).collect();
     write_bytes(&arguments.out, lines.as_bytes())?;
-    Ok(Report { out: arguments.out.clone(), rows, written: written.len(), too_long, found, usage })
+    Ok(Report { out: arguments.out.clone(), rows, written: written.len(), too_long, cut, found, usage })
 }
 
 /// By what is judged.
@@ -264,7 +275,13 @@ impl Arguments {
         endpoint: Option<String>,
     ) -> Result<Map<String, Value>, Failure> {
         let option = |name: &&str| (name.to_string(), given.options.get(*name).cloned().unwrap_or_default());
-        let mut of: Map<String, Value> = OF_THE_QUESTIONS.iter().map(option).collect();
+        let is_answered = items.iter().all(|item| !item.answers.is_empty());
+        let names: &[&str] = match criteria {
+            _ if !is_answered => &OF_ANSWERS,
+            Criteria::Principles(_) => &OF_REVISIONS,
+            Criteria::Rubric(_) => &[],
+        };
+        let mut of: Map<String, Value> = names.iter().map(option).collect();
         of.insert("data".into(), dataset.fingerprint().into());
         match criteria {
             Criteria::Rubric(rubric) => of.insert("rubric".into(), json!(rubric)),
@@ -275,7 +292,7 @@ impl Arguments {
             (endpoint, _) => endpoint.unwrap_or_default(),
         };
         of.insert("judge".into(), judge.into());
-        if items.iter().any(|item| item.answers.is_empty()) {
+        if !is_answered {
             let (policy, adapter) = self.policy()?;
             of.insert("policy".into(), fingerprint(policy, adapter)?.into());
             let template = self.template.template.as_ref().map(|file| read_text(file)).transpose()?;
@@ -339,7 +356,7 @@ impl Asking<'_> {
 type Ask<'a, T> = dyn FnMut(&[(usize, String)], &mut dyn FnMut(usize, T) -> Result<(), Error>) -> Result<(), Error> + 'a;
 
 /// Asks those of the questions whose answers are not kept, and keeps them.
-fn ask<T: Serialize>(
+fn ask<T: Serialize + DeserializeOwned>(
     what: &'static str,
     kind: &str,
     questions: Vec<(usize, String)>,
@@ -348,7 +365,7 @@ fn ask<T: Serialize>(
     asked: &mut Ask<T>,
 ) -> Result<(), Error> {
     let count = questions.len();
-    let missing: Vec<_> = questions.into_iter().filter(|(number, _)| kept.get::<Value>(kind, *number).is_none()).collect();
+    let missing: Vec<_> = questions.into_iter().filter(|(number, _)| kept.get::<T>(kind, *number).is_none()).collect();
     let mut bar = Progress::new(what, count, count - missing.len());
     asked(&missing, &mut |number, found| {
         kept.add(kind, number, found)?;
@@ -365,6 +382,10 @@ impl Report {
         if self.too_long > 0 {
             lines.push(format!("{} left out: too long to be answered or judged", counted(self.too_long, "row")));
         }
+        if self.cut > 0 {
+            let cut = counted(self.cut, "answer");
+            lines.push(format!("{cut} cut at --max-new-tokens: who learns from them learns to stop there"));
+        }
         match &self.found {
             Found::Compared { pairs, ties, position_bias, unreadable, agreement, .. } => {
                 let [ties, bias] = [*ties, *position_bias].map(percent);
@@ -376,13 +397,15 @@ impl Report {
                     agreement.map(|share| format!("agrees with the rows in {} of the pairs that are no ties", percent(share))),
                 );
                 if *unreadable > 0 {
-                    lines.push(format!("{} left out: a reply named no answer", counted(*unreadable, "pair")));
+                    let pairs = counted(*unreadable, "pair");
+                    lines.push(format!("{pairs} left out: no reply came, or none that names an answer; --resume asks again"));
                 }
             }
-            Found::Revised { unchanged } if *unchanged > 0 => {
-                lines.push(format!("{} left out: revised to nothing, or to itself", counted(*unchanged, "answer")));
+            Found::Revised { unchanged, unanswered } => {
+                for (count, why) in [(*unchanged, "revised to itself"), (*unanswered, "no reply came; --resume asks again")] {
+                    lines.extend((count > 0).then(|| format!("{} left out: {why}", counted(count, "answer"))));
+                }
             }
-            Found::Revised { .. } => {}
         }
         lines.extend(self.usage.as_ref().map(|usage| {
             let Usage { requests, prompt_tokens, completion_tokens } = usage;

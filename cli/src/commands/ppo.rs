@@ -119,6 +119,10 @@ pub fn check(arguments: &Arguments) -> Outcome {
     if arguments.kl_target > 0.0 && arguments.kl_coef == 0.0 {
         return Err("--kl-target moves --kl-coef by shares of it, and that is 0: expected one above 0".into());
     }
+    let training = &arguments.playing.learning.training;
+    if arguments.critic_warmup > 0 && training.weight_decay > 0.0 {
+        return Err("--weight-decay moves the policy while --critic-warmup has it stand: expected one of them".into());
+    }
     arguments.playing.check_options(&kind(arguments))
 }
 
@@ -126,6 +130,11 @@ pub fn check(arguments: &Arguments) -> Outcome {
 pub fn train(arguments: &Arguments, given: &Given) -> Result<Report, Failure> {
     check(arguments)?;
     arguments.playing.run(given, &kind(arguments), |ground| {
+        let updates = arguments.playing.learning.training.updates(ground.player.batches_per_epoch());
+        if arguments.critic_warmup >= updates {
+            let warmup = arguments.critic_warmup;
+            return Err(format!("--critic-warmup is {warmup}: expected fewer than the {updates} updates of the run").into());
+        }
         let device = ground.reference.decoder.device();
         // It says 0 at first.
         let head = device.zeros([1, ground.base.blueprint().hidden_size]);

@@ -4,6 +4,7 @@ mod figures;
 mod page;
 mod stages;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,19 +122,24 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
 
 /// Makes the stages that are not done, and writes what all came to.
 pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
-    let out = &arguments.out;
+    // However it is spelled, as with a slash behind it.
+    let out = &arguments.out.components().collect::<PathBuf>();
+    if out.to_str().is_none() {
+        return Err(format!("--out is {}: expected a name in UTF-8", out.display()).into());
+    }
     let stages = stages(&Asked { file: &arguments.config, out, rounds: arguments.rounds, safety: arguments.safety()? })?;
     fs::create_dir_all(out).map_err(Error::io(out))?;
     // Before the lock, so that nothing is left in a folder that is refused, and again once no other run can come between.
     arguments.check_content()?;
     let _lock = lock(out)?;
-    let mut run = arguments.open(&arguments.check_content()?)?;
-    write_bytes(&out.join(STAGES), read_text(&arguments.config)?.as_bytes())?;
-    let count = stages.len();
+    let mut run = arguments.open(out, &arguments.check_content()?)?;
+    let text = read_text(&arguments.config)?;
+    let (count, mut known) = (stages.len(), BTreeMap::new());
     for (number, stage) in (1..).zip(&stages) {
         let place = out.join(&stage.name);
-        let data = stage.data()?;
-        if run.stages.iter().any(|made| made.name == stage.name && made.command == stage.words && made.data == data) {
+        let read = stage.hash(out, &mut known)?;
+        let is_made = |made: &Made| made.name == stage.name && made.command == stage.words && made.read == read;
+        if place.exists() && run.stages.iter().any(is_made) {
             note(format!("stage {number} of {count}, {}: made before", place.display()));
             continue;
         }
@@ -141,10 +147,14 @@ pub fn make(arguments: &Arguments) -> Result<Run, Failure> {
         let came = stage.make(&place)?;
         // What came after another such stage is of no use.
         run.stages.truncate(number - 1);
-        run.stages.push(Made { data, ..Made::new(stage, out, &came, arguments.samples)? });
-        run.write(out)?;
+        let made = Made { read, ..Made::new(stage, out, &came, arguments.samples)? };
+        if made.safety.len() < stage.safety.len() {
+            note(format!("{}: how safe answers are is not told: no prompt was held out", stage.name));
+        }
+        run.stages.push(made);
+        run.write(out, &text)?;
     }
-    run.write(out)?;
+    run.write(out, &text)?;
     write_bytes(&out.join(PAGE), page::page(&run).as_bytes())?;
     Ok(run)
 }
@@ -172,8 +182,8 @@ impl Arguments {
     }
 
     /// The run as it stands in the folder, which holds these.
-    fn open(&self, found: &[String]) -> Result<Run, Failure> {
-        let (out, path) = (&self.out, self.out.join(RESULTS));
+    fn open(&self, out: &Path, found: &[String]) -> Result<Run, Failure> {
+        let path = out.join(RESULTS);
         if self.resume && path.exists() {
             let run: Run = serde_json::from_str(&read_text(&path)?).map_err(Error::json(&path))?;
             return Ok(run.moved(out));
@@ -182,7 +192,7 @@ impl Arguments {
             clear(out, &found.iter().filter(|name| is_stage(name)).cloned().collect::<Vec<_>>())?;
             [RESULTS, PAGE].iter().try_for_each(|name| remove(&out.join(name)))?;
         }
-        Ok(Run { wgtune: env!("CARGO_PKG_VERSION").into(), out: out.clone(), stages: Vec::new() })
+        Ok(Run { wgtune: env!("CARGO_PKG_VERSION").into(), out: out.into(), stages: Vec::new() })
     }
 
     /// The rules that say how safe an answer is.
@@ -225,7 +235,9 @@ impl Run {
         Run { out: out.into(), ..self }
     }
 
-    fn write(&self, out: &Path) -> Outcome {
+    /// Writes it, beside the file of its stages.
+    fn write(&self, out: &Path, stages: &str) -> Outcome {
+        write_bytes(&out.join(STAGES), stages.as_bytes())?;
         Ok(write_bytes(&out.join(RESULTS), serde_json::to_string_pretty(self)?.as_bytes())?)
     }
 }
@@ -245,7 +257,8 @@ impl Stage {
         let words: Vec<&str> = self.words.iter().map(String::as_str).filter(|word| !is_empty(word)).collect();
         if self.words[0] == "reward" && !words.iter().any(|word| word.starts_with("--data=")) {
             return Err(format!(
-                "{}: nothing to learn: the judge finds ties alone; expected rows, or a smaller `tie`",
+                "{}: nothing to learn: the judge wrote no rows; expected some, by a smaller `tie` where it finds ties, or a judge whose \
+                 replies name the better answer",
                 self.name
             )
             .into());

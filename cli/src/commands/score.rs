@@ -67,6 +67,13 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     if report.truncated > 0 {
         note(format!("{} cut at {max_length} tokens, and scored there", report.truncated));
     }
+    let objects = given(&dataset)?;
+    for (row, object) in dataset.rows.iter().zip(&objects) {
+        if let Some(key) = ["score", "scores"].into_iter().find(|key| object.contains_key(*key)) {
+            let message = format!("the row has `{key}` already; expected none");
+            return Err(dataset.error_at(row, message).into());
+        }
+    }
     let texts: Vec<&[u32]> = answers.iter().flatten().map(|answer| answer.ids.as_slice()).collect();
     let interrupted = on_interrupt("this batch")?;
     let mut bar = Progress::new("scoring", texts.len().div_ceil(*batch_size), 0);
@@ -76,12 +83,8 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     })?;
     drop(bar);
     let (mut found, mut lines) = (found.into_iter(), String::new());
-    for ((row, mut object), answers) in dataset.rows.iter().zip(given(&dataset)?).zip(&answers) {
+    for ((row, mut object), answers) in dataset.rows.iter().zip(objects).zip(&answers) {
         let own: Vec<f32> = found.by_ref().take(answers.len()).collect();
-        if let Some(key) = ["score", "scores"].into_iter().find(|key| object.contains_key(*key)) {
-            let message = format!("the row has `{key}` already; expected none");
-            return Err(dataset.error_at(row, message).into());
-        }
         match (&row.content, &own[..]) {
             (Content::Ranked { .. }, scores) => object.insert("scores".into(), json!(scores)),
             (_, [.., score]) => object.insert("score".into(), json!(score)),

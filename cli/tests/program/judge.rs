@@ -231,6 +231,16 @@ fn a_judge_that_fails_or_says_nothing_loses_nothing_that_was_said() {
     let run = judged(&folder, &address, "--overwrite --json");
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&report["unreadable"], &report["written"]), (&json!(2), &json!(0)), "{}", run.stderr);
+    // It is asked again, and what was answered is not.
+    let (address, asked) =
+        serve(|number, _| if number == 1 || number == 3 { (400, "too long".into()) } else { (200, "A".into()) });
+    judged(&folder, &address, "--overwrite --json");
+    assert_eq!((judged(&folder, &address, "--resume").code, asked.lock().unwrap().len()), (Some(0), 6));
+    // A judge that refuses all is wrongly asked.
+    let (address, asked) = serve(|number, question| if number < 4 { (400, "no such model".into()) } else { shorter(question) });
+    judged(&folder, &address, "--overwrite").failed(&["\"no such model\", to each of the first 4 questions"]);
+    let run = judged(&folder, &address, "--resume");
+    assert_eq!((run.code, asked.lock().unwrap().len(), folder.lines("out.jsonl").len()), (Some(0), 8, 2), "{}", run.stderr);
     // What always says A says nothing.
     let (address, _) = serve(|_, _| (200, "A".into()));
     let run = judged(&folder, &address, "--overwrite --json");
@@ -244,8 +254,8 @@ fn answers_are_criticised_and_revised_by_principles() {
     folder.write("principles.txt", "# What answers keep to.\n\nBe brief.\n");
     let (address, asked) = serve(|_, question| match question.contains("[Critique]") {
         true if question.contains("1 and 3?") => (200, "Four and no more.".into()),
-        true => (200, " 4 ".into()),
-        false => (200, "Too long.".into()),
+        true => (200, "<think>Two and two …</think> 4 ".into()),
+        false => (200, "<think>Hm.</think>\nToo long.".into()),
     });
     let run = judged(&folder, &address, "--constitution principles.txt --json");
     assert_eq!(run.code, Some(0), "{}", run.stderr);
@@ -261,7 +271,8 @@ fn answers_are_criticised_and_revised_by_principles() {
     let folder = self::folder();
     folder.write("principles.txt", "Be brief.\n");
     let command = "judge --model model --data prompts.jsonl --constitution principles.txt --max-new-tokens 6 --device cpu";
-    folder.succeeds(&format!("{command} --out one.jsonl"));
+    let report: Value = serde_json::from_str(&folder.succeeds(&format!("{command} --out one.jsonl --json"))).unwrap();
+    assert!(report["cut"].as_u64().unwrap() > 0, "{report}");
     folder.succeeds(&format!("{command} --out other.jsonl --batch-size 1"));
     assert!(folder.read("one.jsonl") == folder.read("other.jsonl"));
     folder.write("principles.txt", "# None.\n");

@@ -129,6 +129,17 @@ fn each_stage_begins_where_the_one_before_came_to() {
     assert_eq!(prompts(1), prompts(2));
     assert_eq!(last["curves"]["objective/kl"][0], json!([1.0, 0.0]));
 
+    // However the folder is spelled, and only what is there is not made again.
+    std::fs::remove_dir_all(folder.path("run/round-2/ppo")).unwrap();
+    let again = folder.run(&format!("{command} --samples 2 --rounds 2 --resume").replace("--out run", "--out run/"));
+    assert_eq!((again.code, again.stderr.matches("made before").count()), (Some(0), 3), "{}", again.stderr);
+    assert_eq!(folder.json("run/rlhf.json")["stages"][3]["report"]["validation_after"], last["report"]["validation_after"]);
+    // A run that is refused leaves the file of its stages.
+    folder.write("rlhf.toml", FILE.replace("steps = 12", "steps = 13"));
+    folder.fails(&format!("{command} --rounds 2 --resume"), &["`steps`"]);
+    assert!(folder.read("run/rlhf.toml") == FILE.as_bytes());
+    folder.write("rlhf.toml", FILE);
+
     // Rows that changed are not those that a stage was made of.
     let pairs = folder.read("pairs.jsonl");
     folder.write("pairs.jsonl", pairs.split_inclusive(|byte| *byte == b'\n').take(12).collect::<Vec<_>>().concat());
@@ -265,6 +276,24 @@ fn what_no_stage_takes_is_refused_before_any_work() {
             &["f.toml:4: [reward]: an adapter on a model of its own"],
         ),
         (format!("model = \"model\"\nrounds = 0\n{ppo}"), &["f.toml:2: `rounds` is 0"]),
+        (format!("model = \"model\"\n{ppo}"), &["f.toml:2: [ppo]: nothing says how good an answer is"]),
+        (format!("model = \"model\"\n{ppo}reward-rule = [\"lengthy\"]\n"), &["f.toml:2: [ppo]: --reward-rule \"lengthy\""]),
+        (
+            format!("model = \"model\"\n{ppo}reward-rule = [\"exact\"]\n"),
+            &["f.toml:2: [ppo]: ", "prompts.jsonl:1: a rule compares with a completion"],
+        ),
+        (
+            format!("model = \"model\"\n{ppo}reward-rule = [\"length\"]\nreward-weights = \"1,2\"\n"),
+            &["f.toml:2: [ppo]: --reward-weights has 2 numbers"],
+        ),
+        (
+            format!("model = \"model\"\n{ppo}reward-rule = [\"length\"]\nmax-new-tokens = 2000\n"),
+            &["f.toml:2: [ppo]: no prompt leaves room for 2000 new tokens"],
+        ),
+        (
+            format!("model = \"model\"\n{ppo}[reward]\ndata = [\"demonstrations.jsonl\"]\n"),
+            &["f.toml:4: [reward]: demonstrations.jsonl:1: no answers to compare; expected pairs, or ranks of answers"],
+        ),
     ] {
         folder.write("f.toml", &file);
         folder.fails("rlhf --config f.toml --out new", expected);

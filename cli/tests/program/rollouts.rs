@@ -1,10 +1,11 @@
 //! Learning from a policy's own answers: rewards rise, a run that is cut off comes to the same, and what judges may fail.
 
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Run};
 
 const OPTIONS: &str =
     "--model model --data prompts.jsonl --max-new-tokens 6 --batch-size 8 --device cpu --schedule constant --no-tensorboard";
@@ -70,8 +71,10 @@ fn rewards_rise_by_either_way_of_learning_and_any_critic() {
 #[test]
 fn a_run_that_is_cut_off_comes_to_the_same() {
     let folder = folder();
+    // By a reward that differs among few answers.
+    let grpo = GRPO.replace("regex=mat", "length=2");
     for (name, command) in [
-        ("grpo", format!("{GRPO} --beta 0.01 --phase-epochs 2 --rollouts 16")),
+        ("grpo", format!("{grpo} --beta 0.01 --phase-epochs 2 --rollouts 16")),
         ("ppo", format!("{PPO} --rollouts 16 --kl-target 3 --kl-horizon 100 --phase-epochs 3")),
     ] {
         let command = format!("{command} {OPTIONS} --validation 0 --save-every 1");
@@ -167,6 +170,29 @@ fn a_program_judges_and_one_that_fails_twice_ends_the_run() {
         let run = ppo(out, program, &["--reward-seconds", "0.5"]);
         run.failed(&[expected, "started twice"]);
     }
+    // Who waits for one that hangs can stop at once.
+    let command = format!("ppo {OPTIONS} --validation 0 --steps 4 --rollouts 16 --out waits");
+    let program = ["--reward-program", "touch asked.txt; sleep 600", "--reward-seconds", "600"];
+    let words: Vec<&str> = command.split_whitespace().chain(program).collect();
+    let child = folder.command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while !folder.path("asked.txt").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it was not asked");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let run = Run::new(child.wait_with_output().unwrap());
+    assert!(run.code == Some(130) && begun.elapsed() < Duration::from_secs(60), "{}", run.stderr);
+}
+
+#[test]
+fn what_is_only_cut_is_said_not_to_be_learnt_from() {
+    let folder = folder();
+    let options = OPTIONS.replace("--max-new-tokens 6", "--max-new-tokens 1");
+    let command = "grpo --answers 4 --reward-rule length=2 --overlong drop --rollouts 16 --steps 2 --validation 0 --out out";
+    let run = folder.run(&format!("{command} {options}"));
+    run.failed(&["no answer of this update is learnt from", "expected room for longer ones"]);
+    assert!(!run.stderr.contains("times as likely"), "{}", run.stderr);
 }
 
 #[test]
@@ -186,10 +212,19 @@ fn what_cannot_be_judged_or_asked_is_refused() {
         ("--data empty.jsonl --reward-rule length", "empty.jsonl:1: an empty prompt"),
         ("--data long.jsonl --reward-rule length", "no prompt leaves room"),
         ("--data text.txt --reward-rule length", "text.txt:1: a text; expected a prompt"),
+        ("--data prompts.jsonl --reward-rule length --reward-seconds 5", "expected --reward-program too"),
+        (
+            "--data prompts.jsonl --reward-rule length --overlong drop --overlong-margin 9",
+            "--overlong-margin is of --overlong penalise",
+        ),
+        ("--data prompts.jsonl --reward-rule length --no-kl-correction", "expected --beta above 0 too"),
     ] {
         let run = folder.run(&format!("grpo --model model {options} --validation 0 --max-new-tokens 8 --out out --device cpu"));
         run.failed(&[expected]);
     }
+    let ppo = format!("ppo {OPTIONS} --validation 0 --reward-rule length --out out");
+    folder.fails(&format!("{ppo} --steps 8 --critic-warmup 8"), &["--critic-warmup is 8: expected fewer than the 8 updates"]);
+    folder.fails(&format!("{ppo} --critic-warmup 2 --weight-decay 0.1"), &["--weight-decay moves the policy"]);
 }
 
 #[test]

@@ -66,7 +66,11 @@ impl Encoder<'_> {
                 Ok(Prompt { ids: ids[..end].to_vec(), given: json!(ids[..end]), expected: None })
             }
             Content::Ranked { answers, .. } => self.prompt_of(&answers[0]),
-            Content::Labelled { answer, .. } => self.prompt_of(answer),
+            Content::Labelled { answer, is_good } => {
+                let prompt = self.prompt_of(answer)?;
+                // What was called bad is not what is expected.
+                Ok(Prompt { expected: prompt.expected.filter(|_| *is_good), ..prompt })
+            }
             Content::Text(_) => Err(Error::Data { message: "a text; expected a prompt".into() }),
         }
     }
@@ -95,7 +99,25 @@ pub fn asked(content: &Content) -> Option<Asked> {
             let last = messages.iter().rposition(|message| message["role"] == "assistant").unwrap_or(messages.len());
             Some(converse(messages, last))
         }
-        Content::Labelled { answer, .. } => asked(answer),
+        Content::Labelled { answer, is_good } => {
+            let asked = asked(answer)?;
+            Some(if *is_good { asked } else { Asked { answer: String::new(), ..asked } })
+        }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_called_bad_is_no_answer() {
+        let row = |is_good| {
+            let answer = Content::Completion { prompt: "2 and 2 is".into(), completion: " 5".into() };
+            asked(&Content::Labelled { answer: Box::new(answer), is_good }).map(|asked| (asked.prompt, asked.answer))
+        };
+        assert_eq!(row(true), Some((json!("2 and 2 is"), " 5".into())));
+        assert_eq!(row(false), Some((json!("2 and 2 is"), String::new())));
     }
 }

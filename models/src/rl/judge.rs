@@ -2,6 +2,7 @@
 //! (arXiv:2306.05685). A judge favours a place, so that each pair is shown in both orders and the mean counts. And what a judge makes of
 //! one answer by a principle: a critique and a better answer, after Bai et al. 2022 (arXiv:2212.08073).
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::data::IGNORE;
@@ -25,18 +26,27 @@ pub trait Judge {
     /// Whether it can be asked this and reply with so many tokens.
     fn has_room(&self, question: &str, tokens: usize) -> Result<bool>;
 
-    /// How likely the answer called A is better than the one called B, of each question that [`compared`] makes; in any order. `None`
-    /// where it does not say.
+    /// How likely the answer called A is better than the one called B, of each question that [`compared`] makes; in any order. Where it
+    /// does not say, nothing is heard.
     ///
     /// # Errors
     /// What `heard` says; a judge that cannot be asked, or a device that failed.
-    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<Option<f64>>) -> Result<()>;
+    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<f64>) -> Result<()>;
 
-    /// What it replies to each question; in any order.
+    /// What it replies to each question; in any order. Where it does not, nothing is heard.
     ///
     /// # Errors
     /// As [`compare`](Judge::compare).
-    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<String>) -> Result<()>;
+    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<Reply>) -> Result<()>;
+}
+
+/// What was said in words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// As it came, thoughts included.
+    pub text: String,
+    /// Whether it was cut at its length.
+    pub is_cut: bool,
 }
 
 /// The question which of two answers is better.
@@ -85,13 +95,16 @@ pub fn spoken(prompt: &Value) -> String {
     }
 }
 
+/// What a reply says, without what was thought before it; `None` where that is nothing.
+pub fn said(reply: &str) -> Option<&str> {
+    let said = reply.rsplit_once("</think>").map_or(reply, |(_, said)| said).trim();
+    (!said.is_empty() && !said.contains("<think>")).then_some(said)
+}
+
 /// How likely A is better, by a reply in words: 1, 0, or 1/2 for a tie; `None` where it does not say so plainly, since a sentence may
-/// name the worse one last. What a model thought before it spoke does not count.
+/// name the worse one last.
 pub fn verdict(reply: &str) -> Option<f64> {
-    let said = reply.rsplit_once("</think>").map_or(reply, |(_, said)| said);
-    if said.contains("<think>") {
-        return None;
-    }
+    let said = said(reply)?;
     let of = |word: &str| match word.trim_matches(|letter: char| !letter.is_alphanumeric()) {
         "A" => Some(1.0),
         "B" => Some(0.0),
@@ -124,15 +137,17 @@ pub fn preference(first_as_a: f64, second_as_a: f64) -> Preference {
     Preference { first: (first_as_a + swapped) / 2.0, is_swayed: (first_as_a - 0.5) * (swapped - 0.5) < 0.0 }
 }
 
-/// How likely each of so many answers wins against another, as the mean over those: by the two answers of each pair and how likely the
-/// first of them is the better one.
+/// How likely each of so many answers wins against another, as the mean over those that it was compared with: by the two answers of each
+/// pair and how likely the first of them is the better one. Of one that was compared with none it is even.
 pub fn worths(answers: usize, pairs: &[(usize, usize, f64)]) -> Vec<f64> {
-    let mut worths = vec![0.0; answers];
+    let mut found = vec![(0.0, 0); answers];
     for &(one, other, first) in pairs {
-        worths[one] += first;
-        worths[other] += 1.0 - first;
+        for (answer, wins) in [(one, first), (other, 1.0 - first)] {
+            let (sum, count) = found[answer];
+            found[answer] = (sum + wins, count + 1);
+        }
     }
-    worths.iter().map(|sum| sum / (answers.max(2) - 1) as f64).collect()
+    found.into_iter().map(|(sum, count)| if count > 0 { sum / f64::from(count) } else { 0.5 }).collect()
 }
 
 /// A language model as judge.
@@ -186,7 +201,7 @@ impl Judge for JudgeModel {
         Ok(self.model.decoder.blueprint().longest_text().is_none_or(|longest| tokens <= longest))
     }
 
-    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<Option<f64>>) -> Result<()> {
+    fn compare(&mut self, questions: &[(usize, String)], heard: &mut Heard<f64>) -> Result<()> {
         for batch in questions.chunks(self.batch_size.max(1)) {
             let mut examples = Vec::with_capacity(2 * batch.len());
             for (_, question) in batch {
@@ -199,13 +214,13 @@ impl Judge for JudgeModel {
                 if !first.is_finite() {
                     return Err(Error::Data { message: "the judge finds neither answer likely at all".into() });
                 }
-                heard(*number, Some(first))?;
+                heard(*number, first)?;
             }
         }
         Ok(())
     }
 
-    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<String>) -> Result<()> {
+    fn reply(&mut self, questions: &[(usize, String)], heard: &mut Heard<Reply>) -> Result<()> {
         let ends = crate::model::ends(self.model.decoder.blueprint(), Some(&self.tokenizer));
         let request = |(_, question): &(usize, String)| {
             Ok(Request {
@@ -226,13 +241,13 @@ impl Judge for JudgeModel {
 struct Replies<'a, 'b> {
     tokenizer: &'a Tokenizer,
     questions: &'a [(usize, String)],
-    heard: &'a mut Heard<'b, String>,
+    heard: &'a mut Heard<'b, Reply>,
 }
 
 impl Listener for Replies<'_, '_> {
     fn end(&mut self, request: usize, generated: &Generated) -> Result<()> {
         let text = self.tokenizer.decode(&generated.ids, true)?;
-        (self.heard)(self.questions[request].0, text.trim().into())
+        (self.heard)(self.questions[request].0, Reply { text, is_cut: generated.end.is_none() })
     }
 }
 
@@ -267,6 +282,12 @@ mod tests {
     }
 
     #[test]
+    fn what_was_thought_is_not_said() {
+        assert_eq!(said("<think>Hm.</think>\n Four. "), Some("Four."));
+        assert_eq!(["<think>Hm.</think>\n", "<think>Hm", " "].map(said), [None; 3]);
+    }
+
+    #[test]
     fn both_orders_count_alike() {
         assert_eq!(preference(0.75, 0.25), Preference { first: 0.75, is_swayed: false });
         // Whoever always says A says nothing of the answers.
@@ -279,6 +300,8 @@ mod tests {
     fn an_answers_worth_is_how_often_it_wins() {
         assert_eq!(worths(3, &[(0, 1, 1.0), (0, 2, 0.5), (1, 2, 0.25)]), [0.75, 0.125, 0.625]);
         assert_eq!(worths(2, &[(0, 1, 0.75)]), [0.75, 0.25]);
+        // A pair that nobody judged says nothing of either.
+        assert_eq!(worths(4, &[(0, 1, 1.0), (0, 2, 0.0)]), [0.5, 0.0, 1.0, 0.5]);
     }
 
     #[test]

@@ -99,7 +99,11 @@ pub fn kto(log_ratio: &Tensor, good: &Tensor, weights: &Tensor, kl: &Tensor, bet
 /// The term of each pair [P] by the odds of its answers, whose mean log-probabilities these are: -ln sigmoid(ln odds(chosen) -
 /// ln odds(rejected)), odds(p) = p / (1 - p). ORPO: Hong et al. 2024, arXiv:2403.07691.
 pub fn odds_ratio(chosen: &Tensor, rejected: &Tensor) -> Tensor {
-    let log_odds = |x: &Tensor| ops::sub(x, &log_of_rest(x));
+    // What is certain, and whose odds are past all numbers, counts as nearly so.
+    let log_odds = |x: &Tensor| {
+        let x = clamp(x, -1e30, -1e-7);
+        ops::sub(&x, &log_of_rest(&x))
+    };
     ops::neg(&log_sigmoid(&ops::sub(&log_odds(chosen), &log_odds(rejected))))
 }
 

@@ -1,6 +1,7 @@
 //! What says how good an answer is: rules, and reward models.
 
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
 use fancy_regex::Regex;
 use serde_json::{Value, json};
@@ -96,12 +97,13 @@ impl Rule {
     }
 }
 
-/// The last number of a text, its thousands parted by commas or not.
+/// The last number of a text, its thousands parted by commas or not. A hyphen behind a letter or a digit is no sign.
 fn last_number(text: &str) -> Option<f64> {
-    let is_part = |letter: char| letter.is_ascii_digit() || matches!(letter, '.' | ',' | '-');
-    let numbers = text.split(|letter| !is_part(letter)).rev();
-    let mut parsed = numbers.filter_map(|part| part.trim_matches([',', '.']).replace(',', "").parse().ok());
-    parsed.find(|number: &f64| number.is_finite())
+    static NUMBER: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?:(?<!\w)-)?(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)").expect("it is an expression")
+    });
+    let found = NUMBER.find_iter(text).filter_map(|found| found.ok()).last()?;
+    found.as_str().replace(',', "").parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 impl Scorer for Rule {
@@ -142,7 +144,7 @@ impl RewardModel {
         let Self { model, tokenizer, template, is_same, .. } = self;
         let vocabulary = model.decoder.blueprint().vocab_size;
         let ids = match &said.prompt.given {
-            Value::Array(messages) if said.has_ended => {
+            Value::Array(messages) if said.has_ended && !is_ids(messages) => {
                 let answer = json!({"role": "assistant", "content": said.text});
                 let messages: Vec<Value> = messages.iter().cloned().chain([answer]).collect();
                 conversation_ids(tokenizer, template, &messages, None, false)?
@@ -150,6 +152,11 @@ impl RewardModel {
             _ if *is_same => {
                 let words = said.prompt.ids.iter().copied().filter(|id| (*id as usize) < vocabulary);
                 words.chain(said.ids.iter().copied()).collect()
+            }
+            Value::Array(messages) if is_ids(messages) => {
+                let message =
+                    "a prompt of token ids, and a reward model with other tokens; expected prompts that are texts or messages";
+                return Err(Error::Data { message: message.into() });
             }
             Value::Array(messages) => {
                 let mut ids = conversation_ids(tokenizer, template, messages, None, true)?;
@@ -165,6 +172,11 @@ impl RewardModel {
         };
         Ok(model.opened(&ids))
     }
+}
+
+/// Whether a prompt was given as the ids of its tokens.
+fn is_ids(prompt: &[Value]) -> bool {
+    prompt.iter().all(Value::is_number)
 }
 
 impl Scorer for RewardModel {
@@ -200,7 +212,16 @@ mod tests {
         assert_eq!([of("json", "{\"a\": 1}"), of("json", "{a}")], [1.0, 0.0]);
         assert_eq!([of("exact", "4. "), of("exact", "4")], [1.0, 0.0]);
         assert_eq!([of("number", "1 + 3 = 4.0"), of("number", "4, or 5"), of("number", "four")], [1.0, 0.0, 0.0]);
-        assert_eq!(last_number("It cost $1,234.50."), Some(1234.5));
+        for (text, expected) in [
+            ("It cost $1,234.50.", 1234.5),
+            ("4, or 5-6", 6.0),
+            ("-3 and 5-", 5.0),
+            ("2 to -3", -3.0),
+            ("4,5", 5.0),
+            ("about .5", 0.5),
+        ] {
+            assert_eq!(last_number(text), Some(expected), "{text}");
+        }
         assert_eq!(
             ["Bad!", "a BAD. (un)kind", "badly", "unkind"].map(|text| of(&Rule::without(&["bad", "(un)"]), text)),
             [0.0, 0.0, 1.0, 1.0]

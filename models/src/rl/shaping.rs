@@ -19,7 +19,9 @@ impl KlCost {
             return self;
         }
         let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);
-        KlCost { coefficient: self.coefficient * (1.0 + error * answers as f64 / self.horizon), ..self }
+        // A phase of more answers than the horizon has moves it as one of so many: no cost falls below 0.
+        let share = (answers as f64 / self.horizon).min(1.0);
+        KlCost { coefficient: self.coefficient * (1.0 + error * share), ..self }
     }
 }
 
@@ -52,6 +54,7 @@ mod tests {
         let after = |kl: f64| cost.after(kl, 100).coefficient;
         assert!((after(6.6) - 0.1 * 1.01).abs() < 1e-12, "10 % too far, over a tenth of the horizon");
         assert_eq!([after(600.0), after(0.0)], [0.1 * 1.02, 0.1 * 0.98], "a fifth at most");
+        assert_eq!(cost.after(0.0, 1_000_000).coefficient, 0.1 * 0.8, "a fifth, of however many answers");
         assert_eq!(KlCost { target: 0.0, ..cost }.after(600.0, 100), KlCost { target: 0.0, ..cost });
     }
 

@@ -63,8 +63,11 @@ impl Alarms {
                 "the distance from the reference is {kl:.3} nats, and none is below 0: the answers are not drawn as the policy says, by top-k, top-p or another temperature"
             ),
         );
+        // None is as unlikely as that, where one counts.
+        let learns = ratio != 0.0;
+        tell(!learns, "unlearnt", "no answer of this update is learnt from: all were cut at the length, and dropped".into());
         tell(
-            begins && (ratio - 1.0).abs() > ROUNDING,
+            learns && begins && (ratio - 1.0).abs() > ROUNDING,
             "ratio",
             format!(
                 "the policy finds its answers {ratio:.4} times as likely as it did when they were measured, before it learnt from them: expected 1"
@@ -73,7 +76,7 @@ impl Alarms {
         // An entropy near the limit is below it at one update and not at the next.
         let limit = if self.sounding.contains("entropy") { 2.0 * COLLAPSED } else { COLLAPSED };
         tell(
-            now.entropy < limit * first.entropy,
+            learns && now.entropy < limit * first.entropy,
             "entropy",
             format!("the entropy fell from {:.3} to {:.3} nats a token: the answers become the same", first.entropy, now.entropy),
         );
@@ -112,8 +115,14 @@ impl Alarms {
 impl Alarms {
     /// Why an update changes nothing, where what sounds says so.
     pub fn why_nothing_is_learnt(&self) -> Option<&'static str> {
-        let is_flat = ["groups", "spread"].iter().any(|kind| self.sounding.contains(kind));
-        is_flat.then_some("all answers have the same reward, and none is better than others")
+        let sounds = |kind: &str| self.sounding.contains(kind);
+        match sounds("unlearnt") {
+            true => Some("all answers were cut at the length, and dropped; expected room for longer ones"),
+            false if sounds("groups") || sounds("spread") => {
+                Some("all answers have the same reward, and none is better than others")
+            }
+            false => None,
+        }
     }
 }
 

@@ -42,6 +42,9 @@ struct Report {
 pub fn run(arguments: &Arguments, out: &Path, base: &Path) -> Outcome {
     let begun = Instant::now();
     let say = |text: &str| if arguments.json { Ok(()) } else { print_line(text) };
+    if out.to_str().is_none() {
+        return Err(format!("--out is {}: expected a name in UTF-8", out.display()).into());
+    }
     let seed = arguments.compute.seed;
     let write = |name: &str, rows: Vec<Value>| -> Result<String, Box<dyn std::error::Error>> {
         let (path, lines) = (out.join(name), rows.iter().map(|row| format!("{row}\n")).collect::<String>());

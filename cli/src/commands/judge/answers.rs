@@ -7,7 +7,8 @@ use wgtune_engine::random::Philox;
 use wgtune_models::data::prompts::{Asked, Prompt, asked};
 use wgtune_models::data::rows::{Content, Dataset, Row};
 use wgtune_models::model::Model;
-use wgtune_models::rl::rollout::texts;
+use wgtune_models::rl::judge::Reply;
+use wgtune_models::rl::rollout::{Rollout, texts};
 
 use super::kept::Kept;
 use super::{Arguments, Criteria};
@@ -76,8 +77,17 @@ impl Item {
     }
 }
 
+/// What a policy's answers came to.
+#[derive(Default)]
+pub struct Left {
+    /// Prompts that leave no room for an answer.
+    pub too_long: usize,
+    /// Answers that were cut at the length.
+    pub cut: usize,
+}
+
 impl Arguments {
-    /// The items with answers, by the policy where rows have none; and how many leave it no room.
+    /// The items with answers, by the policy where rows have none.
     pub(super) fn answered(
         &self,
         dataset: &Dataset,
@@ -85,10 +95,10 @@ impl Arguments {
         criteria: &Criteria,
         kept: &mut Kept,
         interrupted: &AtomicBool,
-    ) -> Result<(Vec<Item>, usize), Failure> {
+    ) -> Result<(Vec<Item>, Left), Failure> {
         let open: Vec<usize> = (0..items.len()).filter(|&at| items[at].answers.is_empty()).collect();
         if open.is_empty() {
-            return Ok((items, 0));
+            return Ok((items, Left::default()));
         }
         let each = if matches!(criteria, Criteria::Principles(_)) { 1 } else { self.answers };
         let (policy, adapter) = self.policy()?;
@@ -107,26 +117,30 @@ impl Arguments {
         let sampler = self.drawing.sampler(base.ends(Some(&tokenizer)));
         let random = Philox::new(self.compute.seed).stream(0x6a756467);
         let mut bar = Progress::new("answering", fitting.len().div_ceil(TOGETHER), 0);
+        let mut cut = 0;
         for (number, part) in fitting.chunks(TOGETHER).enumerate() {
-            let said: Vec<String> = match kept.get("answers", number) {
+            let said: Vec<Reply> = match kept.get("answers", number) {
                 Some(said) => said,
                 None => {
                     let prompts: Vec<&Prompt> = part.iter().map(|(_, prompt)| *prompt).collect();
                     let random = random.stream(number as u64);
                     let rollouts = sampler.answers(&model, &prompts, each, random, &mut |_, _| unless(interrupted))?;
-                    let said = texts(&tokenizer, base.blueprint().vocab_size, &prompts, &rollouts)?;
+                    let texts = texts(&tokenizer, base.blueprint().vocab_size, &prompts, &rollouts)?;
+                    let reply = |(text, rollout): (String, &Rollout)| Reply { text, is_cut: !rollout.has_ended };
+                    let said: Vec<Reply> = texts.into_iter().zip(&rollouts).map(reply).collect();
                     kept.add("answers", number, &said)?;
                     said
                 }
             };
             for ((at, _), said) in part.iter().zip(said.chunks(each)) {
-                items[*at].answers = said.to_vec();
+                items[*at].answers = said.iter().map(|reply| reply.text.clone()).collect();
+                cut += said.iter().filter(|reply| reply.is_cut).count();
             }
             bar.advance("");
         }
         let count = items.len();
         items.retain(|item| !item.answers.is_empty());
-        let left_out = count - items.len();
-        Ok((items, left_out))
+        let left = Left { too_long: count - items.len(), cut };
+        Ok((items, left))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use wgtune_engine::random::Philox;
-use wgtune_models::rl::judge::{criticised, revised};
+use wgtune_models::rl::judge::{Reply, criticised, revised, said};
 
 use super::answers::Item;
 use super::{Arguments, Asking, Found, Judged};
@@ -34,32 +34,42 @@ pub(super) fn revise(
     let questions = fitting(&asking, items.iter().enumerate().map(first).collect())?;
     let asked = places(&questions);
     asking.replies(CRITIQUE, questions)?;
-    let critique = |asking: &Asking, at: usize| asking.kept.get::<String>(CRITIQUE, at).unwrap_or_default();
-    let second = |at: usize| {
-        let Item { prompt, answers, .. } = &items[at];
-        (at, revised(principle(at), prompt, &answers[0], &critique(&asking, at)))
+    let found = |asking: &Asking, kind: &str, at: usize| {
+        let Reply { text, is_cut } = asking.kept.get(kind, at)?;
+        said(&text).map(|text| (text.to_string(), is_cut))
     };
-    let questions = asked.into_iter().map(second).collect();
+    let second = |at: usize| {
+        let (critique, _) = found(&asking, CRITIQUE, at)?;
+        let Item { prompt, answers, .. } = &items[at];
+        Some((at, revised(principle(at), prompt, &answers[0], &critique)))
+    };
+    let questions: Vec<_> = asked.iter().filter_map(|at| second(*at)).collect();
+    let mut unanswered = asked.len() - questions.len();
     let questions = fitting(&asking, questions)?;
     let asked = places(&questions);
     asking.replies(REVISION, questions)?;
-    let (mut rows, mut unchanged) = (Vec::new(), 0);
+    let (mut rows, mut unchanged, mut cut) = (Vec::new(), 0, 0);
     for at in asked {
-        let (item, reply) = (&items[at], asking.kept.get::<String>(REVISION, at).unwrap_or_default());
+        let item = &items[at];
         let answer = &item.answers[0];
-        if reply.trim().is_empty() || reply.trim() == answer.trim() {
+        let Some(((critique, _), (reply, is_cut))) = found(&asking, CRITIQUE, at).zip(found(&asking, REVISION, at)) else {
+            unanswered += 1;
+            continue;
+        };
+        if reply == answer.trim() {
             unchanged += 1;
             continue;
         }
+        cut += usize::from(is_cut);
         // It follows the prompt as the answer does.
         let blank = &answer[..answer.len() - answer.trim_start().len()];
         rows.push(json!({
             "prompt": item.prompt,
-            "chosen": item.shown(&format!("{blank}{}", reply.trim())),
+            "chosen": item.shown(&format!("{blank}{reply}")),
             "rejected": item.shown(answer),
             "principle": principle(at),
-            "critique": critique(&asking, at),
+            "critique": critique,
         }));
     }
-    Ok(Judged { rows, too_long, found: Found::Revised { unchanged } })
+    Ok(Judged { rows, too_long, cut, found: Found::Revised { unchanged, unanswered } })
 }

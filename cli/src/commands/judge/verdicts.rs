@@ -55,7 +55,7 @@ pub(super) fn compare(arguments: &Arguments, rubric: &str, items: Vec<Item>, mut
     }
     asking.verdicts(questions)?;
 
-    let said = |number: usize| asking.kept.get::<Option<f64>>("verdict", number).flatten();
+    let said = |number: usize| asking.kept.get::<f64>("verdict", number);
     let is_tie = |first: f64| (first - 0.5).abs() <= arguments.tie;
     let (mut rows, mut agreed, mut swayed, mut alike) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let (mut pairs, mut ties, mut unreadable) = (0, 0, 0);
@@ -97,7 +97,7 @@ pub(super) fn compare(arguments: &Arguments, rubric: &str, items: Vec<Item>, mut
         unreadable,
         agreement: (!agreed.is_empty()).then(|| share(count(&agreed), agreed.len())),
     };
-    Ok(Judged { rows, too_long, found })
+    Ok(Judged { rows, too_long, cut: 0, found })
 }
 
 /// What comes of an item; nothing of a tie.

@@ -23,9 +23,9 @@ pub struct Made {
     pub name: String,
     /// The command and its options.
     pub command: Vec<String>,
-    /// A hash of the rows that it read.
+    /// A hash of what it read.
     #[serde(default)]
-    pub data: String,
+    pub read: String,
     /// What the command reported.
     pub report: Value,
     /// By the names of the figures: the update and the value, of every update that has it.
@@ -183,7 +183,7 @@ impl Made {
         Ok(Made {
             name: stage.name.clone(),
             command: stage.words.clone(),
-            data: String::new(),
+            read: String::new(),
             report: serde_json::to_value(report).expect("a report is JSON"),
             curves,
             alarms: lines.iter().flat_map(said).collect(),

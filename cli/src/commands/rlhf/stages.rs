@@ -1,18 +1,24 @@
 //! The stages of a run, from the tables of its file: each is a command as it would be typed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::Arg;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
+use wgtune_models::data::rows::{Content, Row};
 use wgtune_models::error::Error;
-use wgtune_models::formats::files::read_text;
+use wgtune_models::formats::files::{read_bytes, read_text};
+use wgtune_models::hash::xxh3;
+use wgtune_models::model::Model;
+use wgtune_models::peft::{self, CONFIG_FILE};
 
 use super::super::{Command, grpo, ppo};
 use crate::config::{File, Given, Options, conflict, lenient, line, long};
 use crate::data::Source;
-use crate::learning::Learning;
+use crate::learning::{Learning, RANKED};
+use crate::playing::{CLASSIFIER, PROMPTS, Playing};
 use crate::runs::Failure;
 use crate::tuning::Tuning;
 
@@ -264,7 +270,7 @@ impl Tables<'_> {
         let count = |words: &[String], begins: &str| words.iter().filter(|word| word.starts_with(begins)).count();
         let mut figures = Vec::new();
         for rule in &self.asked.safety {
-            let (kind, alike) = match rule.starts_with("classifier=") {
+            let (kind, alike) = match rule.starts_with(CLASSIFIER) {
                 true => ("rewards/model", count(words, "--reward-model=") + count(words, "--reward-rule=classifier=")),
                 false => ("rewards/regex", count(words, "--reward-rule=regex=")),
             };
@@ -337,10 +343,40 @@ fn parts(command: &Command) -> (&Source, Option<&Tuning>) {
     }
 }
 
+/// A hash of a file, or of the model or the adapter in a folder.
+fn hash(path: &Path) -> wgtune_models::Result<String> {
+    match path.is_dir() {
+        false => Ok(xxh3([read_bytes(path)?])),
+        true if path.join(CONFIG_FILE).exists() => peft::fingerprint(path),
+        true => {
+            let model = Model::open_any(path)?;
+            Ok(model.fingerprint(&model.hash_weights()?))
+        }
+    }
+}
+
 impl Stage {
-    /// A hash of the files that it reads rows of, but for those that a judge made in the run.
-    pub fn data(&self) -> wgtune_models::Result<String> {
-        parts(&self.command).0.fingerprint_without(JUDGED)
+    /// A hash of all that it reads, but for what the run makes, which is in `out`. `known` are those of what was hashed before.
+    pub fn hash(&self, out: &Path, known: &mut BTreeMap<PathBuf, String>) -> wgtune_models::Result<String> {
+        let mut all = vec![parts(&self.command).0.fingerprint_without(JUDGED)?];
+        for path in self.named().filter(|path| !path.starts_with(out)) {
+            let found = match known.get(&path) {
+                Some(found) => found.clone(),
+                None => hash(&path)?,
+            };
+            known.insert(path, found.clone());
+            all.push(found);
+        }
+        Ok(xxh3(all))
+    }
+
+    /// The files and folders that its options name, but for those of rows.
+    fn named(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        self.words.iter().filter_map(|word| {
+            let (option, path) = word.strip_prefix("--")?.split_once('=')?;
+            let path = if option == "reward-rule" { path.strip_prefix(CLASSIFIER)? } else { path };
+            NAMING.contains(&option).then(|| PathBuf::from(path))
+        })
     }
 
     /// Where the policy stands after it.
@@ -356,12 +392,7 @@ impl Stage {
         if has_own_model && tuning.is_some_and(|tuning| tuning.method.adapter.is_some()) {
             return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
         }
-        let named = self.words.iter().filter_map(|word| {
-            let (option, path) = word.strip_prefix("--")?.split_once('=')?;
-            let path = if option == "reward-rule" { path.strip_prefix("classifier=")? } else { path };
-            NAMING.contains(&option).then(|| PathBuf::from(path))
-        });
-        for path in named.filter(|path| !path.starts_with(out)) {
+        for path in self.named().filter(|path| !path.starts_with(out)) {
             fs::metadata(&path).map_err(Error::io(&path))?;
         }
         for file in source.files()?.iter().filter(|file| !to_come.contains(file)) {
@@ -378,6 +409,26 @@ impl Stage {
             Command::Ppo(arguments) => ppo::check(arguments),
             Command::Grpo(arguments) => grpo::check(arguments),
             _ => unreachable!("no other command is a stage"),
+        }?;
+        Ok(self.check_rows(|file| !to_come.contains(file))?)
+    }
+
+    /// Checks the rows of those files that are there.
+    fn check_rows(&self, is_there: impl Fn(&PathBuf) -> bool) -> wgtune_models::Result<()> {
+        let prompts = |playing: &Playing| playing.check_rows(&playing.learning.source.open(None, PROMPTS, &is_there)?);
+        match &self.command {
+            Command::Reward(arguments) if arguments.learning.source.files().is_ok_and(|files| files.iter().any(&is_there)) => {
+                let dataset = arguments.learning.source.open(None, RANKED, &is_there)?;
+                let is_compared = |row: &&Row| matches!(row.content, Content::Ranked { .. });
+                match dataset.rows.iter().find(|row| !is_compared(row)) {
+                    Some(row) => Err(dataset.error_at(row, "no answers to compare; expected pairs, or ranks of answers".into())),
+                    None => Ok(()),
+                }
+            }
+            Command::Ppo(arguments) => prompts(&arguments.playing),
+            Command::Grpo(arguments) => prompts(&arguments.playing),
+            // A template may make texts of the rows of demonstrations, and a judge is the first to read its own.
+            _ => Ok(()),
         }
     }
 }
