@@ -8,7 +8,7 @@ use std::fs;
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgtune_engine::device::{Config, adapters};
 use wgtune_engine::random::Philox;
-use wgtune_engine::{DType, Device, ops};
+use wgtune_engine::{DType, Device, Error, ops};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -27,11 +27,30 @@ fn main() {
 
 type Check = fn(&str) -> Result<(), Failed>;
 
-const CHECKS: [(&str, Check); 3] = [
+const CHECKS: [(&str, Check); 4] = [
     ("a second run takes the winners of the first, whatever it drops, and gives the same bits", takes_what_won),
     ("random programs come to the same fused and unfused", runs_programs),
+    ("a device that is asked what it compiles runs nothing and tells, or does not open", tells_what_it_compiles),
     ("a weight past what a kernel can be given is read in bands, and anything else is an error", reads_in_bands),
 ];
+
+fn tells_what_it_compiles(name: &str) -> Result<(), Failed> {
+    let config = Config { inspects: true, ..Config::default() };
+    let device = match Device::open_with(name, &config) {
+        Err(Error::Open { reason, .. }) if reason.contains("VK_KHR_pipeline_executable_properties") => return Ok(()),
+        opened => opened?,
+    };
+    let x = device.tensor(&[1.0; 64], [8, 8]);
+    let product = ops::matmul(&x, &x);
+    assert_eq!(product.to_vec()?, [0.0; 64], "nothing ran");
+    let compiled = device.compilations();
+    assert!(compiled.iter().any(|one| one.kernel == "matmul" && !one.statistics.is_empty()), "{compiled:?}");
+    let again = ops::matmul(&x, &x);
+    device.flush()?;
+    assert!(device.compilations().is_empty(), "each is compiled once");
+    drop((product, again));
+    Ok(())
+}
 
 fn reads_in_bands(name: &str) -> Result<(), Failed> {
     // Weights of up to 1,000 rows of 64, of which 256 in f32 and 512 in half of that can be bound.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use super::lost::Lost;
 use super::profile::Profile;
 use super::watch::Watch;
-use super::{Config, HostBuffer, cpu, gpu};
+use super::{Compilation, Config, HostBuffer, cpu, gpu};
 use crate::buffer::BufferRef;
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
@@ -58,6 +58,21 @@ impl Backend {
             Backend::Cpu(_) => format!("CPU ({} threads)", rayon::current_num_threads()),
             Backend::Reference(_) => "CPU in f64".to_string(),
             Backend::Gpu(gpu) => gpu.name(),
+        }
+    }
+
+    /// Asks the driver's compiler, where the device was opened to ask.
+    fn ask_compiler(&mut self, recording: &Recording) -> Result<()> {
+        match self {
+            Backend::Cpu(_) | Backend::Reference(_) => Ok(()),
+            Backend::Gpu(gpu) => gpu.ask_compiler(recording),
+        }
+    }
+
+    pub fn compilations(&mut self) -> Vec<Compilation> {
+        match self {
+            Backend::Cpu(_) | Backend::Reference(_) => Vec::new(),
+            Backend::Gpu(gpu) => gpu.compilations(),
         }
     }
 
@@ -138,7 +153,7 @@ impl Backend {
 impl Executor {
     pub fn new(backend: Backend, config: &Config) -> Executor {
         let (slots, encoding) = (backend.slots(), Duration::ZERO);
-        let Config { memory_limit, dry, .. } = *config;
+        let Config { memory_limit, dry, inspects, .. } = *config;
         let fuses = !config.no_fusion;
         Executor {
             backend,
@@ -147,7 +162,7 @@ impl Executor {
             profile: None,
             fuses,
             memory_limit,
-            dry,
+            dry: dry || inspects,
             encoding,
             temporaries: 1 << 63,
             lost: Lost::default(),
@@ -205,6 +220,7 @@ impl Executor {
             return Err(Error::OutOfMemory { device: backend.name(), in_use: slots.in_use(), reason });
         }
         if self.dry {
+            backend.ask_compiler(recording)?;
             let zeros = |command: &Command| match command {
                 Command::Download { from } => Some(HostBuffer::zeros(from)),
                 _ => None,

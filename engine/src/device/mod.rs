@@ -1,5 +1,6 @@
 //! Devices: opening one, and what is recorded for it.
 
+mod compilation;
 mod cpu;
 mod executor;
 mod gpu;
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Access, AnyKernel, Traits};
 use crate::recording::{Command, Payload, Recording};
 
+pub use compilation::Compilation;
 pub(crate) use executor::Run;
 use executor::{Backend, Executor};
 pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
@@ -112,6 +114,9 @@ pub struct Config {
     pub binding_limit: Option<u64>,
     /// Places recordings in memory and computes nothing; whatever is read is 0. [`Memory`] is then what the same work would take.
     pub dry: bool,
+    /// As `dry`, but the driver's compiler is asked what it makes of every kernel, by each shader that is worth a try, for
+    /// [`Device::compilations`]. Vulkan alone: [`Open`](crate::Error::Open) says so elsewhere.
+    pub inspects: bool,
     /// Times the shaders of a kernel where it is first needed, and keeps in this folder which was the fastest, and what the
     /// driver compiled. Without it shaders are taken by rule.
     pub cache: Option<PathBuf>,
@@ -242,6 +247,12 @@ impl Device {
     /// for what is read back; on the CPU, on running them.
     pub fn encoding_time(&self) -> Duration {
         self.executor().encoding
+    }
+
+    /// What the driver's compiler made of the kernels that were met since this was last asked, each shader with each set of constants
+    /// once; nothing where the device was not opened to ask ([`Config::inspects`]).
+    pub fn compilations(&self) -> Vec<Compilation> {
+        self.executor().backend.compilations()
     }
 
     /// Starts measuring [`Memory::peak`] anew.

@@ -141,7 +141,7 @@ pub fn repeat<T, E>(budget: Duration, mut run: impl FnMut() -> std::result::Resu
     Ok(all)
 }
 
-fn gradient_like(output: &Tensor) -> Tensor {
+pub fn gradient_like(output: &Tensor) -> Tensor {
     output.device().tensor(&normal(Philox::new(1), output.elements()), output.shape())
 }
 

@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod compare;
+mod compile;
 mod ladder;
 mod measure;
 mod ops;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use wgtune_engine::Device;
+use wgtune_engine::device::Config;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::model::Model;
@@ -26,7 +29,9 @@ use crate::common::{Compute, Outcome, Overwrite, note, print_json, print_line};
 use crate::config::Given;
 use crate::numbers::{at_least_zero, whole};
 use crate::progress::Progress;
+use crate::runs::Failure;
 use compare::Comparison;
+use compile::Compiled;
 use measure::Bench;
 use results::{DeviceUnderTest, LeftOut, Results};
 use shapes::Shapes;
@@ -37,7 +42,8 @@ use workload::Workload;
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  wgtune bench --report bench.html\n  wgtune bench --filter 'attention backward' --shapes all --tokens 1024\n  \
-    wgtune bench --filter prefill,decode --model DIR --json\n  wgtune bench --json > before.json; wgtune bench --compare before.json"
+    wgtune bench --filter prefill,decode --model DIR --json\n  wgtune bench --json > before.json; wgtune bench --compare before.json\n  \
+    wgtune bench --compile --device gpu --shapes 135m"
 )]
 pub struct Arguments {
     /// Only what has all these words in its name, op, shape or direction; commas separate alternatives
@@ -55,6 +61,10 @@ pub struct Arguments {
     /// Take the steps with this model, a Hugging Face directory, instead of random weights of SmolLM2-135M's shape
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Measure nothing, and tell what the driver's compiler makes of every shader of every kernel: registers, spills, instructions; with
+    /// --compare, fail if one spills more than in an earlier --compile --json
+    #[arg(long, conflicts_with_all = ["model", "seconds", "list", "from", "report", "tolerance", "no_tune"])]
+    compile: bool,
     /// Print what would be measured, and measure nothing
     #[arg(long)]
     list: bool,
@@ -98,6 +108,9 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     // A file that cannot be read or written is told before anything is measured.
     arguments.report.as_deref().map_or(Ok(()), |file| arguments.overwrite.check_file(file))?;
     arguments.model.as_deref().map(Model::open).transpose()?;
+    if arguments.compile {
+        return arguments.compile();
+    }
     let earlier = arguments.compare.as_ref().map(|file| Results::open(file).map(|results| (file, results))).transpose()?;
     let results = match &arguments.from {
         Some(file) => Results::open(file)?,
@@ -131,6 +144,33 @@ struct Plan {
 }
 
 impl Arguments {
+    fn compile(&self) -> Outcome {
+        let earlier = self.compare.as_ref().map(|file| Compiled::open(file).map(|compiled| (file, compiled))).transpose()?;
+        let config = Config { inspects: true, cache: None, ..self.compute.config() };
+        let device = Device::open_with(&self.compute.device, &config).map_err(|error| match error {
+            // Another device has no such driver either.
+            wgtune_engine::Error::Open { adapter, reason } => format!("{adapter}: {reason}").into(),
+            other => Failure::from(Error::Device(other)),
+        })?;
+        let about = DeviceUnderTest::of(&device);
+        if about.kind == "cpu" {
+            return Err("--compile is of a GPU's driver, and --device is the CPU: expected gpu, or a part of its name".into());
+        }
+        let model = Subject { directory: None, seed: self.compute.seed };
+        let plan = self.plan(&about, &model, self.tokens.unwrap_or(1024))?;
+        let mut bar = Progress::new("compiling", plan.ops.len(), 0);
+        let compiled = compile::compile(&device, self.compute.seed, &plan.ops, &mut bar);
+        drop(bar);
+        match self.json {
+            true => print_json(&compiled)?,
+            false => compiled.lines().iter().try_for_each(|line| print_line(line))?,
+        }
+        let Some((file, before)) = earlier else { return Ok(()) };
+        let (lines, verdict) = compiled.compare(file, &before);
+        lines.iter().for_each(note);
+        Ok(verdict?)
+    }
+
     /// `None` where only a list was asked for.
     fn measure(&self) -> Result<Option<Results>, Box<dyn std::error::Error>> {
         let device = self.compute.open()?;

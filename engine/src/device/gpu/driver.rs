@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use super::adapters;
-use crate::device::MatmulPrecision;
+use super::{adapters, inspect};
+use crate::device::{Config, MatmulPrecision};
 use crate::error::{Error, Result};
 
 /// The wgpu device. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step that can fail.
@@ -25,22 +25,26 @@ struct Faults {
 }
 
 impl Driver {
-    pub fn open(adapter: &wgpu::Adapter, precision: MatmulPrecision) -> Result<Driver> {
+    pub fn open(adapter: &wgpu::Adapter, config: &Config) -> Result<Driver> {
         let name = adapters::title(adapter);
         let helpful = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
-        let halves = match precision {
+        let halves = match config.matmul_precision {
             MatmulPrecision::Highest => wgpu::Features::empty(),
             MatmulPrecision::High => wgpu::Features::SHADER_F16 | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
         };
         let limits = adapter.limits();
         let required_features = adapter.features() & (helpful | halves);
-        let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             required_features,
             required_limits: limits.clone(),
             experimental_features: experimental(required_features),
             ..Default::default()
-        }));
-        let (device, queue) = opened.map_err(|error| Error::Open { adapter: name.clone(), reason: error.to_string() })?;
+        };
+        let opened = match config.inspects {
+            true => inspect::open(adapter, &descriptor),
+            false => pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| error.to_string()),
+        };
+        let (device, queue) = opened.map_err(|reason| Error::Open { adapter: name.clone(), reason })?;
         let faults = Arc::new(Mutex::new(Faults::default()));
         let heard = faults.clone();
         device.on_uncaptured_error(Arc::new(move |error| {

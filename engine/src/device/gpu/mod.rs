@@ -6,6 +6,11 @@ mod compiled;
 mod driver;
 mod encoding;
 mod fused;
+#[cfg(not(target_vendor = "apple"))]
+mod inspect;
+#[cfg(target_vendor = "apple")]
+#[path = "uninspected.rs"]
+mod inspect;
 mod memory;
 mod params;
 mod pipelines;
@@ -14,18 +19,19 @@ mod tuning;
 
 use rustc_hash::FxHashSet;
 
-use super::{Config, HostBuffer, Run, Span, bytes_of};
+use super::{Compilation, Config, HostBuffer, Run, Span, bytes_of};
 use crate::buffer::BufferRef;
 use crate::device::tune::Winners;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Traits;
 use crate::passes::Change;
-use crate::recording::Command;
+use crate::recording::{Command, Recording};
 use bindings::Bindings;
 use compiled::Compiled;
 use driver::Driver;
 use encoding::Encoding;
+use inspect::Inspector;
 use memory::Memory;
 use params::Params;
 use pipelines::Pipelines;
@@ -48,12 +54,13 @@ pub(crate) struct Gpu {
     forced: Option<usize>,
     tuner: Option<Tuner>,
     compiled: Option<Compiled>,
+    inspector: Option<Inspector>,
 }
 
 impl Gpu {
     /// Opens an adapter; `words` gets what there is to say of its caches.
     pub fn open(adapter: wgpu::Adapter, config: &Config, words: &mut Vec<String>) -> Result<Gpu> {
-        let mut driver = Driver::open(&adapter, config.matmul_precision)?;
+        let mut driver = Driver::open(&adapter, config)?;
         let binding = &mut driver.limits.max_storage_buffer_binding_size;
         *binding = config.binding_limit.map_or(*binding, |limit| limit.min(*binding));
         let traits = Traits {
@@ -74,6 +81,7 @@ impl Gpu {
             }
             _ => (None, None),
         };
+        let inspector = if config.inspects { Inspector::new(&driver.device) } else { None };
         let pipelines = Pipelines::new(&driver, compiled.as_ref().map(|compiled| compiled.cache.clone()));
         let (bindings, params) = (Bindings::default(), Params::default());
         Ok(Gpu {
@@ -87,7 +95,18 @@ impl Gpu {
             forced: config.shader,
             tuner,
             compiled,
+            inspector,
         })
+    }
+
+    /// Asks the driver's compiler what it makes of a recording's dispatches, each by every shader that is worth a try; runs nothing.
+    pub fn ask_compiler(&mut self, recording: &Recording) -> Result<()> {
+        let Gpu { driver, traits, inspector: Some(inspector), .. } = self else { return Ok(()) };
+        recording.commands.iter().try_for_each(|command| inspector.ask(driver, traits, command))
+    }
+
+    pub fn compilations(&mut self) -> Vec<Compilation> {
+        self.inspector.as_mut().map(|inspector| std::mem::take(&mut inspector.found)).unwrap_or_default()
     }
 
     pub fn traits(&self) -> &Traits {
