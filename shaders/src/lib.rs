@@ -2,7 +2,9 @@
 //!
 //! One kernel a file, `wgsl/<name>.wgsl`, whose entry point is `main`. Buffers are `@group(0)` in the order of the kernel's
 //! accesses, parameters are `@group(1) @binding(0) var<uniform>`. A line `#import <name>` stands for the text of
-//! `wgsl/<name>.wgsl`, which has no entry point of its own. This crate knows nothing of tensors or devices.
+//! `wgsl/<name>.wgsl`, which has no entry point of its own. What stands between `#repeat CHUNK 16` and `#end` stands there 16 times, with
+//! `0u`, `1u`, .. for `CHUNK`: lines for arrays that are to lie in registers, and so are to be indexed by constants alone. This crate knows
+//! nothing of tensors or devices.
 //!
 //! `ladder/` is the project's teaching page: matmul and causal attention from the definition to the kernels in use, a rung a
 //! file, each whole in itself and one idea, named in its first line, away from the one before. `ladder/matmul_1` is the name of
@@ -69,7 +71,15 @@ fn append(name: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(
 }
 
 fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
-    for line in from.lines() {
+    let mut lines = from.lines();
+    while let Some(line) = lines.next() {
+        if let Some((name, times)) = repeat(line) {
+            let repeated: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "#end").collect();
+            for time in 0..times {
+                repeated.iter().for_each(|line| text.push_str(&(line.replace(name, &format!("{time}u")) + "\n")));
+            }
+            continue;
+        }
         match import(line) {
             Some(import) if !imported.iter().any(|done| done == import) => {
                 imported.push(import.to_string());
@@ -83,6 +93,12 @@ fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Res
         }
     }
     Ok(())
+}
+
+/// What a line that begins a repetition replaces, and how often it is repeated.
+fn repeat(line: &str) -> Option<(&str, usize)> {
+    let (name, times) = line.trim().strip_prefix("#repeat ")?.split_once(' ')?;
+    Some((name, times.parse().ok()?))
 }
 
 /// What a line imports.
@@ -118,6 +134,12 @@ mod tests {
             let (module, info) = process_overrides(&module, &info, None, &PipelineConstants::default()).unwrap();
             spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
+    }
+
+    #[test]
+    fn repeated_lines_count() {
+        let text = "a\n    #repeat AT 2\n    x[AT] = AT;\n    #end\nb\n";
+        assert_eq!(expand(text).unwrap(), "a\n    x[0u] = 0u;\n    x[1u] = 1u;\nb\n");
     }
 
     #[test]

@@ -27,9 +27,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         scores.second = select(vec4(0.0), exp(min(scores.second - most, vec4(0.0))), shown_second);
         let kept = exp(min(before - most, vec4(0.0)));
         total = total * kept + scores.first + scores.second;
-        for (var chunk = 0u; chunk * 16u < HEAD_DIM; chunk++) {
-            sums[chunk] *= kept;
-        }
+        #repeat CHUNK 16
+        sums[CHUNK] *= kept;
+        #end
         store_weights(scores, x, y);
         accumulate(1u, tile, &sums, x, y);
     }
@@ -39,12 +39,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let log_sum = select(most + log(total), vec4(HIDDEN), none);
     for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
         let row = query_row(tile.batch, rows[i], tile.query_head);
-        for (var chunk = 0u; chunk * 16u < HEAD_DIM; chunk++) {
-            let d = chunk * 16u + x;
-            if d < HEAD_DIM {
-                output[row * HEAD_DIM + d] = sums[chunk][i] * scale[i];
-            }
+        #repeat CHUNK 16
+        if CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM {
+            output[row * HEAD_DIM + CHUNK * 16u + x] = sums[CHUNK][i] * scale[i];
         }
+        #end
         if x == 0u {
             log_sums[row] = log_sum[i];
         }

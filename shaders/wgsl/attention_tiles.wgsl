@@ -13,28 +13,30 @@ override HEAD_DIM: u32 = 256u;
 
 const ROWS = 64u;
 const COLUMNS = 32u;
-const DEPTH = 16u;
+const DEPTH = 16u; // dimensions that are multiplied at a time
+const WIDE = 64u; // dimensions that are summed for at a time
 const MOST_CHUNKS = 16u; // of 16 dimensions, in the largest D
-// An element more than a row has, so that reading down a column meets different banks.
-const STRIDE = 17u;
-const WEIGHT_STRIDE = 33u;
+
+// What lies side by side is read as a vector of four rows: of rows and weights, all rows of a dimension or of a column. Each line has
+// some elements more than it holds, so that lines meet different banks.
+const ROW_STRIDE = 68u;
+const WEIGHT_STRIDE = 68u;
+const COLUMN_STRIDE = 17u;
+const WIDE_STRIDE = 65u;
+const SHARED_STRIDE = 17u;
 
 var<workgroup> row_tile: array<f32, 1088>;
-var<workgroup> column_tile: array<f32, 544>;
-var<workgroup> weights: array<f32, 2112>;
+var<workgroup> column_tile: array<f32, 2080>;
+var<workgroup> weights: array<f32, 2176>;
 
 struct Tile { batch: u32, query_head: u32, key_head: u32, row: u32, column: u32 }
 
 // Four rows of two columns.
 struct Scores { first: vec4<f32>, second: vec4<f32> }
 
-// Four rows of all dimensions that an invocation sums.
+// Four rows of all dimensions that an invocation sums. They are indexed by constants alone, as registers can be: each chunk has its
+// lines (#repeat), of which the compiler drops those past D.
 alias Sums = array<vec4<f32>, MOST_CHUNKS>;
-
-fn load_columns(side: u32, tile: Tile, depth: u32, x: u32, y: u32) {
-    column_tile[y * STRIDE + x] = column_element(side, tile, tile.column + y, depth + x);
-    column_tile[(y + 16u) * STRIDE + x] = column_element(side, tile, tile.column + y + 16u, depth + x);
-}
 
 // Rows times columns, summed over D.
 fn products(side: u32, tile: Tile, x: u32, y: u32) -> Scores {
@@ -42,15 +44,17 @@ fn products(side: u32, tile: Tile, x: u32, y: u32) -> Scores {
     for (var depth = 0u; depth < HEAD_DIM; depth += DEPTH) {
         workgroupBarrier();
         for (var row = y; row < ROWS; row += 16u) {
-            row_tile[row * STRIDE + x] = row_element(side, tile, tile.row + row, depth + x);
+            row_tile[x * ROW_STRIDE + row] = row_element(side, tile, tile.row + row, depth + x);
         }
-        load_columns(side, tile, depth, x, y);
+        for (var column = y; column < COLUMNS; column += 16u) {
+            column_tile[column * COLUMN_STRIDE + x] = column_element(side, tile, tile.column + column, depth + x);
+        }
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
-            let at = 4u * y * STRIDE + d;
-            let rows = vec4(row_tile[at], row_tile[at + STRIDE], row_tile[at + 2u * STRIDE], row_tile[at + 3u * STRIDE]);
-            sums.first += rows * column_tile[x * STRIDE + d];
-            sums.second += rows * column_tile[(x + 16u) * STRIDE + d];
+            let at = d * ROW_STRIDE + 4u * y;
+            let rows = vec4(row_tile[at], row_tile[at + 1u], row_tile[at + 2u], row_tile[at + 3u]);
+            sums.first += rows * column_tile[x * COLUMN_STRIDE + d];
+            sums.second += rows * column_tile[(x + 16u) * COLUMN_STRIDE + d];
         }
     }
     return sums;
@@ -59,29 +63,44 @@ fn products(side: u32, tile: Tile, x: u32, y: u32) -> Scores {
 // Shares this invocation's weights with the others, for `accumulate`.
 fn store_weights(mine: Scores, x: u32, y: u32) {
     workgroupBarrier();
+    let at = x * WEIGHT_STRIDE + 4u * y;
     for (var i = 0u; i < 4u; i++) {
-        let at = (4u * y + i) * WEIGHT_STRIDE + x;
-        weights[at] = mine.first[i];
-        weights[at + 16u] = mine.second[i];
+        weights[at + i] = mine.first[i];
+        weights[at + 16u * WEIGHT_STRIDE + i] = mine.second[i];
     }
 }
 
 // sums += weights times columns.
 fn accumulate(side: u32, tile: Tile, sums: ptr<function, Sums>, x: u32, y: u32) {
-    for (var chunk = 0u; chunk * 16u < HEAD_DIM; chunk++) {
-        workgroupBarrier();
-        load_columns(side, tile, chunk * 16u, x, y);
-        workgroupBarrier();
-        var sum = vec4(0.0);
-        for (var column = 0u; column < COLUMNS; column++) {
-            let at = 4u * y * WEIGHT_STRIDE + column;
-            let rows = vec4(
-                weights[at], weights[at + WEIGHT_STRIDE], weights[at + 2u * WEIGHT_STRIDE], weights[at + 3u * WEIGHT_STRIDE]
-            );
-            sum += rows * column_tile[column * STRIDE + x];
-        }
-        (*sums)[chunk] += sum;
+    #repeat PART 4
+    if PART * WIDE < HEAD_DIM {
+        let part = weighted_columns(side, tile, PART * WIDE, x, y);
+        (*sums)[PART * 4u] += part[0];
+        (*sums)[PART * 4u + 1u] += part[1];
+        (*sums)[PART * 4u + 2u] += part[2];
+        (*sums)[PART * 4u + 3u] += part[3];
     }
+    #end
+}
+
+// Of this invocation's four dimensions behind `depth`, as far as there are so many.
+fn weighted_columns(side: u32, tile: Tile, depth: u32, x: u32, y: u32) -> array<vec4<f32>, 4> {
+    workgroupBarrier();
+    for (var i = 16u * y + x; i < COLUMNS * WIDE; i += 256u) {
+        column_tile[i / WIDE * WIDE_STRIDE + i % WIDE] = column_element(side, tile, tile.column + i / WIDE, depth + i % WIDE);
+    }
+    workgroupBarrier();
+    var sums: array<vec4<f32>, 4>;
+    for (var column = 0u; column < COLUMNS; column++) {
+        let at = column * WEIGHT_STRIDE + 4u * y;
+        let rows = vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
+        #repeat CHUNK 4
+        if depth + CHUNK * 16u < HEAD_DIM {
+            sums[CHUNK] += rows * column_tile[column * WIDE_STRIDE + CHUNK * 16u + x];
+        }
+        #end
+    }
+    return sums;
 }
 
 // Over the sixteen invocations that share four rows, in a fixed order.
@@ -106,12 +125,12 @@ fn largest_of_rows(mine: vec4<f32>, x: u32, y: u32) -> vec4<f32> {
 fn share_rows(mine: vec4<f32>, x: u32, y: u32) {
     workgroupBarrier();
     for (var i = 0u; i < 4u; i++) {
-        row_tile[(4u * y + i) * STRIDE + x] = mine[i];
+        row_tile[(4u * y + i) * SHARED_STRIDE + x] = mine[i];
     }
     workgroupBarrier();
 }
 
 fn shared_rows(x: u32, y: u32) -> vec4<f32> {
-    let at = 4u * y * STRIDE + x;
-    return vec4(row_tile[at], row_tile[at + STRIDE], row_tile[at + 2u * STRIDE], row_tile[at + 3u * STRIDE]);
+    let at = 4u * y * SHARED_STRIDE + x;
+    return vec4(row_tile[at], row_tile[at + SHARED_STRIDE], row_tile[at + 2u * SHARED_STRIDE], row_tile[at + 3u * SHARED_STRIDE]);
 }

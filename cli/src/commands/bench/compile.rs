@@ -143,10 +143,11 @@ impl Compiled {
             let (was, is) = (&before.device.name, &self.device.name);
             return (lines, failed(format!("{file}: compiled for {was}; expected the same device, {is}")));
         }
+        // Chains that were fused share a name: the first is compared with the first.
+        let mut earlier: Vec<&Kernel> = before.kernels.iter().collect();
         for kernel in &self.kernels {
-            let Some(was) = before.kernels.iter().find(|was| was.key() == kernel.key() && was.used_by == kernel.used_by) else {
-                continue;
-            };
+            let is_this = |was: &&Kernel| was.key() == kernel.key() && was.used_by == kernel.used_by;
+            let Some(was) = earlier.iter().position(is_this).map(|at| earlier.remove(at)) else { continue };
             shared += 1;
             let figures = [
                 ("registers", was.registers, kernel.registers),

@@ -165,13 +165,18 @@ pub(super) trait Pass {
 
 /// The variants of a kernel, from the stems of: rows; tiles in shared memory, for devices with cheap barriers; subgroups, for
 /// adapters on the CPU; tiles on matrix units, of 16 x 16, of 8 x 8, and emulated.
+/// Bytes of workgroup memory of the tiles (`attention_tiles.wgsl`).
+const TILE_BYTES: u32 = 4 * (1088 + 2080 + 2176);
+
 pub(super) const fn variants<P: Pass>(stems: [&'static str; 6]) -> [Shader<Params>; 6] {
     let [row, tile, subgroup, matrix_16, matrix_8, emulated] = stems;
     [
         Shader::new(row, P::pairs).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
         Shader::new(tile, P::tiles)
             .with(Params::constants)
-            .allowed(|p, traits| traits.iterations_fit(p.iterations_of_tiles(P::columns(p))))
+            .allowed(|p, traits| {
+                traits.workgroup_memory >= TILE_BYTES && traits.iterations_fit(p.iterations_of_tiles(P::columns(p)))
+            })
             .preferred(|_, traits| !traits.software),
         Shader::new(subgroup, P::blocks)
             .with(Params::constants)
@@ -206,9 +211,10 @@ impl Params {
         u64::from(columns.div_ceil(16)) * u64::from(3 * self.head_dim + 1)
     }
 
-    /// Blocks of 32 columns: products in steps of 16 dimensions, then sums.
+    /// Blocks of 32 columns: two products in steps of 16 dimensions, of 23 iterations each, and two sums for 64 at a time, of 41.
     fn iterations_of_tiles(&self, columns: u32) -> u64 {
-        80 * u64::from(columns.div_ceil(32)) * u64::from(self.head_dim.div_ceil(16))
+        let block = 46 * self.head_dim.div_ceil(16) + 82 * self.head_dim.div_ceil(64);
+        u64::from(columns.div_ceil(32)) * u64::from(block)
     }
 
     /// Blocks of 32 columns, with up to four products of two matrices for every sixteen dimensions, each of sixteen steps.
