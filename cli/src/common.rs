@@ -12,9 +12,10 @@ use wgtune_engine::Device;
 use wgtune_engine::device::{Config, MatmulPrecision};
 use wgtune_models::error::Error;
 use wgtune_models::formats::chat_template::ChatTemplate;
-use wgtune_models::formats::files::check_writable;
+use wgtune_models::formats::files::{check_writable, read_bytes};
+use wgtune_models::hash::xxh3;
 use wgtune_models::model::Model;
-use wgtune_models::peft::Tuned;
+use wgtune_models::peft::{self, CONFIG_FILE, Tuned};
 use wgtune_models::tasks::{Table, check_name};
 use wgtune_models::train::run::{Begin, check_content};
 use wgtune_models::transformer::Blueprint;
@@ -346,6 +347,18 @@ pub fn on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>, ctrlc::Error>
         note(format!("finishing {what}; again to quit"));
     })?;
     Ok(interrupted)
+}
+
+/// A hash of a file, or of the model or the adapter in a folder.
+pub fn fingerprint(path: &Path) -> wgtune_models::Result<String> {
+    match path.is_dir() {
+        false => Ok(xxh3([read_bytes(path)?])),
+        true if path.join(CONFIG_FILE).exists() => peft::fingerprint(path),
+        true => {
+            let model = Model::open_any(path)?;
+            Ok(model.fingerprint(&model.hash_weights()?))
+        }
+    }
 }
 
 /// A number of bytes for a reader.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod kept;
+mod report;
 mod revisions;
 mod verdicts;
 
@@ -16,11 +17,11 @@ use wgtune_models::data::rows::Dataset;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::{check_writable, read_text, write_bytes};
 use wgtune_models::model::Model;
-use wgtune_models::peft;
 use wgtune_models::rl::judge::{Judge, JudgeModel, RUBRIC};
-use wgtune_models::wording::counted;
 
-use crate::common::{Compute, Force, Outcome, Overwrite, Stopped, Template, note, on_interrupt, print_json, print_line};
+use crate::common::{
+    Compute, Force, Outcome, Overwrite, Stopped, Template, fingerprint, note, on_interrupt, print_json, print_line,
+};
 use crate::config::Given;
 use crate::data::Source;
 use crate::drawing::Drawing;
@@ -32,6 +33,7 @@ use crate::runs::Failure;
 use crate::watch::unless;
 use answers::Item;
 use kept::Kept;
+use report::{Found, Report};
 
 /// Makes preferences by a judge who is a model: which of several answers is better, or what a better one is
 #[derive(Args)]
@@ -108,51 +110,6 @@ const OF_ANSWERS: [&str; 6] = ["answers", "seed", "max-new-tokens", "temperature
 
 /// Those that critiques and revisions depend on.
 const OF_REVISIONS: [&str; 2] = ["seed", "max-new-tokens"];
-
-/// What it came to.
-#[derive(Serialize)]
-pub struct Report {
-    out: PathBuf,
-    /// Rows of the data.
-    rows: usize,
-    /// Rows that came of them.
-    written: usize,
-    /// Left out: they leave no room for an answer or a reply.
-    too_long: usize,
-    /// Answers, and revisions of them, that were cut at the length.
-    cut: usize,
-    #[serde(flatten)]
-    found: Found,
-    /// Of a judge behind an address, in this run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Usage>,
-}
-
-/// What is told of what the judge said.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Found {
-    Compared {
-        pairs: usize,
-        /// Pairs that are the same but for blanks: nobody is asked, and they are ties.
-        alike: usize,
-        /// The share of the pairs in which no answer is better.
-        ties: f64,
-        /// Of the pairs that were judged, the share in which another answer is better in the other order.
-        position_bias: f64,
-        /// Pairs without a verdict, since some question brought no reply, or none that names an answer: they say nothing else.
-        unreadable: usize,
-        /// Of the pairs that came with their order and are no ties, the share in which the judge has the same.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        agreement: Option<f64>,
-    },
-    Revised {
-        /// Revisions that are the answer itself.
-        unchanged: usize,
-        /// Answers of which no critique or no revision came.
-        unanswered: usize,
-    },
-}
 
 /// Rows, as they are written, and what is told of them.
 struct Judged {
@@ -288,13 +245,13 @@ impl Arguments {
             Criteria::Principles(principles) => of.insert("constitution".into(), json!(principles)),
         };
         let judge = match (endpoint, &self.model) {
-            (None, Some(model)) => fingerprint(model, self.adapter.as_deref())?,
+            (None, Some(model)) => hash(model, self.adapter.as_deref())?,
             (endpoint, _) => endpoint.unwrap_or_default(),
         };
         of.insert("judge".into(), judge.into());
         if !is_answered {
             let (policy, adapter) = self.policy()?;
-            of.insert("policy".into(), fingerprint(policy, adapter)?.into());
+            of.insert("policy".into(), hash(policy, adapter)?.into());
             let template = self.template.template.as_ref().map(|file| read_text(file)).transpose()?;
             of.insert("template".into(), template.into());
         }
@@ -325,10 +282,8 @@ impl Arguments {
 }
 
 /// A hash of a model and its adapter.
-fn fingerprint(model: &Path, adapter: Option<&Path>) -> Result<String, Failure> {
-    let base = Model::open(model)?;
-    let own = base.fingerprint(&base.hash_weights()?);
-    Ok(adapter.map_or(Ok(own.clone()), |adapter| peft::fingerprint(adapter).map(|hash| format!("{own} {hash}")))?)
+fn hash(model: &Path, adapter: Option<&Path>) -> wgtune_models::Result<String> {
+    Ok([Some(model), adapter].into_iter().flatten().map(fingerprint).collect::<Result<Vec<_>, _>>()?.join(" "))
 }
 
 /// Asks a judge what it was not asked before.
@@ -372,45 +327,4 @@ fn ask<T: Serialize + DeserializeOwned>(
         bar.advance("");
         if unless(interrupted).is_break() { Err(Error::Interrupted) } else { Ok(()) }
     })
-}
-
-impl Report {
-    /// For a reader.
-    fn lines(&self) -> Vec<String> {
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let mut lines = vec![format!("wrote {} of {} to {}", self.written, counted(self.rows, "row"), self.out.display())];
-        if self.too_long > 0 {
-            lines.push(format!("{} left out: too long to be answered or judged", counted(self.too_long, "row")));
-        }
-        if self.cut > 0 {
-            let cut = counted(self.cut, "answer");
-            lines.push(format!("{cut} cut at --max-new-tokens: who learns from them learns to stop there"));
-        }
-        match &self.found {
-            Found::Compared { pairs, ties, position_bias, unreadable, agreement, .. } => {
-                let [ties, bias] = [*ties, *position_bias].map(percent);
-                lines.push(format!(
-                    "{}: {ties} ties; {bias} with another better answer in the other order",
-                    counted(*pairs, "pair")
-                ));
-                lines.extend(
-                    agreement.map(|share| format!("agrees with the rows in {} of the pairs that are no ties", percent(share))),
-                );
-                if *unreadable > 0 {
-                    let pairs = counted(*unreadable, "pair");
-                    lines.push(format!("{pairs} left out: no reply came, or none that names an answer; --resume asks again"));
-                }
-            }
-            Found::Revised { unchanged, unanswered } => {
-                for (count, why) in [(*unchanged, "revised to itself"), (*unanswered, "no reply came; --resume asks again")] {
-                    lines.extend((count > 0).then(|| format!("{} left out: {why}", counted(count, "answer"))));
-                }
-            }
-        }
-        lines.extend(self.usage.as_ref().map(|usage| {
-            let Usage { requests, prompt_tokens, completion_tokens } = usage;
-            format!("{}, {prompt_tokens} tokens read and {completion_tokens} written", counted(*requests, "request"))
-        }));
-        lines
-    }
 }

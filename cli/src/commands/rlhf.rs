@@ -2,6 +2,7 @@
 
 mod figures;
 mod page;
+mod stage;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,8 @@ use crate::config::Given;
 use crate::numbers::whole;
 use crate::runs::Failure;
 use figures::{Came, Made};
-use stages::{Asked, JUDGE, JUDGED, Stage, stages};
+use stage::Stage;
+use stages::{Asked, JUDGE, JUDGED, stages};
 
 const CONFIG_HELP: &str = r#"The stages, a table each, with the options of the command that it is called after:
 

@@ -63,7 +63,7 @@ impl Alarms {
                 "the distance from the reference is {kl:.3} nats, and none is below 0: the answers are not drawn as the policy says, by top-k, top-p or another temperature"
             ),
         );
-        // None is as unlikely as that, where one counts.
+        // A ratio is above 0 wherever a token counts.
         let learns = ratio != 0.0;
         tell(!learns, "unlearnt", "no answer of this update is learnt from: all were cut at the length, and dropped".into());
         tell(

@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 use wgtune_engine::Device;
 use wgtune_engine::device::Compilation;
 use wgtune_models::error::{Error, Result};
-use wgtune_models::formats::files::read_text;
 use wgtune_models::wording::counted;
 
 use super::measure::gradient_like;
-use super::results::{DeviceUnderTest, Direction, LeftOut};
+use super::results::{DeviceUnderTest, Direction, LeftOut, open};
 use super::workload::Workload;
 use crate::progress::Progress;
 use crate::tables::columns;
@@ -105,10 +104,7 @@ fn record(device: &Device, workload: &Workload, seed: u64) -> wgtune_engine::Res
 impl Compiled {
     /// Reads what `--compile --json` printed.
     pub fn open(path: &Path) -> Result<Compiled> {
-        serde_json::from_str(&read_text(path)?).map_err(|error| {
-            let message = format!("{}: expected what `wgtune bench --compile --json` prints, but {error}", path.display());
-            Error::Data { message }
-        })
+        open(path, "wgtune bench --compile --json")
     }
 
     /// For a reader.
@@ -143,6 +139,10 @@ impl Compiled {
             let (was, is) = (&before.device.name, &self.device.name);
             return (lines, failed(format!("{file}: compiled for {was}; expected the same device, {is}")));
         }
+        let (was, is) = (&before.device.driver, &self.device.driver);
+        if was != is {
+            lines.push(format!("the driver is another: {was} then, {is} now"));
+        }
         // Chains that were fused share a name: the first is compared with the first.
         let mut earlier: Vec<&Kernel> = before.kernels.iter().collect();
         for kernel in &self.kernels {
@@ -171,15 +171,14 @@ impl Compiled {
         }
         let verdict = match (shared, worse.first()) {
             (0, _) => failed(format!("{file}: no shader of the same name and constants: nothing to compare")),
-            (_, Some(first)) => failed(format!("{} more than in {file}, as {first}", spill(worse.len()))),
+            (_, Some(first)) => {
+                let (count, verb) = (counted(worse.len(), "shader"), if worse.len() == 1 { "spills" } else { "spill" });
+                failed(format!("{count} {verb} more than in {file}, as {first}"))
+            }
             (_, None) => Ok(()),
         };
         (lines, verdict)
     }
-}
-
-fn spill(count: usize) -> String {
-    format!("{} {}", counted(count, "shader"), if count == 1 { "spills" } else { "spill" })
 }
 
 impl Kernel {

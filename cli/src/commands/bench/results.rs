@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wgtune_engine::Device;
 use wgtune_engine::device::{AdapterInfo, MatmulPrecision, Span, adapters};
@@ -124,16 +125,21 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// Reads what this command printed.
+pub fn open<T: DeserializeOwned>(path: &Path, command: &str) -> Result<T> {
+    serde_json::from_str(&read_text(path)?).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => {
+            let message = format!("{}: expected what `{command}` prints, but {error}", path.display());
+            Error::Data { message }
+        }
+        _ => Error::Json { path: path.into(), line: error.line(), column: error.column(), message: error.to_string() },
+    })
+}
+
 impl Results {
     /// Reads what `--json` printed.
     pub fn open(path: &Path) -> Result<Results> {
-        serde_json::from_str(&read_text(path)?).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => {
-                let message = format!("{}: expected what `wgtune bench --json` prints, but {error}", path.display());
-                Error::Data { message }
-            }
-            _ => Error::Json { path: path.into(), line: error.line(), column: error.column(), message: error.to_string() },
-        })
+        open(path, "wgtune bench --json")
     }
 }
 

@@ -5,7 +5,8 @@ use wgtune_engine::random::Philox;
 use wgtune_models::rl::judge::{Reply, criticised, revised, said};
 
 use super::answers::Item;
-use super::{Arguments, Asking, Found, Judged};
+use super::report::Found;
+use super::{Arguments, Asking, Judged};
 use crate::runs::Failure;
 
 const CRITIQUE: &str = "critique";

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use wgtune_models::rl::judge::{Preference, compared, preference, worths};
 
 use super::answers::Item;
-use super::{Arguments, Asking, Found, Judged};
+use super::report::Found;
+use super::{Arguments, Asking, Judged};
 use crate::runs::Failure;
 
 /// Tokens that a letter may take.

@@ -12,7 +12,8 @@ use wgtune_models::train::metrics::Evaluation;
 use wgtune_models::train::run::{METRICS, SAMPLES};
 use wgtune_models::train::samples::Sample;
 
-use super::stages::{JUDGE, POLICIES, Stage};
+use super::stage::Stage;
+use super::stages::{JUDGE, POLICIES};
 use crate::report::{Alarm, Report};
 use crate::tables::columns;
 

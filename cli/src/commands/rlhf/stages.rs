@@ -1,24 +1,16 @@
 //! The stages of a run, from the tables of its file: each is a command as it would be typed.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::builder::Arg;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
-use wgtune_models::data::rows::{Content, Row};
 use wgtune_models::error::Error;
-use wgtune_models::formats::files::{read_bytes, read_text};
-use wgtune_models::hash::xxh3;
-use wgtune_models::model::Model;
-use wgtune_models::peft::{self, CONFIG_FILE};
+use wgtune_models::formats::files::read_text;
 
-use super::super::{Command, grpo, ppo};
-use crate::config::{File, Given, Options, conflict, lenient, line, long};
-use crate::data::Source;
-use crate::learning::{Learning, RANKED};
-use crate::playing::{CLASSIFIER, PROMPTS, Playing};
+use super::stage::{Stage, Stand, parts};
+use crate::config::{File, Options, conflict, lenient, line, long};
+use crate::playing::CLASSIFIER;
 use crate::runs::Failure;
 use crate::tuning::Tuning;
 
@@ -34,24 +26,8 @@ pub const JUDGED: &str = "judge.jsonl";
 /// Those by which the policy learns from its own answers.
 pub const POLICIES: [&str; 2] = ["ppo", "grpo"];
 
-/// Options that name a file or a folder that is read.
-const NAMING: [&str; 9] =
-    ["model", "adapter", "policy", "policy-adapter", "reward-model", "reward-rule", "rubric", "constitution", "template"];
-
 /// Options of a stage that are the run's to give.
 const OF_THE_RUN: [&str; 8] = ["out", "resume", "overwrite", "jobs", "plan", "profile", "json", "task"];
-
-/// A stage as it is to be made.
-pub struct Stage {
-    /// Where it goes, in the run's folder, as `round-1/reward`.
-    pub name: String,
-    /// What it was parsed from: the command and its options.
-    pub words: Vec<String>,
-    pub command: Command,
-    pub given: Given,
-    /// The figures of an evaluation that say how safe the answers are.
-    pub safety: Vec<String>,
-}
 
 /// What is asked of a run as a whole.
 pub struct Asked<'a> {
@@ -61,15 +37,6 @@ pub struct Asked<'a> {
     pub rounds: usize,
     /// Rules that say how safe an answer is, as `--reward-rule` takes them.
     pub safety: Vec<String>,
-}
-
-/// Where the policy stands.
-#[derive(Clone)]
-struct Stand {
-    /// A model, unless the file names none.
-    model: Option<PathBuf>,
-    /// An adapter on it.
-    adapter: Option<PathBuf>,
 }
 
 /// The stages of a run, all options checked.
@@ -326,109 +293,4 @@ fn is_taken(command: &clap::Command, key: &str) -> bool {
 
 fn one_of(names: &[&str]) -> String {
     names.iter().map(|name| format!("[{name}]")).collect::<Vec<_>>().join(" or ")
-}
-
-/// What a stage reads, and how it is tuned if it is.
-fn parts(command: &Command) -> (&Source, Option<&Tuning>) {
-    fn of(learning: &Learning) -> (&Source, Option<&Tuning>) {
-        (&learning.source, Some(&learning.tuning))
-    }
-    match command {
-        Command::Judge(arguments) => (&arguments.source, None),
-        Command::Sft(arguments) => (&arguments.source, Some(&arguments.tuning)),
-        Command::Reward(arguments) => of(&arguments.learning),
-        Command::Ppo(arguments) => of(&arguments.playing.learning),
-        Command::Grpo(arguments) => of(&arguments.playing.learning),
-        _ => unreachable!("no other command is a stage"),
-    }
-}
-
-/// A hash of a file, or of the model or the adapter in a folder.
-fn hash(path: &Path) -> wgtune_models::Result<String> {
-    match path.is_dir() {
-        false => Ok(xxh3([read_bytes(path)?])),
-        true if path.join(CONFIG_FILE).exists() => peft::fingerprint(path),
-        true => {
-            let model = Model::open_any(path)?;
-            Ok(model.fingerprint(&model.hash_weights()?))
-        }
-    }
-}
-
-impl Stage {
-    /// A hash of all that it reads, but for what the run makes, which is in `out`. `known` are those of what was hashed before.
-    pub fn hash(&self, out: &Path, known: &mut BTreeMap<PathBuf, String>) -> wgtune_models::Result<String> {
-        let mut all = vec![parts(&self.command).0.fingerprint_without(JUDGED)?];
-        for path in self.named().filter(|path| !path.starts_with(out)) {
-            let found = match known.get(&path) {
-                Some(found) => found.clone(),
-                None => hash(&path)?,
-            };
-            known.insert(path, found.clone());
-            all.push(found);
-        }
-        Ok(xxh3(all))
-    }
-
-    /// The files and folders that its options name, but for those of rows.
-    fn named(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        self.words.iter().filter_map(|word| {
-            let (option, path) = word.strip_prefix("--")?.split_once('=')?;
-            let path = if option == "reward-rule" { path.strip_prefix(CLASSIFIER)? } else { path };
-            NAMING.contains(&option).then(|| PathBuf::from(path))
-        })
-    }
-
-    /// Where the policy stands after it.
-    fn result(&self, out: &Path, stand: Stand) -> Stand {
-        let folder = Some(out.join(&self.name));
-        let is_adapter = parts(&self.command).1.is_some_and(|tuning| tuning.method.adapter.is_some());
-        if is_adapter { Stand { adapter: folder, ..stand } } else { Stand { model: folder, adapter: None } }
-    }
-
-    /// Checks what can be checked before any stage is made.
-    fn check(&self, has_own_model: bool, out: &Path, to_come: &[PathBuf]) -> Result<(), Failure> {
-        let (source, tuning) = parts(&self.command);
-        if has_own_model && tuning.is_some_and(|tuning| tuning.method.adapter.is_some()) {
-            return Err("an adapter on a model of its own cannot judge on the policy's; expected `method = \"full\"`".into());
-        }
-        for path in self.named().filter(|path| !path.starts_with(out)) {
-            fs::metadata(&path).map_err(Error::io(&path))?;
-        }
-        for file in source.files()?.iter().filter(|file| !to_come.contains(file)) {
-            fs::metadata(file).map_err(Error::io(file))?;
-        }
-        let validation = self.given.options.get("validation").and_then(|share| share.as_f64());
-        if !self.safety.is_empty() && validation == Some(0.0) {
-            return Err("how safe answers are is told of prompts held out; expected `validation` above 0".into());
-        }
-        match &self.command {
-            Command::Sft(arguments) => Ok(arguments.training.check_evaluation()?),
-            Command::Judge(arguments) => arguments.check_options(),
-            Command::Reward(arguments) => arguments.learning.check_options(),
-            Command::Ppo(arguments) => ppo::check(arguments),
-            Command::Grpo(arguments) => grpo::check(arguments),
-            _ => unreachable!("no other command is a stage"),
-        }?;
-        Ok(self.check_rows(|file| !to_come.contains(file))?)
-    }
-
-    /// Checks the rows of those files that are there.
-    fn check_rows(&self, is_there: impl Fn(&PathBuf) -> bool) -> wgtune_models::Result<()> {
-        let prompts = |playing: &Playing| playing.check_rows(&playing.learning.source.open(None, PROMPTS, &is_there)?);
-        match &self.command {
-            Command::Reward(arguments) if arguments.learning.source.files().is_ok_and(|files| files.iter().any(&is_there)) => {
-                let dataset = arguments.learning.source.open(None, RANKED, &is_there)?;
-                let is_compared = |row: &&Row| matches!(row.content, Content::Ranked { .. });
-                match dataset.rows.iter().find(|row| !is_compared(row)) {
-                    Some(row) => Err(dataset.error_at(row, "no answers to compare; expected pairs, or ranks of answers".into())),
-                    None => Ok(()),
-                }
-            }
-            Command::Ppo(arguments) => prompts(&arguments.playing),
-            Command::Grpo(arguments) => prompts(&arguments.playing),
-            // A template may make texts of the rows of demonstrations, and a judge is the first to read its own.
-            _ => Ok(()),
-        }
-    }
 }

@@ -181,7 +181,7 @@ impl Inspector {
     }
 
     /// The invocations of a subgroup, and the statistics by the driver's names.
-    #[allow(unsafe_code)] // all of Vulkan is
+    #[allow(unsafe_code)] // every call of raw Vulkan is
     fn compile(&self, words: &[u32], buffers: usize) -> ash::prelude::VkResult<(u32, BTreeMap<String, f64>)> {
         let raw = &self.raw;
         let binding = |binding: usize, kind| {
@@ -221,7 +221,7 @@ impl Inspector {
     }
 
     /// What is told of a pipeline; of several executables, as a driver may make of one kernel, the sums.
-    #[allow(unsafe_code)] // as above
+    #[allow(unsafe_code)] // what is asked of a pipeline is raw Vulkan too
     fn statistics(&self, pipeline: vk::Pipeline) -> ash::prelude::VkResult<(u32, BTreeMap<String, f64>)> {
         let functions = &self.functions;
         // SAFETY: the pipeline was made with its statistics captured, by a device with the feature; a value is read by its own format.
