@@ -292,7 +292,7 @@ fn what_no_stage_takes_is_refused_before_any_work() {
         ),
         (
             format!("model = \"model\"\n{ppo}[reward]\ndata = [\"demonstrations.jsonl\"]\n"),
-            &["f.toml:4: [reward]: demonstrations.jsonl:1: no answers to compare; expected pairs, or ranks of answers"],
+            &["f.toml:4: [reward]: demonstrations.jsonl:1: a row without a preference"],
         ),
     ] {
         folder.write("f.toml", &file);

@@ -28,6 +28,20 @@ impl Comparison {
     }
 }
 
+/// By how much the better answers of a row are to be better; 0 where the row does not say.
+///
+/// # Errors
+/// A row that is no comparison.
+pub fn margin(dataset: &Dataset, row: &Row) -> Result<f64> {
+    match row.content {
+        Content::Ranked { margin, .. } => Ok(margin),
+        _ => {
+            let message = "a row without a preference; expected `chosen` and `rejected`, or `answers`".into();
+            Err(dataset.error_at(row, message))
+        }
+    }
+}
+
 /// The comparisons of rows of `dataset`. A row with an answer that has no token within the length, or whose answers are all the same,
 /// is left out.
 ///
@@ -37,10 +51,7 @@ pub fn comparisons(encoder: &Encoder, dataset: &Dataset, rows: &[Row]) -> Result
     let mut report = Report { rows: rows.len(), ..Report::default() };
     let mut comparisons = Vec::new();
     for row in rows {
-        let Content::Ranked { margin, .. } = row.content else {
-            let message = "a row without a preference; expected `chosen` and `rejected`, or `answers`".into();
-            return Err(dataset.error_at(row, message));
-        };
+        let margin = margin(dataset, row)?;
         let comparison = Comparison { answers: encoder.answers(dataset, row, &mut report)?, margin };
         if comparison.answers.iter().any(|answer| answer.trained_tokens() == 0) {
             report.leave_out(dataset, row);

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wgtune_models::data::rows::{Content, Row};
 use wgtune_models::error::Error;
 use wgtune_models::hash::xxh3;
+use wgtune_models::rl::comparisons::margin;
 
 use super::super::{Command, grpo, ppo};
 use super::stages::JUDGED;
@@ -122,11 +122,7 @@ impl Stage {
         match &self.command {
             Command::Reward(arguments) if arguments.learning.source.files().is_ok_and(|files| files.iter().any(&is_there)) => {
                 let dataset = arguments.learning.source.open(None, RANKED, &is_there)?;
-                let is_compared = |row: &&Row| matches!(row.content, Content::Ranked { .. });
-                match dataset.rows.iter().find(|row| !is_compared(row)) {
-                    Some(row) => Err(dataset.error_at(row, "no answers to compare; expected pairs, or ranks of answers".into())),
-                    None => Ok(()),
-                }
+                dataset.rows.iter().try_for_each(|row| margin(&dataset, row).map(drop))
             }
             Command::Ppo(arguments) => prompts(&arguments.playing),
             Command::Grpo(arguments) => prompts(&arguments.playing),
