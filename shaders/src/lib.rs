@@ -2,8 +2,9 @@
 //!
 //! One kernel a file, `wgsl/<name>.wgsl`, whose entry point is `main`. Buffers are `@group(0)` in the order of the kernel's
 //! accesses, parameters are `@group(1) @binding(0) var<uniform>`. A line `#import <name>` stands for the text of
-//! `wgsl/<name>.wgsl`, which has no entry point of its own. What stands between `#repeat CHUNK 16` and `#end` stands there 16 times, with
-//! `0u`, `1u`, .. for `CHUNK`: lines for arrays that are to lie in registers, and so are to be indexed by constants alone. This crate knows
+//! `wgsl/<name>.wgsl`, which has no entry point of its own. What stands between `#repeat CHUNK 8 while CHUNK < LIMIT` and `#end` stands there
+//! 8 times, each behind its `if`, with `0u`, `1u`, .. for `CHUNK`: lines for arrays that are to lie in registers, and so are to be indexed by
+//! constants alone. Behind a line `#loops` it is a loop instead, where that many lines would be compiled for minutes. This crate knows
 //! nothing of tensors or devices.
 //!
 //! `ladder/` is the project's teaching page: matmul and causal attention from the definition to the kernels in use, a rung a
@@ -51,9 +52,7 @@ pub fn idea(name: &str) -> Result<&'static str, Missing> {
 /// # Errors
 /// If it, or something that it imports, does not exist.
 pub fn source(name: &str) -> Result<String, Missing> {
-    let mut text = String::new();
-    append(name, &mut Vec::new(), &mut text)?;
-    Ok(text)
+    expand(file(name)?)
 }
 
 /// A text with its imports put in (each once): a shader that is written when it is needed.
@@ -61,44 +60,64 @@ pub fn source(name: &str) -> Result<String, Missing> {
 /// # Errors
 /// If something that it imports does not exist.
 pub fn expand(text: &str) -> Result<String, Missing> {
-    let mut expanded = String::new();
-    append_text(text, &mut Vec::new(), &mut expanded)?;
-    Ok(expanded)
+    let mut expanded = Expanded::default();
+    expanded.append(text)?;
+    Ok(expanded.text)
 }
 
-fn append(name: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
-    append_text(file(name)?, imported, text)
+/// What directives have made of a text so far.
+#[derive(Default)]
+struct Expanded {
+    text: String,
+    imported: Vec<String>,
+    /// Whether what is repeated is a loop.
+    loops: bool,
 }
 
-fn append_text(from: &str, imported: &mut Vec<String>, text: &mut String) -> Result<(), Missing> {
-    let mut lines = from.lines();
-    while let Some(line) = lines.next() {
-        if let Some((name, times)) = repeat(line) {
-            let repeated: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "#end").collect();
-            for time in 0..times {
-                repeated.iter().for_each(|line| text.push_str(&(line.replace(name, &format!("{time}u")) + "\n")));
+impl Expanded {
+    fn append(&mut self, from: &str) -> Result<(), Missing> {
+        let mut lines = from.lines();
+        while let Some(line) = lines.next() {
+            if let Some(repeat) = Repeat::begun_by(line) {
+                let repeated: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "#end").collect();
+                self.repeat(repeat, &repeated.join("\n"));
+            } else if line.trim() == "#loops" {
+                self.loops = true;
+            } else if let Some(name) = import(line) {
+                if !self.imported.iter().any(|done| done == name) {
+                    self.imported.push(name.to_string());
+                    self.append(file(name)?)?;
+                }
+            } else {
+                self.text += &format!("{line}\n");
             }
-            continue;
         }
-        match import(line) {
-            Some(import) if !imported.iter().any(|done| done == import) => {
-                imported.push(import.to_string());
-                append(import, imported, text)?;
-            }
-            Some(_) => {}
-            None => {
-                text.push_str(line);
-                text.push('\n');
-            }
+        Ok(())
+    }
+
+    fn repeat(&mut self, Repeat { name, times, condition }: Repeat, lines: &str) {
+        if self.loops {
+            self.text += &format!("for (var {name} = 0u; {condition}; {name}++) {{\n{lines}\n}}\n");
+        } else {
+            let once = |time: usize| format!("if {condition} {{\n{lines}\n}}\n").replace(name, &format!("{time}u"));
+            (0..times).for_each(|time| self.text += &once(time));
         }
     }
-    Ok(())
 }
 
-/// What a line that begins a repetition replaces, and how often it is repeated.
-fn repeat(line: &str) -> Option<(&str, usize)> {
-    let (name, times) = line.trim().strip_prefix("#repeat ")?.split_once(' ')?;
-    Some((name, times.parse().ok()?))
+/// What a line that begins a repetition says: what is replaced, how often the lines stand there at most, and while what is so.
+struct Repeat<'a> {
+    name: &'a str,
+    times: usize,
+    condition: &'a str,
+}
+
+impl Repeat<'_> {
+    fn begun_by(line: &str) -> Option<Repeat<'_>> {
+        let (counted, condition) = line.trim().strip_prefix("#repeat ")?.split_once(" while ")?;
+        let (name, times) = counted.split_once(' ')?;
+        Some(Repeat { name, times: times.parse().ok()?, condition })
+    }
 }
 
 /// What a line imports.
@@ -138,8 +157,11 @@ mod tests {
 
     #[test]
     fn repeated_lines_count() {
-        let text = "a\n    #repeat AT 2\n    x[AT] = AT;\n    #end\nb\n";
-        assert_eq!(expand(text).unwrap(), "a\n    x[0u] = 0u;\n    x[1u] = 1u;\nb\n");
+        let text = "a\n#repeat AT 2 while AT < n\nx[AT] = AT;\n#end\nb\n";
+        let lines = "a\nif 0u < n {\nx[0u] = 0u;\n}\nif 1u < n {\nx[1u] = 1u;\n}\nb\n";
+        assert_eq!(expand(text).unwrap(), lines);
+        let looped = "a\nfor (var AT = 0u; AT < n; AT++) {\nx[AT] = AT;\n}\nb\n";
+        assert_eq!(expand(&format!("#loops\n{text}")).unwrap(), looped);
     }
 
     #[test]

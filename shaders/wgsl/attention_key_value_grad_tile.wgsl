@@ -29,12 +29,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     for (var i = 0u; i < 4u && rows[i] < params.keys; i++) {
         let row = (tile.batch * params.keys + rows[i]) * params.key_heads + tile.key_head;
-        #repeat CHUNK 16
-        if CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM {
+        #repeat CHUNK 16 while CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM
             let at = row * HEAD_DIM + CHUNK * 16u + x;
             gradients[at] = key_sums[CHUNK][i] * params.scale;
             gradients[values_start() + at] = value_sums[CHUNK][i];
-        }
         #end
     }
 }

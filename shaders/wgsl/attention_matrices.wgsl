@@ -37,7 +37,8 @@ var<workgroup> halves: array<f32, 128>;
 
 struct Tile { batch: u32, query_head: u32, key_head: u32, row: u32, column: u32 }
 
-// Sixteen rows of all dimensions: an operand, and sums.
+// Sixteen rows of all dimensions: an operand, and sums. They are indexed by constants alone, as registers can be: each chunk has its
+// lines (#repeat).
 alias Rows = array<Left, MOST_CHUNKS>;
 alias RowSums = array<Sums, MOST_CHUNKS>;
 
@@ -62,9 +63,9 @@ fn load_rows(side: u32, tile: Tile, rows: ptr<function, Rows>) {
         put(row * STRIDE + quad, vec4<f16>(row_four(side, tile, tile.row + row, quad)));
     }
     workgroupBarrier();
-    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
-        (*rows)[chunk] = left(invocation.subgroup * SIDE * STRIDE + chunk * SIDE / 4u, STRIDE);
-    }
+    #repeat CHUNK 8 while CHUNK * SIDE < HEAD_DIM
+        (*rows)[CHUNK] = left(invocation.subgroup * SIDE * STRIDE + CHUNK * SIDE / 4u, STRIDE);
+    #end
 }
 
 // Puts the tile's columns of both sides into shared memory.
@@ -83,12 +84,11 @@ fn load_columns(tile: Tile) {
 fn products(side: u32, rows: ptr<function, Rows>) -> Scores {
     var low: Sums;
     var high: Sums;
-    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
-        let a = (*rows)[chunk];
-        let columns = side * COLUMNS * STRIDE + chunk * SIDE / 4u;
-        low = multiply_add(a, right_turned(columns, STRIDE), low);
-        high = multiply_add(a, right_turned(columns + SIDE * STRIDE, STRIDE), high);
-    }
+    #repeat CHUNK 8 while CHUNK * SIDE < HEAD_DIM
+        let columns = side * COLUMNS * STRIDE + CHUNK * SIDE / 4u;
+        low = multiply_add((*rows)[CHUNK], right_turned(columns, STRIDE), low);
+        high = multiply_add((*rows)[CHUNK], right_turned(columns + SIDE * STRIDE, STRIDE), high);
+    #end
     stage_pair(low, high);
     return Scores(score_four(0u), score_four(1u), score_four(2u), score_four(3u));
 }
@@ -120,42 +120,51 @@ fn accumulate(side: u32, weights: Scores, sums: ptr<function, RowSums>) {
     let at = ROWS * STRIDE + invocation.subgroup * SIDE * WEIGHT_STRIDE;
     let low = left(at, WEIGHT_STRIDE);
     let high = left(at + SIDE / 4u, WEIGHT_STRIDE);
-    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk++) {
-        let columns = side * COLUMNS * STRIDE + chunk * SIDE / 4u;
-        (*sums)[chunk] = multiply_add(low, right(columns, STRIDE), (*sums)[chunk]);
-        (*sums)[chunk] = multiply_add(high, right(columns + SIDE * STRIDE, STRIDE), (*sums)[chunk]);
-    }
+    #repeat CHUNK 8 while CHUNK * SIDE < HEAD_DIM
+        let columns = side * COLUMNS * STRIDE + CHUNK * SIDE / 4u;
+        let half = multiply_add(low, right(columns, STRIDE), (*sums)[CHUNK]);
+        (*sums)[CHUNK] = multiply_add(high, right(columns + SIDE * STRIDE, STRIDE), half);
+    #end
 }
 
 // Multiplies this invocation's row of the sums.
 fn scale_rows(sums: ptr<function, RowSums>, factor: f32) {
-    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk += 2u) {
+    let start = invocation.subgroup * SIDE * SCORE_STRIDE;
+    #repeat PAIR 4 while PAIR * 2u * SIDE < HEAD_DIM
         workgroupBarrier();
-        stage_pair((*sums)[chunk], (*sums)[chunk + 1u]);
-        for (var i = 0u; i < 4u; i++) {
-            let at = score_at(i);
-            staged[at] *= factor;
-            staged[at + 1u] *= factor;
-            staged[at + 2u] *= factor;
-            staged[at + 3u] *= factor;
-        }
+        stage_pair((*sums)[PAIR * 2u], (*sums)[PAIR * 2u + 1u]);
+        scale_staged(factor);
         workgroupBarrier();
-        let at = invocation.subgroup * SIDE * SCORE_STRIDE;
-        (*sums)[chunk] = unstage(at, SCORE_STRIDE);
-        (*sums)[chunk + 1u] = unstage(at + SIDE / 4u, SCORE_STRIDE);
+        (*sums)[PAIR * 2u] = unstage(start, SCORE_STRIDE);
+        (*sums)[PAIR * 2u + 1u] = unstage(start + SIDE / 4u, SCORE_STRIDE);
+    #end
+}
+
+fn scale_staged(factor: f32) {
+    for (var i = 0u; i < 4u; i++) {
+        let at = score_at(i);
+        staged[at] *= factor;
+        staged[at + 1u] *= factor;
+        staged[at + 2u] *= factor;
+        staged[at + 3u] *= factor;
     }
 }
 
 // Writes this invocation's row of the sums, times a factor.
 fn finish(side: u32, tile: Tile, sums: ptr<function, RowSums>, factor: f32) {
-    for (var chunk = 0u; chunk * SIDE < HEAD_DIM; chunk += 2u) {
+    #repeat PAIR 4 while PAIR * 2u * SIDE < HEAD_DIM
         workgroupBarrier();
-        stage_pair((*sums)[chunk], (*sums)[chunk + 1u]);
-        for (var i = 0u; i < 4u; i++) {
-            let d = chunk * SIDE + my_column() + 4u * i;
-            if d < HEAD_DIM {
-                store_four(side, tile, tile.row + my_row(), d / 4u, factor * score_four(i));
-            }
+        stage_pair((*sums)[PAIR * 2u], (*sums)[PAIR * 2u + 1u]);
+        store_staged(side, tile, PAIR * 2u * SIDE, factor);
+    #end
+}
+
+// Writes what is staged, from a dimension on.
+fn store_staged(side: u32, tile: Tile, first: u32, factor: f32) {
+    for (var i = 0u; i < 4u; i++) {
+        let d = first + my_column() + 4u * i;
+        if d < HEAD_DIM {
+            store_four(side, tile, tile.row + my_row(), d / 4u, factor * score_four(i));
         }
     }
 }

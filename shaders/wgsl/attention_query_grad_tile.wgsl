@@ -30,10 +30,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
         let row = query_row(tile.batch, rows[i], tile.query_head);
-        #repeat CHUNK 16
-        if CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM {
+        #repeat CHUNK 16 while CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM
             query_grad[row * HEAD_DIM + CHUNK * 16u + x] = sums[CHUNK][i] * params.scale;
-        }
         #end
     }
 }

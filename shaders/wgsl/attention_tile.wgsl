@@ -27,8 +27,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         scores.second = select(vec4(0.0), exp(min(scores.second - most, vec4(0.0))), shown_second);
         let kept = exp(min(before - most, vec4(0.0)));
         total = total * kept + scores.first + scores.second;
-        #repeat CHUNK 16
-        sums[CHUNK] *= kept;
+        #repeat CHUNK 16 while CHUNK * 16u < HEAD_DIM
+            sums[CHUNK] *= kept;
         #end
         store_weights(scores, x, y);
         accumulate(1u, tile, &sums, x, y);
@@ -39,10 +39,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let log_sum = select(most + log(total), vec4(HIDDEN), none);
     for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
         let row = query_row(tile.batch, rows[i], tile.query_head);
-        #repeat CHUNK 16
-        if CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM {
+        #repeat CHUNK 16 while CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM
             output[row * HEAD_DIM + CHUNK * 16u + x] = sums[CHUNK][i] * scale[i];
-        }
         #end
         if x == 0u {
             log_sums[row] = log_sum[i];

@@ -35,7 +35,7 @@ struct Tile { batch: u32, query_head: u32, key_head: u32, row: u32, column: u32 
 struct Scores { first: vec4<f32>, second: vec4<f32> }
 
 // Four rows of all dimensions that an invocation sums. They are indexed by constants alone, as registers can be: each chunk has its
-// lines (#repeat), of which the compiler drops those past D.
+// lines (#repeat).
 alias Sums = array<vec4<f32>, MOST_CHUNKS>;
 
 // Rows times columns, summed over D.
@@ -72,14 +72,12 @@ fn store_weights(mine: Scores, x: u32, y: u32) {
 
 // sums += weights times columns.
 fn accumulate(side: u32, tile: Tile, sums: ptr<function, Sums>, x: u32, y: u32) {
-    #repeat PART 4
-    if PART * WIDE < HEAD_DIM {
+    #repeat PART 4 while PART * WIDE < HEAD_DIM
         let part = weighted_columns(side, tile, PART * WIDE, x, y);
         (*sums)[PART * 4u] += part[0];
         (*sums)[PART * 4u + 1u] += part[1];
         (*sums)[PART * 4u + 2u] += part[2];
         (*sums)[PART * 4u + 3u] += part[3];
-    }
     #end
 }
 
@@ -94,10 +92,8 @@ fn weighted_columns(side: u32, tile: Tile, depth: u32, x: u32, y: u32) -> array<
     for (var column = 0u; column < COLUMNS; column++) {
         let at = column * WEIGHT_STRIDE + 4u * y;
         let rows = vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
-        #repeat CHUNK 4
-        if depth + CHUNK * 16u < HEAD_DIM {
+        #repeat CHUNK 4 while depth + CHUNK * 16u < HEAD_DIM
             sums[CHUNK] += rows * column_tile[column * WIDE_STRIDE + CHUNK * 16u + x];
-        }
         #end
     }
     return sums;

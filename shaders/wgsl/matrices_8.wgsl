@@ -2,6 +2,9 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 
+// Drivers on the CPU compile a matrix's product to hundreds of instructions, and so many of them in a row for minutes.
+#loops
+
 alias Left = array<coop_mat8x8<f16, A>, 4>;
 alias Right = array<coop_mat8x8<f16, B>, 4>;
 alias Sums = array<coop_mat8x8<f32, C>, 4>;

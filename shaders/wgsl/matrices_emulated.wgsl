@@ -2,6 +2,9 @@
 // matrices test all the rest, and is never chosen.
 enable f16;
 
+// Drivers on the CPU compile a matrix's product to hundreds of instructions, and so many of them in a row for minutes.
+#loops
+
 // Each invocation has half a row of a matrix of sums, and the row of the left operand that it needs. A right operand is where it
 // begins, and the steps from a row and from a column to the next, in elements.
 alias Left = array<vec4<f32>, 4>;

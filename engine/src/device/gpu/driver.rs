@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use super::{adapters, inspect};
+use super::{adapters, vulkan};
 use crate::device::{Config, MatmulPrecision};
 use crate::error::{Error, Result};
 
@@ -12,6 +12,8 @@ pub(super) struct Driver {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
+    /// Whether shaders are compiled with what keeps them within their buffers and their loops finite.
+    pub checked: bool,
     /// Bytes held by tensors, for the message that memory ran out.
     pub in_use: u64,
     faults: Arc<Mutex<Faults>>,
@@ -40,10 +42,13 @@ impl Driver {
             experimental_features: experimental(required_features),
             ..Default::default()
         };
-        let opened = match config.inspects {
-            true => inspect::open(adapter, &descriptor),
+        // llvmpipe looks after bounds itself, and takes several times as long to compile what checks them once more.
+        let checked = cfg!(debug_assertions) && !config.inspects && !name.starts_with("llvmpipe");
+        let unchecked = if checked { None } else { vulkan::open(adapter, &descriptor, config.inspects) };
+        let opened = unchecked.unwrap_or_else(|| match config.inspects {
+            true => Err("it does not tell what it compiles to: expected a driver of Vulkan".to_string()),
             false => pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| error.to_string()),
-        };
+        });
         let (device, queue) = opened.map_err(|reason| Error::Open { adapter: name.clone(), reason })?;
         let faults = Arc::new(Mutex::new(Faults::default()));
         let heard = faults.clone();
@@ -54,7 +59,7 @@ impl Driver {
         device.set_device_lost_callback(move |_, reason| {
             lock(&heard).lost.get_or_insert(reason);
         });
-        Ok(Driver { name, device, queue, limits, in_use: 0, faults })
+        Ok(Driver { name, device, queue, limits, checked, in_use: 0, faults })
     }
 
     /// The first error since the last check, met by `what`.

@@ -6,16 +6,13 @@ mod compiled;
 mod driver;
 mod encoding;
 mod fused;
-#[cfg(not(target_vendor = "apple"))]
-mod inspect;
-#[cfg(target_vendor = "apple")]
-#[path = "uninspected.rs"]
-mod inspect;
 mod memory;
 mod params;
 mod pipelines;
 mod timing;
 mod tuning;
+#[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
+mod vulkan;
 
 use rustc_hash::FxHashSet;
 
@@ -31,12 +28,12 @@ use bindings::Bindings;
 use compiled::Compiled;
 use driver::Driver;
 use encoding::Encoding;
-use inspect::Inspector;
 use memory::Memory;
 use params::Params;
 use pipelines::Pipelines;
 use timing::Timing;
 use tuning::Tuner;
+use vulkan::Inspector;
 
 pub use adapters::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 pub(crate) use adapters::{best_real, find};

@@ -23,7 +23,6 @@ pub(super) struct Pipelines {
     /// Group 1: the parameters, at an offset that each dispatch gives.
     pub params_layout: wgpu::BindGroupLayout,
     cache: Option<wgpu::PipelineCache>,
-    checked: bool,
     key: Vec<u64>,
 }
 
@@ -83,8 +82,6 @@ impl Pipelines {
             layouts: FxHashMap::default(),
             params_layout,
             cache,
-            // llvmpipe looks after bounds itself, and takes several times as long to compile what checks them once more.
-            checked: cfg!(debug_assertions) && !driver.name.starts_with("llvmpipe"),
             key: Vec::new(),
         }
     }
@@ -130,7 +127,7 @@ impl Pipelines {
         let shape = fused::Shape::of(chain, buffers, traits);
         if !self.fused.contains_key(&shape) {
             let text = fused::text(&shape, chain).map_err(|missing| driver.rejected(source, missing.to_string()))?;
-            let module = compile_text(&driver.device, source, text, self.checked);
+            let module = compile_text(&driver.device, source, text, driver.checked);
             driver.check(source)?;
             let pipeline = self.pipeline(driver, source, &chain.access, &module, &fused::constants(chain, traits))?;
             self.fused.insert(shape.clone(), pipeline);
@@ -156,7 +153,7 @@ impl Pipelines {
         );
         if !self.modules.contains_key(source) {
             let text = wgtune_shaders::source(source).map_err(|missing| driver.rejected(kernel.name, missing.to_string()))?;
-            let module = compile_text(&driver.device, source, text, self.checked);
+            let module = compile_text(&driver.device, source, text, driver.checked);
             driver.check(kernel.name)?;
             self.modules.insert(source, module);
         }

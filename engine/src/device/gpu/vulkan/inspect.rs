@@ -17,16 +17,16 @@ use wgpu::naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 use wgtune_shaders::Missing;
 
-use super::driver::Driver;
-use super::fused;
 use crate::device::Compilation;
+use crate::device::gpu::driver::Driver;
+use crate::device::gpu::fused;
 use crate::device::tune::hash_of;
 use crate::error::Result;
 use crate::kernel::{Constants, Traits};
 use crate::recording::Command;
 
 /// Compiles kernels, and keeps what is told of them.
-pub(super) struct Inspector {
+pub(in crate::device::gpu) struct Inspector {
     /// Keeps the raw device alive.
     _device: wgpu::Device,
     raw: ash::Device,
@@ -47,42 +47,6 @@ struct Source {
     /// How many buffers it is given.
     buffers: usize,
     constants: Constants,
-}
-
-/// Opens a device that can be asked.
-///
-/// # Errors
-/// A sentence, where the adapter is not one of Vulkan, or tells nothing.
-#[allow(unsafe_code)] // wgpu's own way to more of Vulkan than it asks for
-pub(super) fn open(
-    adapter: &wgpu::Adapter,
-    descriptor: &wgpu::DeviceDescriptor,
-) -> std::result::Result<(wgpu::Device, wgpu::Queue), String> {
-    let silent =
-        || "it does not tell what it compiles to: expected a driver with VK_KHR_pipeline_executable_properties".to_string();
-    // SAFETY: the adapter is only read and opened, and not destroyed.
-    let hal = unsafe { adapter.as_hal::<Vulkan>() }.ok_or_else(silent)?;
-    if !hal.physical_device_capabilities().supports_extension(executables::NAME) {
-        return Err(silent());
-    }
-    let mut feature = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default().pipeline_executable_info(true);
-    let feature = &mut feature;
-    let wgpu::DeviceDescriptor { required_features, required_limits, memory_hints, .. } = descriptor;
-    // SAFETY: the extension is there, and one feature is added; nothing is taken away.
-    let opened = unsafe {
-        hal.open_with_callback(
-            *required_features,
-            required_limits,
-            memory_hints,
-            Some(Box::new(move |arguments| {
-                arguments.extensions.push(executables::NAME);
-                *arguments.create_info = arguments.create_info.push_next(feature);
-            })),
-        )
-    };
-    let opened = opened.map_err(|error| error.to_string())?;
-    // SAFETY: it was opened from this adapter, with these features.
-    unsafe { adapter.create_device_from_hal::<Vulkan>(opened, descriptor) }.map_err(|error| error.to_string())
 }
 
 /// What a command may run: each shader of its kernel that is worth a try, or the one that is written for what was fused.
@@ -107,7 +71,7 @@ fn sources(traits: &Traits, command: &Command) -> std::result::Result<Vec<Source
 }
 
 impl Inspector {
-    /// Of a device that [`open`] opened.
+    /// Of a device that [`open`](super::open) opened.
     #[allow(unsafe_code)] // the device behind wgpu's is handed out for what it does not offer
     pub fn new(device: &wgpu::Device) -> Option<Inspector> {
         // SAFETY: nothing of it is destroyed, and a clone of wgpu's device outlives what is taken of it.
