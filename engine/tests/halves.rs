@@ -7,7 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
 /// The shader that emulates matrix units: the last of products, and so of any kernel that has fewer.
-const EMULATED: usize = 8;
+const EMULATED: usize = 12;
 
 fn main() {
     let arguments = Arguments::from_args();

@@ -113,3 +113,10 @@ fn visible(range: vec2<u32>, batch: u32, position: u32, others: vec4<u32>) -> ve
     let theirs = vec4(segments_or_pages[at.x], segments_or_pages[at.y], segments_or_pages[at.z], segments_or_pages[at.w]);
     return inside & (theirs == vec4(segments_or_pages[row + min(position, params.queries - 1u)]));
 }
+
+// The first query of a tile of so many. Where queries see what is before them, the last see the most: their tiles come first, so that
+// none that takes long is begun late.
+fn first_query(tile: u32, rows: u32) -> u32 {
+    let last = (params.queries - 1u) / rows;
+    return rows * select(tile, last - tile, params.causal == 1u);
+}

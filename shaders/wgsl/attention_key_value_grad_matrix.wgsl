@@ -8,7 +8,7 @@
 // Log sums of the columns, then dots.
 var<workgroup> of_columns: array<f32, 64>;
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     enter(mine);
     var tile = Tile(workgroup.z, 0u, workgroup.y, workgroup.x * ROWS, 0u);
@@ -26,12 +26,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
             load_columns(tile);
             load_numbers(tile);
             var weights = products(0u, &keys);
-            for (var i = 0u; i < 4u; i++) {
+            for (var i = 0u; i < FOURS; i++) {
                 weights[i] = weight(weights[i], number_four(0u, i), shown(seers, tile, i));
             }
             accumulate(1u, weights, &value_sums);
             var z = products(1u, &values);
-            for (var i = 0u; i < 4u; i++) {
+            for (var i = 0u; i < FOURS; i++) {
                 z[i] = score_grad(weights[i], z[i], number_four(1u, i));
             }
             accumulate(0u, z, &key_sums);

@@ -1,7 +1,7 @@
-// For devices with matrix units: tiles of 64 rows by 32 columns of scores a workgroup of four subgroups, sixteen rows each. Rows
-// are what a workgroup sums for, columns what it goes through. Operands are f16; rows and sums stay in matrices, columns are
-// staged in shared memory. Only there have a matrix's elements known places, so scores pass through it too: invocation m of a
-// subgroup has sixteen columns of row m / 2. D is a multiple of 16 of at most 128, and the inputs lie in whole vectors of four.
+// For devices with matrix units: tiles of 64 rows by 32 columns of scores a workgroup, LINES rows a subgroup. Rows are what a
+// workgroup sums for, columns what it goes through. Operands are f16; rows and sums stay in matrices, columns are staged in shared
+// memory. Only there have a matrix's elements known places, so scores pass through it too: SHARERS invocations of a subgroup share a
+// row of it, FOURS vectors of four columns each. D is a multiple of 16 of at most 128, and the inputs lie in whole vectors of four.
 //
 // The importing kernel says what rows and columns hold, in vectors of four dimensions, 0 past their ends: side 0 is the product
 // of query and key, side 1 that of the output's gradient and the value. And it writes rows of results, one for each side.
@@ -32,46 +32,55 @@ const SCORE_STRIDE = QUADS + 1u;
 override OPERANDS = ROWS * STRIDE + ROWS * WEIGHT_STRIDE;
 const STAGED = ROWS * SCORE_STRIDE;
 
-// A number of each invocation, for the one that has the other half of its row.
-var<workgroup> halves: array<f32, 128>;
+override WORKGROUP = ROWS / LINES * SUBGROUP;
+override SHARERS = SUBGROUP / LINES;
+override FOURS = QUADS / SHARERS;
+
+// A number of each invocation, for those that share its row.
+var<workgroup> of_sharers: array<f32, WORKGROUP>;
 
 struct Tile { batch: u32, query_head: u32, key_head: u32, row: u32, column: u32 }
 
-// Sixteen rows of all dimensions: an operand, and sums. They are indexed by constants alone, as registers can be: each chunk has its
+// The subgroup's rows of all dimensions: an operand, and sums. They are indexed by constants alone, as registers can be: each chunk has its
 // lines (#repeat).
 alias Rows = array<Left, MOST_CHUNKS>;
 alias RowSums = array<Sums, MOST_CHUNKS>;
 
-// Sixteen columns of a row.
-alias Scores = array<vec4<f32>, 4>;
+// This invocation's columns of a row: FOURS vectors, of as many as one alone would have.
+alias Scores = array<vec4<f32>, QUADS>;
 
 // Of the tile's rows, the one that this invocation has columns of.
 fn my_row() -> u32 {
-    return invocation.subgroup * SIDE + invocation.member / 2u;
+    return my_lines() + invocation.member / SHARERS;
 }
 
-// The first of its sixteen columns.
+// The first of the subgroup's rows.
+fn my_lines() -> u32 {
+    return invocation.subgroup * LINES;
+}
+
+// The first of its columns.
 fn my_column() -> u32 {
-    return invocation.member % 2u * SIDE;
+    return invocation.member % SHARERS * 4u * FOURS;
 }
 
 fn load_rows(side: u32, tile: Tile, rows: ptr<function, Rows>) {
     workgroupBarrier();
-    for (var i = invocation.lane; i < ROWS * HEAD_DIM / 4u; i += 128u) {
+    for (var i = invocation.lane; i < ROWS * HEAD_DIM / 4u; i += WORKGROUP) {
         let row = i / (HEAD_DIM / 4u);
         let quad = i % (HEAD_DIM / 4u);
         put(row * STRIDE + quad, vec4<f16>(row_four(side, tile, tile.row + row, quad)));
     }
     workgroupBarrier();
     #repeat CHUNK 8 while CHUNK * SIDE < HEAD_DIM
-        (*rows)[CHUNK] = left(invocation.subgroup * SIDE * STRIDE + CHUNK * SIDE / 4u, STRIDE);
+        (*rows)[CHUNK] = left(my_lines() * STRIDE + CHUNK * SIDE / 4u, STRIDE);
     #end
 }
 
 // Puts the tile's columns of both sides into shared memory.
 fn load_columns(tile: Tile) {
     workgroupBarrier();
-    for (var i = invocation.lane; i < COLUMNS * HEAD_DIM / 4u; i += 128u) {
+    for (var i = invocation.lane; i < COLUMNS * HEAD_DIM / 4u; i += WORKGROUP) {
         let column = i / (HEAD_DIM / 4u);
         let quad = i % (HEAD_DIM / 4u);
         put(column * STRIDE + quad, vec4<f16>(column_four(0u, tile, tile.column + column, quad)));
@@ -90,12 +99,16 @@ fn products(side: u32, rows: ptr<function, Rows>) -> Scores {
         high = multiply_add((*rows)[CHUNK], right_turned(columns + SIDE * STRIDE, STRIDE), high);
     #end
     stage_pair(low, high);
-    return Scores(score_four(0u), score_four(1u), score_four(2u), score_four(3u));
+    var scores: Scores;
+    for (var i = 0u; i < FOURS; i++) {
+        scores[i] = score_four(i);
+    }
+    return scores;
 }
 
 // Lays two matrices side by side where all of the subgroup can read them.
 fn stage_pair(low: Sums, high: Sums) {
-    let at = invocation.subgroup * SIDE * SCORE_STRIDE;
+    let at = my_lines() * SCORE_STRIDE;
     stage(low, at, SCORE_STRIDE);
     stage(high, at + SIDE / 4u, SCORE_STRIDE);
     workgroupBarrier();
@@ -113,11 +126,11 @@ fn score_four(i: u32) -> vec4<f32> {
 // sums += weights times the columns of a side. Between two of these there is a barrier.
 fn accumulate(side: u32, weights: Scores, sums: ptr<function, RowSums>) {
     let mine = weights;
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < FOURS; i++) {
         put(ROWS * STRIDE + my_row() * WEIGHT_STRIDE + my_column() / 4u + i, vec4<f16>(mine[i]));
     }
     workgroupBarrier();
-    let at = ROWS * STRIDE + invocation.subgroup * SIDE * WEIGHT_STRIDE;
+    let at = ROWS * STRIDE + my_lines() * WEIGHT_STRIDE;
     let low = left(at, WEIGHT_STRIDE);
     let high = left(at + SIDE / 4u, WEIGHT_STRIDE);
     #repeat CHUNK 8 while CHUNK * SIDE < HEAD_DIM
@@ -129,7 +142,7 @@ fn accumulate(side: u32, weights: Scores, sums: ptr<function, RowSums>) {
 
 // Multiplies this invocation's row of the sums.
 fn scale_rows(sums: ptr<function, RowSums>, factor: f32) {
-    let start = invocation.subgroup * SIDE * SCORE_STRIDE;
+    let start = my_lines() * SCORE_STRIDE;
     #repeat PAIR 4 while PAIR * 2u * SIDE < HEAD_DIM
         workgroupBarrier();
         stage_pair((*sums)[PAIR * 2u], (*sums)[PAIR * 2u + 1u]);
@@ -141,7 +154,7 @@ fn scale_rows(sums: ptr<function, RowSums>, factor: f32) {
 }
 
 fn scale_staged(factor: f32) {
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < FOURS; i++) {
         let at = score_at(i);
         staged[at] *= factor;
         staged[at + 1u] *= factor;
@@ -161,7 +174,7 @@ fn finish(side: u32, tile: Tile, sums: ptr<function, RowSums>, factor: f32) {
 
 // Writes what is staged, from a dimension on.
 fn store_staged(side: u32, tile: Tile, first: u32, factor: f32) {
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < FOURS; i++) {
         let d = first + my_column() + 4u * i;
         if d < HEAD_DIM {
             store_four(side, tile, tile.row + my_row(), d / 4u, factor * score_four(i));
@@ -169,27 +182,36 @@ fn store_staged(side: u32, tile: Tile, first: u32, factor: f32) {
     }
 }
 
-// The numbers of the two invocations that share a row, after a barrier.
-fn share_half(mine: f32) {
-    halves[my_half()] = mine;
+// Gives a number to those that share this invocation's row, who may read it behind a barrier.
+fn share(mine: f32) {
+    of_sharers[my_place()] = mine;
 }
 
-fn both_halves() -> vec2<f32> {
-    let at = my_half() / 2u * 2u;
-    return vec2(halves[at], halves[at + 1u]);
+fn my_place() -> u32 {
+    return invocation.subgroup * SUBGROUP + invocation.member;
 }
 
-fn my_half() -> u32 {
-    return invocation.subgroup * 32u + invocation.member;
+// The largest that was shared of the row.
+fn largest_of_row() -> f32 {
+    let first = my_place() / SHARERS * SHARERS;
+    var largest = of_sharers[first];
+    for (var i = 1u; i < SHARERS; i++) {
+        largest = max(largest, of_sharers[first + i]);
+    }
+    return largest;
 }
 
-// Over the whole row.
+// Over the whole row, in a fixed order.
 fn sum_of_row(mine: f32) -> f32 {
     workgroupBarrier();
-    share_half(mine);
+    share(mine);
     workgroupBarrier();
-    let both = both_halves();
-    return both.x + both.y;
+    let first = my_place() / SHARERS * SHARERS;
+    var sum = of_sharers[first];
+    for (var i = 1u; i < SHARERS; i++) {
+        sum += of_sharers[first + i];
+    }
+    return sum;
 }
 
 // Which of four of this invocation's columns its row sees, given the range that it sees apart from segments.

@@ -11,7 +11,7 @@ const GROWTH = 5.5;
 // Whether some row's largest score has.
 var<workgroup> grown: atomic<u32>;
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     enter(mine);
     var tile = query_tile(workgroup);
@@ -30,24 +30,23 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
         load_columns(tile);
         var scores = products(0u, &queries);
         var largest = HIDDEN;
-        for (var i = 0u; i < 4u; i++) {
+        for (var i = 0u; i < FOURS; i++) {
             scores[i] = select(vec4(HIDDEN), scores[i] * params.scale, shown(seen, tile, i));
             largest = max(largest, max(max(scores[i].x, scores[i].y), max(scores[i].z, scores[i].w)));
         }
-        share_half(largest);
+        share(largest);
         if largest > most + GROWTH {
             atomicStore(&grown, 1u);
         }
         // Uniform, as products of matrices must be: all rows follow where one has to.
         if workgroupUniformLoad(&grown) == 1u {
-            let both = both_halves();
             let before = most;
-            most = max(most, max(both.x, both.y));
+            most = max(most, largest_of_row());
             let kept = exp(before - most);
             total *= kept;
             scale_rows(&sums, kept);
         }
-        for (var i = 0u; i < 4u; i++) {
+        for (var i = 0u; i < FOURS; i++) {
             let weights = exp(min(scores[i] - most, vec4(GROWTH)));
             scores[i] = select(vec4(0.0), weights, scores[i] > vec4(HIDDEN));
             total += dot(scores[i], vec4(1.0));
@@ -56,7 +55,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     }
     total = sum_of_row(total);
     finish(1u, tile, &sums, select(1.0 / total, 0.0, total == 0.0));
-    if invocation.member % 2u == 0u && tile.row + my_row() < params.queries {
+    if invocation.member % SHARERS == 0u && tile.row + my_row() < params.queries {
         log_sums[my_query_row(tile)] = select(most + log(total), HIDDEN, total == 0.0);
     }
 }

@@ -4,7 +4,7 @@
 
 @group(0) @binding(7) var<storage, read_write> query_grad: array<vec4<f32>>;
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     enter(mine);
     var tile = query_tile(workgroup);
@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
         let scores = products(0u, &queries);
         workgroupBarrier();
         var z = products(1u, &grads);
-        for (var i = 0u; i < 4u; i++) {
+        for (var i = 0u; i < FOURS; i++) {
             z[i] = score_grad(weight(scores[i], vec4(known.x), shown(seen, tile, i)), z[i], vec4(known.y));
         }
         accumulate(0u, z, &sums);

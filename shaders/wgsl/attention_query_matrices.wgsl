@@ -2,7 +2,7 @@
 #import attention_matrices
 
 fn query_tile(workgroup: vec3<u32>) -> Tile {
-    return Tile(workgroup.z, workgroup.y, workgroup.y / group(), workgroup.x * ROWS, 0u);
+    return Tile(workgroup.z, workgroup.y, workgroup.y / group(), first_query(workgroup.x, ROWS), 0u);
 }
 
 // The keys that any of the tile's queries may see: both bounds grow with the position.

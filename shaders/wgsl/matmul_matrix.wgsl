@@ -1,9 +1,19 @@
-// A tile of TILE x TILE a workgroup of 128: four subgroups, each with 4 x 4 matrices of SIDE x SIDE, which its 32 invocations
-// compute together. Slices of 32 columns of a and 32 rows of b pass through shared memory as f16, while the next ones are on
-// their way into registers. The importing file gives SIDE, the matrices and what moves them.
+// A tile of ROWS x COLUMNS a workgroup of four subgroups, each with DOWN x ACROSS matrices of SIDE x SIDE, which its invocations
+// compute together. Slices of 32 columns of a and 32 rows of b pass through shared memory as f16, while the next ones are on their
+// way into registers. The importing file gives DOWN and ACROSS, of at most 4,
+// SIDE, the matrices and what moves them. All are indexed by constants alone, as registers can be: each has its lines (#repeat).
 
-const TILE = 8u * SIDE;
+// Invocations of a subgroup.
+override SUBGROUP: u32 = 32u;
+
+const ROWS = 2u * DOWN * SIDE;
+const COLUMNS = 2u * ACROSS * SIDE;
 const DEPTH = 32u;
+
+override WORKGROUP = 4u * SUBGROUP;
+// Rows of a slice of a, and columns of one of b, that a workgroup brings at a time: each invocation has a block of 4 x 4, eight are
+// along DEPTH.
+override SPAN = WORKGROUP / 2u;
 
 // The largest magnitude of the operand that `params.scaled` names (1 is a, 2 is b), as the bits of an f32.
 @group(0) @binding(5) var<storage, read> peak: array<u32>;
@@ -41,7 +51,7 @@ fn keep_b(column: u32, quad: u32, lines: Lines) {
 fn finish(sums: Sums, batch: u32, row: u32, column: u32, scale: f32, subgroup: u32, member: u32) {
     stage(sums, subgroup);
     workgroupBarrier();
-    for (var vector = member; vector < SIDE * SIDE / 4u; vector += 32u) {
+    for (var vector = member; vector < SIDE * SIDE / 4u; vector += SUBGROUP) {
         let at = subgroup * SIDE * SIDE + 4u * vector;
         let four = scale * vec4(staged[at], staged[at + 1u], staged[at + 2u], staged[at + 3u]);
         store_four(batch, row + 4u * vector / SIDE, column + 4u * vector % SIDE, four);
@@ -50,11 +60,11 @@ fn finish(sums: Sums, batch: u32, row: u32, column: u32, scale: f32, subgroup: u
 }
 
 fn multiply_matrices(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, subgroup: u32, member: u32) {
-    let tile_row = workgroup.y * TILE;
-    let tile_column = workgroup.x * TILE;
-    let my_row = subgroup / 2u * 4u * SIDE;
-    let my_column = subgroup % 2u * 4u * SIDE;
-    // Blocks of 4 x 4, eight along k: a row of a slice is 64 bytes of halves, and every bank is met once.
+    let tile_row = workgroup.y * ROWS;
+    let tile_column = workgroup.x * COLUMNS;
+    let my_row = subgroup / 2u * DOWN * SIDE;
+    let my_column = subgroup % 2u * ACROSS * SIDE;
+    // A row of a slice is 64 bytes of halves, and every bank is met once.
     let quad = lane % 8u;
     let line = lane / 8u * 4u;
     let exponent = scale_exponent();
@@ -63,81 +73,54 @@ fn multiply_matrices(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, sub
     let a_scale = select(1.0, up, params.scaled == 1u);
     let b_scale = select(1.0, up, params.scaled == 2u);
     for (var batch = workgroup.z; batch < params.outer * params.inner; batch += workgroups.z) {
-        let a_low = a_rows(batch, tile_row + line);
-        let b_low = b_columns(batch, tile_column + line);
-        let a_high = a_rows(batch, tile_row + 64u + line);
-        let b_high = b_columns(batch, tile_column + 64u + line);
-        var next_a_low = narrowed(a_block(a_low, 4u * quad), a_scale);
-        var next_b_low = narrowed(b_block(b_low, 4u * quad), b_scale);
-        var next_a_high: Lines;
-        var next_b_high: Lines;
-        if TILE == 128u {
-            next_a_high = narrowed(a_block(a_high, 4u * quad), a_scale);
-            next_b_high = narrowed(b_block(b_high, 4u * quad), b_scale);
-        }
+        var a_starts: array<vec4<u32>, 4>;
+        var b_starts: array<vec4<u32>, 4>;
+        var next_a: array<Lines, 4>;
+        var next_b: array<Lines, 4>;
+        #repeat PASS 4 while PASS * SPAN < ROWS
+            a_starts[PASS] = a_rows(batch, tile_row + PASS * SPAN + line);
+            next_a[PASS] = narrowed(a_block(a_starts[PASS], 4u * quad), a_scale);
+        #end
+        #repeat PASS 4 while PASS * SPAN < COLUMNS
+            b_starts[PASS] = b_columns(batch, tile_column + PASS * SPAN + line);
+            next_b[PASS] = narrowed(b_block(b_starts[PASS], 4u * quad), b_scale);
+        #end
         var sums: array<Sums, 16>;
         for (var depth = 0u; depth < params.k; depth += DEPTH) {
             workgroupBarrier();
-            keep_a(line, quad, next_a_low);
-            keep_b(line, quad, next_b_low);
-            if TILE == 128u {
-                keep_a(line + 64u, quad, next_a_high);
-                keep_b(line + 64u, quad, next_b_high);
-            }
+            #repeat PASS 4 while (PASS * SPAN < ROWS) & ((SPAN <= ROWS) | (line < ROWS))
+                keep_a(PASS * SPAN + line, quad, next_a[PASS]);
+            #end
+            #repeat PASS 4 while (PASS * SPAN < COLUMNS) & ((SPAN <= COLUMNS) | (line < COLUMNS))
+                keep_b(PASS * SPAN + line, quad, next_b[PASS]);
+            #end
             workgroupBarrier();
             if depth + DEPTH < params.k {
                 let k = depth + DEPTH + 4u * quad;
-                next_a_low = narrowed(a_block(a_low, k), a_scale);
-                next_b_low = narrowed(b_block(b_low, k), b_scale);
-                if TILE == 128u {
-                    next_a_high = narrowed(a_block(a_high, k), a_scale);
-                    next_b_high = narrowed(b_block(b_high, k), b_scale);
-                }
+                #repeat PASS 4 while PASS * SPAN < ROWS
+                    next_a[PASS] = narrowed(a_block(a_starts[PASS], k), a_scale);
+                #end
+                #repeat PASS 4 while PASS * SPAN < COLUMNS
+                    next_b[PASS] = narrowed(b_block(b_starts[PASS], k), b_scale);
+                #end
             }
             for (var k = 0u; k < DEPTH; k += SIDE) {
-                let b0 = right(k, my_column);
-                let b1 = right(k, my_column + SIDE);
-                let b2 = right(k, my_column + 2u * SIDE);
-                let b3 = right(k, my_column + 3u * SIDE);
-                let a0 = left(my_row, k);
-                sums[0] = multiply_add(a0, b0, sums[0]);
-                sums[1] = multiply_add(a0, b1, sums[1]);
-                sums[2] = multiply_add(a0, b2, sums[2]);
-                sums[3] = multiply_add(a0, b3, sums[3]);
-                let a1 = left(my_row + SIDE, k);
-                sums[4] = multiply_add(a1, b0, sums[4]);
-                sums[5] = multiply_add(a1, b1, sums[5]);
-                sums[6] = multiply_add(a1, b2, sums[6]);
-                sums[7] = multiply_add(a1, b3, sums[7]);
-                let a2 = left(my_row + 2u * SIDE, k);
-                sums[8] = multiply_add(a2, b0, sums[8]);
-                sums[9] = multiply_add(a2, b1, sums[9]);
-                sums[10] = multiply_add(a2, b2, sums[10]);
-                sums[11] = multiply_add(a2, b3, sums[11]);
-                let a3 = left(my_row + 3u * SIDE, k);
-                sums[12] = multiply_add(a3, b0, sums[12]);
-                sums[13] = multiply_add(a3, b1, sums[13]);
-                sums[14] = multiply_add(a3, b2, sums[14]);
-                sums[15] = multiply_add(a3, b3, sums[15]);
+                var columns: array<Right, 4>;
+                #repeat AT 4 while AT < ACROSS
+                    columns[AT] = right(k, my_column + AT * SIDE);
+                #end
+                var rows: Left;
+                #repeat AT 16 while AT < DOWN * ACROSS
+                    if AT % ACROSS == 0u {
+                        rows = left(my_row + AT / ACROSS * SIDE, k);
+                    }
+                    sums[AT] = multiply_add(rows, columns[AT % ACROSS], sums[AT]);
+                #end
             }
         }
-        let row = tile_row + my_row;
-        let column = tile_column + my_column;
-        finish(sums[0], batch, row, column, down, subgroup, member);
-        finish(sums[1], batch, row, column + SIDE, down, subgroup, member);
-        finish(sums[2], batch, row, column + 2u * SIDE, down, subgroup, member);
-        finish(sums[3], batch, row, column + 3u * SIDE, down, subgroup, member);
-        finish(sums[4], batch, row + SIDE, column, down, subgroup, member);
-        finish(sums[5], batch, row + SIDE, column + SIDE, down, subgroup, member);
-        finish(sums[6], batch, row + SIDE, column + 2u * SIDE, down, subgroup, member);
-        finish(sums[7], batch, row + SIDE, column + 3u * SIDE, down, subgroup, member);
-        finish(sums[8], batch, row + 2u * SIDE, column, down, subgroup, member);
-        finish(sums[9], batch, row + 2u * SIDE, column + SIDE, down, subgroup, member);
-        finish(sums[10], batch, row + 2u * SIDE, column + 2u * SIDE, down, subgroup, member);
-        finish(sums[11], batch, row + 2u * SIDE, column + 3u * SIDE, down, subgroup, member);
-        finish(sums[12], batch, row + 3u * SIDE, column, down, subgroup, member);
-        finish(sums[13], batch, row + 3u * SIDE, column + SIDE, down, subgroup, member);
-        finish(sums[14], batch, row + 3u * SIDE, column + 2u * SIDE, down, subgroup, member);
-        finish(sums[15], batch, row + 3u * SIDE, column + 3u * SIDE, down, subgroup, member);
+        #repeat AT 16 while AT < DOWN * ACROSS
+            let row = tile_row + my_row + AT / ACROSS * SIDE;
+            finish(sums[AT], batch, row, tile_column + my_column + AT % ACROSS * SIDE, down, subgroup, member);
+        #end
     }
 }

@@ -5,6 +5,8 @@ enable wgpu_cooperative_matrix;
 #import matmul_matrix
 
 const SIDE = 8u;
+const DOWN = 4u;
+const ACROSS = 4u;
 // A row of a slice is 32 halves, and 8 that keep neighbouring rows in different banks.
 const STRIDE = 40u;
 
@@ -51,7 +53,7 @@ fn stage(sums: Sums, subgroup: u32) {
     coopStoreT(sums, &staged[at], SIDE);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,

@@ -5,6 +5,8 @@ enable f16;
 #import matmul_matrix
 
 const SIDE = 16u;
+const DOWN = 4u;
+const ACROSS = 4u;
 // A row of a slice is 32 halves, and 8 that keep neighbouring rows in different banks: ten vectors of four.
 const STRIDE = 10u;
 
@@ -58,12 +60,12 @@ fn stage(sums: Sums, subgroup: u32) {
     }
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    member = lane % 32u;
-    multiply_matrices(workgroup, workgroups, lane, lane / 32u, member);
+    member = lane % SUBGROUP;
+    multiply_matrices(workgroup, workgroups, lane, lane / SUBGROUP, member);
 }

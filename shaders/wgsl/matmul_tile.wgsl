@@ -1,13 +1,18 @@
-// A tile of TILE x TILE a workgroup of 256: slices of both operands, 2048 elements each, pass through shared memory, while the
-// next ones are on their way into registers. The importing file says how large TILE is (64 or 128), and declares `a_tile` and
-// `b_tile`.
+// A tile of TILE x TILE a workgroup: slices of both operands pass through shared memory, a block of 4 x 4 for each invocation of half
+// of it, while the next ones are on their way into registers. The importing file says how large TILE is (32 with INVOCATIONS of 64;
+// 64 or 128 with 256).
 
 // Vectors of four in a row of a tile, and rows of a slice.
 const VECTORS = TILE / 4u;
-const DEPTH = 2048u / TILE;
+const DEPTH = 8u * INVOCATIONS / TILE;
 // An invocation has 4 x 4 of each quarter of a 128 x 128 tile, so that neighbours always meet neighbouring words.
-const GROUPS = TILE / 64u;
+const GROUPS = max(TILE / 64u, 1u);
 const SUMS = 4u * GROUPS * GROUPS;
+// Invocations that share four rows of sums.
+const ACROSS = VECTORS / GROUPS;
+
+var<workgroup> a_tile: array<vec4<f32>, 2u * INVOCATIONS>;
+var<workgroup> b_tile: array<vec4<f32>, 2u * INVOCATIONS>;
 
 // Where row `k` of a slice holds a vector. Turned by k, so that those who store a block of four rows meet different banks.
 fn slot(k: u32, vector: u32) -> u32 {
@@ -27,8 +32,8 @@ fn accumulate_row(sums: ptr<function, array<vec4<f32>, SUMS>>, k: u32, my_row: u
     let b_low = b_tile[slot(k, my_column)];
     accumulate(sums, 0u, a_low, b_low);
     if GROUPS == 2u {
-        let a_high = a_tile[slot(k, my_row + 16u)];
-        let b_high = b_tile[slot(k, my_column + 16u)];
+        let a_high = a_tile[slot(k, my_row + ACROSS)];
+        let b_high = b_tile[slot(k, my_column + ACROSS)];
         accumulate(sums, 4u, a_low, b_high);
         accumulate(sums, 8u, a_high, b_low);
         accumulate(sums, 12u, a_high, b_high);
@@ -45,11 +50,11 @@ fn store_sums(sums: ptr<function, array<vec4<f32>, SUMS>>, first: u32, batch: u3
 fn multiply_tile(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) {
     let tile_row = workgroup.y * TILE;
     let tile_column = workgroup.x * TILE;
-    let my_row = lane / 16u;
-    let my_column = lane % 16u;
+    let my_row = lane / ACROSS;
+    let my_column = lane % ACROSS;
     // Half of the invocations load blocks of 4 x 4 of a, the others of b; neighbours along the axis that is dense in memory.
-    let loads_a = lane < 128u;
-    let which = lane % 128u;
+    let loads_a = lane < INVOCATIONS / 2u;
+    let which = lane % (INVOCATIONS / 2u);
     let along_k = select(!B_ALONG_N, A_ALONG_K, loads_a);
     let vector = select(which % VECTORS, which / (DEPTH / 4u), along_k);
     let load_k = 4u * select(which / VECTORS, which % (DEPTH / 4u), along_k);

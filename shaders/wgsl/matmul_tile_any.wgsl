@@ -3,11 +3,9 @@
 #import matmul_tile
 
 const TILE = 64u;
+const INVOCATIONS = 256u;
 
-var<workgroup> a_tile: array<vec4<f32>, 512>;
-var<workgroup> b_tile: array<vec4<f32>, 512>;
-
-@compute @workgroup_size(256)
+@compute @workgroup_size(INVOCATIONS)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,

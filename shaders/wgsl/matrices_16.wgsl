@@ -1,8 +1,11 @@
-// Matrices of 16 x 16 in workgroup memory, of f16 and of f32, which the 32 invocations of a subgroup multiply together. Their
-// places and the strides of their lines count vectors of four. The importing kernel says how many vectors there are: OPERANDS of
+// Matrices of 16 x 16 in workgroup memory, of f16 and of f32, which the invocations of a subgroup multiply together. Their places and the strides of their lines count vectors of four. The importing kernel says how many vectors there are: OPERANDS of
 // f16, STAGED of f32.
 enable f16;
 enable wgpu_cooperative_matrix;
+
+// Invocations of a subgroup, and rows of what it multiplies.
+override SUBGROUP: u32 = 32u;
+const LINES = 16u;
 
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;

@@ -5,13 +5,18 @@ enable f16;
 // Drivers on the CPU compile a matrix's product to hundreds of instructions, and so many of them in a row for minutes.
 #loops
 
+const SUBGROUP = 32u;
+const LINES = 16u;
+
 // Each invocation has half a row of a matrix of sums, and the row of the left operand that it needs. A right operand is where it
 // begins, and the steps from a row and from a column to the next, in elements.
 alias Left = array<vec4<f32>, 4>;
 struct Right { at: u32, down: u32, across: u32 }
 alias Sums = array<vec4<f32>, 2>;
 
-var<workgroup> operands: array<f16, 4u * OPERANDS>;
+override OPERAND_ELEMENTS = 4u * OPERANDS;
+
+var<workgroup> operands: array<f16, OPERAND_ELEMENTS>;
 var<workgroup> staged: array<f32, 4u * STAGED>;
 
 struct Invocation { @builtin(local_invocation_index) lane: u32 }
@@ -20,7 +25,7 @@ struct Place { lane: u32, subgroup: u32, member: u32 }
 var<private> invocation: Place;
 
 fn enter(mine: Invocation) {
-    invocation = Place(mine.lane, mine.lane / 32u, mine.lane % 32u);
+    invocation = Place(mine.lane, mine.lane / SUBGROUP, mine.lane % SUBGROUP);
 }
 
 fn put(at: u32, four: vec4<f16>) {

@@ -1,7 +1,11 @@
 // Eight sums of products of matrices a subgroup, whose operands stay where they are, none waiting for another: matrix units at
-// their fastest. Four subgroups of 32 a workgroup. The importing file gives SIDE and the matrices.
+// their fastest. Four subgroups a workgroup. The importing file gives SIDE and the matrices.
 
 struct Params { matrices: u32, rounds: u32, side: u32 }
+
+// Invocations of a subgroup.
+override SUBGROUP: u32 = 32u;
+override WORKGROUP = 4u * SUBGROUP;
 
 const ELEMENTS = SIDE * SIDE;
 
@@ -17,14 +21,14 @@ fn right(number: u32) -> Right {
     return coopLoadT<Right>(&operands[at], SIDE);
 }
 
-@compute @workgroup_size(128)
+@compute @workgroup_size(WORKGROUP)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
-    for (var i = lane; i < 9u * ELEMENTS; i += 128u) {
+    for (var i = lane; i < 9u * ELEMENTS; i += WORKGROUP) {
         operands[i] = f16(x[i]);
     }
     workgroupBarrier();

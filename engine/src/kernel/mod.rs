@@ -98,8 +98,8 @@ pub struct AnyKernel {
     pub is_candidate: fn(&[u8], usize, &Traits) -> bool,
     /// Adds the words of [`Kernel::bucket`].
     pub bucket: fn(&[u8], &mut Vec<u32>),
-    /// See [`Shader::constants`], of one of the sources.
-    pub constants: fn(&[u8], usize) -> Constants,
+    /// See [`Shader::constants`], of one of the sources, and what all have that are written for matrix units.
+    pub constants: fn(&[u8], usize, &Traits) -> Constants,
     /// See [`Shader::workgroups`], of one of the sources.
     pub workgroups: fn(&[u8], usize) -> [u32; 3],
     /// See [`Kernel::POINTWISE`].
@@ -139,7 +139,7 @@ impl AnyKernel {
                 allows: |params, shader, traits| K::SHADERS[shader].runs(bytemuck::from_bytes(params), traits),
                 is_candidate: |params, shader, traits| K::SHADERS[shader].is_candidate(bytemuck::from_bytes(params), traits),
                 bucket: |params, words| words.extend(K::bucket(bytemuck::from_bytes(params))),
-                constants: |params, shader| (K::SHADERS[shader].constants)(bytemuck::from_bytes(params)),
+                constants: |params, shader, traits| K::SHADERS[shader].all_constants(bytemuck::from_bytes(params), traits),
                 workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
                 pointwise: match K::POINTWISE {
                     Some(_) => Some(AnyPointwise::of::<K>()),

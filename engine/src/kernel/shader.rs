@@ -63,6 +63,12 @@ impl<P> Shader<P> {
         Shader { preferred, ..self }
     }
 
+    /// Values for its `override` constants, on this device.
+    pub(super) fn all_constants(&self, params: &P, traits: &Traits) -> Constants {
+        let of_units = matches!(self.target, Target::Halves(Halves::Matrices16 | Halves::Matrices8));
+        (self.constants)(params).into_iter().chain(of_units.then_some(("SUBGROUP", traits.unit_invocations.into()))).collect()
+    }
+
     /// Whether it can run these parameters on this device at all.
     pub(super) fn runs(&self, params: &P, traits: &Traits) -> bool {
         let has_halves = match self.target {
@@ -93,12 +99,14 @@ pub struct Traits {
     pub workgroup_invocations: u32,
     /// What computes products of f16 operands, where the run allows them and there is something.
     pub halves: Option<Halves>,
+    /// Invocations of a subgroup that matrix units have, where there are such units.
+    pub unit_invocations: u32,
 }
 
 /// What computes products of f16 operands, summed in f32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Halves {
-    /// Matrices of 16 x 16 that the 32 invocations of a subgroup compute together.
+    /// Matrices of 16 x 16 that the invocations of a subgroup compute together.
     Matrices16,
     /// The same of 8 x 8.
     Matrices8,

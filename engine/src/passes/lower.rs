@@ -51,11 +51,11 @@ mod tests {
     #[test]
     fn a_product_is_cut_where_a_gpu_would_be_idle_and_its_gradient_weighed_where_it_is_rounded() {
         let real = Traits { workgroup_memory: 32 << 10, ..Traits::default() };
-        assert_eq!(names(&real, [1024, 1024, 1024]), ["matmul", "matmul"]);
+        assert_eq!(names(&real, [4096, 4096, 4096]), ["matmul", "matmul"]);
         assert_eq!(names(&real, [64, 4096, 64]), ["matmul", "matmul_parts", "matmul"]);
         assert_eq!(names(&Traits { software: true, ..real.clone() }, [64, 4096, 64]), ["matmul", "matmul"]);
         let halves = Traits { halves: Some(Halves::Matrices16), ..real };
-        assert_eq!(names(&halves, [1024, 1024, 1024]), ["matmul", "full", "peak", "matmul"]);
+        assert_eq!(names(&halves, [4096, 4096, 4096]), ["matmul", "full", "peak", "matmul"]);
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use serde::Serialize;
 
-use crate::device::Config;
 use crate::error::{Error, Result};
-use crate::kernel::Halves;
 
 /// What an adapter says of itself.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -126,31 +124,6 @@ pub(super) fn subgroup_sizes(adapter: &wgpu::Adapter) -> Option<(u32, u32)> {
     adapter.features().contains(wgpu::Features::SUBGROUP).then_some((info.subgroup_min_size, info.subgroup_max_size))
 }
 
-/// What computes products of f16 operands on an open device, as far as the configuration allows any.
-pub(super) fn halves(adapter: &wgpu::Adapter, device: &wgpu::Device, config: &Config) -> Option<Halves> {
-    if !device.features().contains(wgpu::Features::SHADER_F16) {
-        return None;
-    }
-    // Metal tells a range, and Apple's subgroups have 32 invocations.
-    let subgroups_of_32 = subgroup_sizes(adapter) == Some((32, 32)) || adapter.get_info().backend == wgpu::Backend::Metal;
-    let matrices = match device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) && subgroups_of_32 {
-        true => matrices(adapter),
-        false => Vec::new(),
-    };
-    let has = |side: u32| {
-        let fits = |shape: &MatrixShape| {
-            [shape.m, shape.n, shape.k] == [side; 3] && shape.operands == "f16" && shape.accumulator == "f32"
-        };
-        matrices.iter().any(fits)
-    };
-    match (has(16), has(8)) {
-        (true, _) => Some(Halves::Matrices16),
-        (false, true) => Some(Halves::Matrices8),
-        // Only a test asks for a certain shader.
-        (false, false) => config.shader.map(|_| Halves::Emulated),
-    }
-}
-
 fn enumerate() -> Vec<wgpu::Adapter> {
     let native = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     let backends = wgpu::Backends::from_env().unwrap_or(native);
@@ -220,7 +193,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
     }
 }
 
-fn matrices(adapter: &wgpu::Adapter) -> Vec<MatrixShape> {
+pub(super) fn matrices(adapter: &wgpu::Adapter) -> Vec<MatrixShape> {
     let shapes = adapter.cooperative_matrix_properties();
     shapes
         .into_iter()

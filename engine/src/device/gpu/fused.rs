@@ -49,7 +49,7 @@ fn shader(head: &Head, traits: &Traits) -> usize {
 }
 
 fn head_constants(head: &Head, traits: &Traits) -> Constants {
-    (head.kernel.constants)(bytemuck::cast_slice(&head.params), shader(head, traits))
+    (head.kernel.constants)(bytemuck::cast_slice(&head.params), shader(head, traits), traits)
 }
 
 /// Values for the constants of a chain's shader: those of the head.

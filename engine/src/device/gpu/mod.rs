@@ -11,6 +11,7 @@ mod params;
 mod pipelines;
 mod timing;
 mod tuning;
+mod units;
 #[cfg_attr(target_vendor = "apple", path = "no_vulkan.rs")]
 mod vulkan;
 
@@ -60,13 +61,16 @@ impl Gpu {
         let mut driver = Driver::open(&adapter, config)?;
         let binding = &mut driver.limits.max_storage_buffer_binding_size;
         *binding = config.binding_limit.map_or(*binding, |limit| limit.min(*binding));
+        let inspector = if config.inspects { Inspector::new(&driver.device) } else { None };
+        let units = units::find(&adapter, &driver, inspector.as_ref(), config)?;
         let traits = Traits {
             software: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
             subgroups: adapters::subgroup_sizes(&adapter),
             binding: Some(driver.limits.max_storage_buffer_binding_size as usize),
             workgroup_memory: driver.limits.max_compute_workgroup_storage_size,
             workgroup_invocations: driver.limits.max_compute_invocations_per_workgroup,
-            halves: adapters::halves(&adapter, &driver.device, config),
+            halves: units.map(|(halves, _)| halves),
+            unit_invocations: units.map_or(0, |(_, invocations)| invocations),
         };
         let memory = Memory::new(&driver, config.guards)?;
         let (tuner, compiled) = match &config.cache {
@@ -78,7 +82,6 @@ impl Gpu {
             }
             _ => (None, None),
         };
-        let inspector = if config.inspects { Inspector::new(&driver.device) } else { None };
         let pipelines = Pipelines::new(&driver, compiled.as_ref().map(|compiled| compiled.cache.clone()));
         let (bindings, params) = (Bindings::default(), Params::default());
         Ok(Gpu {

@@ -24,6 +24,10 @@ impl Inspector {
         None
     }
 
+    pub fn subgroup(&self, _: &Driver, _: &'static str) -> Result<u32> {
+        Ok(0)
+    }
+
     pub fn ask(&mut self, _: &Driver, _: &Traits, _: &Command) -> Result<()> {
         Ok(())
     }

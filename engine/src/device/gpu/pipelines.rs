@@ -96,18 +96,25 @@ impl Pipelines {
     ) -> Result<(Ready<'a>, &'a [BufferRef])> {
         match command {
             Command::Dispatch { kernel, params, buffers } => {
-                Ok((self.ready(driver, kernel, bytemuck::cast_slice(params), shader)?, buffers))
+                Ok((self.ready(driver, traits, kernel, bytemuck::cast_slice(params), shader)?, buffers))
             }
             Command::Fused { chain, buffers } => Ok((self.ready_fused(driver, traits, chain, buffers)?, buffers)),
             _ => unreachable!("only dispatches are dispatched"),
         }
     }
 
-    fn ready(&mut self, driver: &Driver, kernel: &'static AnyKernel, params: &[u8], shader: usize) -> Result<Ready<'_>> {
+    fn ready(
+        &mut self,
+        driver: &Driver,
+        traits: &Traits,
+        kernel: &'static AnyKernel,
+        params: &[u8],
+        shader: usize,
+    ) -> Result<Ready<'_>> {
         if kernel.shaders == 0 {
             return Err(driver.rejected(kernel.name, "it has no shader".to_string()));
         }
-        let constants = (kernel.constants)(params, shader);
+        let constants = (kernel.constants)(params, shader, traits);
         self.key.clear();
         self.key.extend([std::ptr::from_ref(kernel) as u64, shader as u64]);
         self.key.extend(constants.iter().map(|(_, value)| value.to_bits()));
@@ -233,7 +240,7 @@ impl Layout {
 
 /// A shader's module, with bounds and loops checked at run time or trusted.
 #[allow(unsafe_code)]
-fn compile_text(device: &wgpu::Device, label: &str, text: String, checked: bool) -> wgpu::ShaderModule {
+pub(super) fn compile_text(device: &wgpu::Device, label: &str, text: String, checked: bool) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(Cow::Owned(text)) };
     if checked {
         return device.create_shader_module(descriptor);

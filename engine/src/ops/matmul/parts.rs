@@ -9,23 +9,47 @@ use super::product::Matmul;
 use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, Traits, grid};
+use crate::kernel::{Access, Cost, Halves, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 
+/// Workgroups that occupy the larger GPUs: two for each of the 132 multiprocessors of an H100.
+const OCCUPYING: u32 = 264;
+
 impl Product {
+    /// Rows and columns of the tiles by which it is best computed on a GPU: the largest that occupy the device, perhaps with sums cut
+    /// into parts, or the smallest.
+    pub fn tile(&self, traits: &Traits) -> [u32; 2] {
+        let tiles: &[[u32; 2]] = match traits.halves.filter(|_| self.suits_halves()) {
+            Some(Halves::Matrices16) => &[[128, 128], [64, 128], [64, 64], [32, 32]],
+            Some(Halves::Matrices8) => &[[64, 64]],
+            Some(Halves::Emulated) => &[[128, 128]],
+            None if self.is_in_vectors() => &[[128, 128], [64, 64], [32, 32]],
+            None => &[[64, 64]],
+        };
+        let occupies = |tile: &&[u32; 2]| self.workgroups(**tile) * self.parts_of(**tile) >= OCCUPYING;
+        *tiles.iter().find(occupies).unwrap_or(&tiles[tiles.len() - 1])
+    }
+
     /// Into how many parts the sums of a product are best cut: 1 where its tiles occupy the device, or it is of many matrices.
     pub fn parts(&self, traits: &Traits) -> u32 {
-        /// Workgroups that occupy the larger GPUs, and the shortest sums that are worth a workgroup.
-        const WORKGROUPS: u32 = 256;
-        const SHORTEST: u32 = 256;
-        let tiles = self.m.div_ceil(64) * self.n.div_ceil(64);
-        if traits.software || tiles == 0 || self.m == 1 || self.outer * self.inner != 1 {
+        if traits.software { 1 } else { self.parts_of(self.tile(traits)) }
+    }
+
+    fn workgroups(&self, [rows, columns]: [u32; 2]) -> u32 {
+        self.tiles(rows, columns).iter().product()
+    }
+
+    /// Into how many parts sums are cut for tiles of this size to occupy the device, or as many as there can be. A part is as long as a
+    /// tile is high and wide together, so that writing its sums takes a quarter of what reading its operands does at most.
+    fn parts_of(&self, tile: [u32; 2]) -> u32 {
+        if self.m <= 1 || self.n == 0 || self.outer * self.inner != 1 {
             return 1;
         }
-        let most = (WORKGROUPS / tiles).min(self.k / SHORTEST);
+        let wanted = OCCUPYING.div_ceil(self.workgroups(tile));
         // Parts of whole vectors, so that every shader may have them.
-        (0..).map(|power| 1 << power).take_while(|parts| *parts <= most && self.k.is_multiple_of(8 * parts)).last().unwrap_or(1)
+        let possible = (1..=self.k / (tile[0] + tile[1])).filter(|parts| self.k.is_multiple_of(8 * parts));
+        possible.clone().find(|parts| *parts >= wanted).or(possible.last()).unwrap_or(1)
     }
 
     /// The products of the parts, as so many matrices.
@@ -107,20 +131,48 @@ impl Kernel for SumParts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::AnyKernel;
+
+    /// A product of whole matrices, of which b is stored by columns.
+    fn product([m, k, n]: [u32; 3]) -> Product {
+        let side = |row: u32, column: u32| Side { outer: 0, inner: 0, row, column, offset: 0 };
+        let (a, b, ending) = (side(k, 1), side(1, k), Ending::new(&Epilogue::default()));
+        Product { m, n, k, outer: 1, inner: 1, a, b, ending, dtype: 0, scaled: 0, turned: 0 }
+    }
 
     #[test]
     fn only_small_grids_of_long_sums_on_real_gpus_are_cut() {
-        let parts = |[m, k, n]: [u32; 3], software: bool| {
-            let side = Side { outer: 0, inner: 0, row: 0, column: 0, offset: 0 };
-            let ending = Ending::new(&Epilogue::default());
-            let product = Product { m, n, k, outer: 1, inner: 1, a: side, b: side, ending, dtype: 0, scaled: 0, turned: 0 };
-            product.parts(&Traits { software, ..Traits::default() })
-        };
-        assert_eq!(parts([64, 4096, 64], false), 16);
-        assert_eq!(parts([1024, 4096, 16], false), 16);
+        let parts = |size: [u32; 3], software: bool| product(size).parts(&Traits { software, ..Traits::default() });
+        // Four tiles of 32 x 32, whose parts are at least 64 long.
+        assert_eq!(parts([64, 4096, 64], false), 64);
         assert_eq!(parts([4096, 4096, 4096], false), 1);
-        assert_eq!(parts([64, 4096 + 8, 64], false), 1);
+        assert_eq!(parts([64, 4096 + 8, 64], false), 57);
+        assert_eq!(parts([64, 40, 64], false), 1);
         assert_eq!(parts([0, 4096, 64], false), 1);
         assert_eq!(parts([64, 4096, 64], true), 1);
+    }
+
+    #[test]
+    fn the_products_of_a_step_occupy_the_larger_gpus() {
+        // Tokens; hidden, key and value, inner sizes and vocabulary, of SmolLM2-135M and Llama-3.2-1B.
+        let models = [[576, 192, 1536, 49_152], [2048, 512, 8192, 128_256]];
+        for (tokens, [hidden, keys, inside, vocabulary], halves) in [256, 1024]
+            .into_iter()
+            .flat_map(|tokens| models.map(|model| (tokens, model)))
+            .flat_map(|(tokens, model)| [None, Some(Halves::Matrices16)].map(|halves| (tokens, model, halves)))
+        {
+            let traits = Traits { halves, ..Traits::default() };
+            let layers = [[hidden, hidden], [hidden, keys], [hidden, inside], [inside, hidden], [hidden, vocabulary]];
+            for [inputs, outputs] in layers {
+                // Forward, the gradient of the input, and that of the weight.
+                for size in [[tokens, inputs, outputs], [tokens, outputs, inputs], [outputs, tokens, inputs]] {
+                    let whole = product(size);
+                    let parts = whole.in_parts(whole.parts(&traits));
+                    let shader = (AnyKernel::of::<Matmul>().choose)(bytemuck::bytes_of(&parts), &traits);
+                    let workgroups = (AnyKernel::of::<Matmul>().workgroups)(bytemuck::bytes_of(&parts), shader);
+                    assert!(workgroups.iter().product::<u32>() >= OCCUPYING, "{size:?}, {halves:?}: {workgroups:?}");
+                }
+            }
+        }
     }
 }

@@ -20,9 +20,6 @@ pub(super) type MatmulAccumulate = Product<true>;
 /// The longest sums that an invocation of the emulation can loop over on llvmpipe ([`Traits::loop_fits`]).
 const LONGEST_EMULATED: u32 = 512;
 
-/// Enough workgroups of 256 for the larger GPUs.
-const MANY: u32 = 256;
-
 impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     type Params = Params;
     const NAME: &'static str = if UPDATE { "matmul_accumulate" } else { "matmul" };
@@ -42,13 +39,13 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             .allowed(in_subgroups)
             .preferred(|p, _| p.m <= 16),
         shader::<UPDATE>("matmul_tile_any", |p| p.tiles(64, 64)).allowed(in_tiles).preferred(is_real),
-        shader::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).allowed(in_tiles_of_vectors).preferred(is_real),
-        shader::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128))
-            .allowed(in_tiles_of_vectors)
-            .preferred(|p, traits| is_real(p, traits) && p.tiles(128, 128).iter().product::<u32>() >= MANY),
-        shader::<UPDATE>("matmul_matrix_16", |p| p.tiles(128, 128))
-            .written_for(Target::Halves(Halves::Matrices16))
-            .allowed(|p, _| p.suits_halves()),
+        tile::<UPDATE>("matmul_tile_32", |p| p.tiles(32, 32)).preferred(|p, traits| is_best::<32, 32>(p, traits)),
+        tile::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).preferred(|p, traits| is_best::<64, 64>(p, traits)),
+        tile::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128)).preferred(|p, traits| is_best::<128, 128>(p, traits)),
+        matrices_16::<UPDATE>("matmul_matrix_16_32", |p| p.tiles(32, 32)).preferred(|p, traits| p.tile(traits) == [32, 32]),
+        matrices_16::<UPDATE>("matmul_matrix_16_64", |p| p.tiles(64, 64)).preferred(|p, traits| p.tile(traits) == [64, 64]),
+        matrices_16::<UPDATE>("matmul_matrix_16_64x128", |p| p.tiles(64, 128)).preferred(|p, traits| p.tile(traits) == [64, 128]),
+        matrices_16::<UPDATE>("matmul_matrix_16", |p| p.tiles(128, 128)).preferred(|p, traits| p.tile(traits) == [128, 128]),
         shader::<UPDATE>("matmul_matrix_8", |p| p.tiles(64, 64))
             .written_for(Target::Halves(Halves::Matrices8))
             .allowed(|p, _| p.suits_halves()),
@@ -284,6 +281,16 @@ const fn shader<const UPDATE: bool>(source: &'static str, workgroups: fn(&Params
     Shader::new(source, workgroups).with(constants::<UPDATE>)
 }
 
+/// One by tiles of operands that lie in whole vectors.
+const fn tile<const UPDATE: bool>(source: &'static str, workgroups: fn(&Params) -> [u32; 3]) -> Shader<Params> {
+    shader::<UPDATE>(source, workgroups).allowed(in_tiles_of_vectors)
+}
+
+/// One by units for matrices of 16 x 16.
+const fn matrices_16<const UPDATE: bool>(source: &'static str, workgroups: fn(&Params) -> [u32; 3]) -> Shader<Params> {
+    shader::<UPDATE>(source, workgroups).written_for(Target::Halves(Halves::Matrices16)).allowed(|p, _| p.suits_halves())
+}
+
 fn in_subgroups(p: &Params, traits: &Traits) -> bool {
     traits.subgroups.is_some_and(|(least, _)| least >= 8) && p.is_in_vectors()
 }
@@ -298,6 +305,10 @@ fn in_tiles_of_vectors(p: &Params, traits: &Traits) -> bool {
 
 fn is_real(_: &Params, traits: &Traits) -> bool {
     !traits.software
+}
+
+fn is_best<const ROWS: u32, const COLUMNS: u32>(p: &Params, traits: &Traits) -> bool {
+    !traits.software && p.tile(traits) == [ROWS, COLUMNS]
 }
 
 /// Which of a shader's forms suits: what it ends with, how b is stored, and the axes along which the operands are dense.

@@ -56,7 +56,7 @@ fn sources(traits: &Traits, command: &Command) -> std::result::Result<Vec<Source
             let params = bytemuck::cast_slice(params);
             let source = |variant: usize| {
                 let shader = (kernel.source)(variant);
-                let (text, constants) = (wgtune_shaders::source(shader)?, (kernel.constants)(params, variant));
+                let (text, constants) = (wgtune_shaders::source(shader)?, (kernel.constants)(params, variant, traits));
                 Ok(Source { kernel: kernel.name, shader, text, buffers: kernel.access.len(), constants })
             };
             (0..kernel.shaders).filter(|&variant| (kernel.is_candidate)(params, variant, traits)).map(source).collect()
@@ -113,6 +113,18 @@ impl Inspector {
             }
         }
         Ok(())
+    }
+
+    /// The invocations of a subgroup of a shader with one buffer and without parameters.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask).
+    pub fn subgroup(&self, driver: &Driver, shader: &'static str) -> Result<u32> {
+        let rejected = |reason: String| driver.rejected(shader, reason);
+        let text = wgtune_shaders::source(shader).map_err(|missing| rejected(missing.to_string()))?;
+        let source = Source { kernel: shader, shader, text, buffers: 1, constants: Vec::new() };
+        let (words, _) = self.words(&source).map_err(rejected)?;
+        Ok(self.compile(&words, source.buffers).map_err(|error| rejected(error.to_string()))?.0)
     }
 
     /// Its SPIR-V, and the invocations of a workgroup.
