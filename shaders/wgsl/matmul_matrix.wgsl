@@ -95,16 +95,20 @@ fn multiply_matrices(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, sub
                 keep_b(PASS * SPAN + line, quad, next_b[PASS]);
             #end
             workgroupBarrier();
-            if depth + DEPTH < params.k {
-                let k = depth + DEPTH + 4u * quad;
-                #repeat PASS 4 while PASS * SPAN < ROWS
-                    next_a[PASS] = narrowed(a_block(a_starts[PASS], k), a_scale);
-                #end
-                #repeat PASS 4 while PASS * SPAN < COLUMNS
-                    next_b[PASS] = narrowed(b_block(b_starts[PASS], k), b_scale);
-                #end
-            }
+            let next_k = depth + DEPTH + 4u * quad;
+            let goes_on = depth + DEPTH < params.k;
             for (var k = 0u; k < DEPTH; k += SIDE) {
+                // One operand at a time, since its elements take twice the registers before they are f16.
+                if goes_on & (k == 0u) {
+                    #repeat PASS 4 while PASS * SPAN < ROWS
+                        next_a[PASS] = narrowed(a_block(a_starts[PASS], next_k), a_scale);
+                    #end
+                }
+                if goes_on & (k == SIDE) {
+                    #repeat PASS 4 while PASS * SPAN < COLUMNS
+                        next_b[PASS] = narrowed(b_block(b_starts[PASS], next_k), b_scale);
+                    #end
+                }
                 var columns: array<Right, 4>;
                 #repeat AT 4 while AT < ACROSS
                     columns[AT] = right(k, my_column + AT * SIDE);
