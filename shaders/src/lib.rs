@@ -134,14 +134,18 @@ fn file(name: &str) -> Result<&'static str, Missing> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use naga::back::{PipelineConstants, pipeline_constants::process_overrides, spv};
+    use naga::back::{PipelineConstants, hlsl, msl, pipeline_constants::process_overrides, spv};
     use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
     #[test]
-    fn every_shader_is_valid_wgsl_and_can_be_written_as_spirv() {
+    fn every_shader_is_valid_wgsl_and_can_be_written_for_vulkan_metal_and_direct3d() {
         let checks = BoundsCheckPolicies { index: BoundsCheckPolicy::Restrict, ..Default::default() };
-        let options = spv::Options { bounds_check_policies: checks, ..Default::default() };
+        let for_vulkan = spv::Options { bounds_check_policies: checks, ..Default::default() };
+        let for_metal = msl::Options { lang_version: (2, 4), bounds_check_policies: checks, ..Default::default() };
+        // Direct3D 12's own compiler knows this model, without f16 and subgroups; DXC knows the other.
+        let for_direct3d = |shader_model| hlsl::Options { shader_model, fake_missing_bindings: true, ..Default::default() };
+        let [old, new] = [hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_2].map(for_direct3d);
         assert!(names().len() > 1, "{:?}", names());
         for name in names() {
             let text = source(&name).unwrap();
@@ -149,9 +153,25 @@ mod tests {
             let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
             let info = validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
             assert!(module.entry_points.iter().any(|entry| entry.name == "main"), "{name} has no entry point `main`");
-            // The writer panics at some operations on matrices that are valid.
+            // The writers panic at some operations on matrices that are valid.
             let (module, info) = process_overrides(&module, &info, None, &PipelineConstants::default()).unwrap();
-            spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+            spv::write_vec(&module, &info, &for_vulkan, None).unwrap_or_else(|e| panic!("{name} as SPIR-V: {e}"));
+            let (metal, _) = msl::write_string(&module, &info, &for_metal, &Default::default())
+                .unwrap_or_else(|e| panic!("{name} as MSL: {e}"));
+            // Metal's compiler may take it that there is neither.
+            for word in ["INFINITY", "NAN", "isnan", "isinf"] {
+                assert!(!metal.contains(word), "{name} as MSL has {word}");
+            }
+            // There are no cooperative matrices there.
+            if text.contains("enable wgpu_cooperative_matrix;") {
+                continue;
+            }
+            let is_for_dxc = text.contains("enable f16;") || text.contains("subgroup");
+            let options = if is_for_dxc { &new } else { &old };
+            let mut direct3d = String::new();
+            hlsl::Writer::new(&mut direct3d, options, &Default::default())
+                .write(&module, &info, None)
+                .unwrap_or_else(|e| panic!("{name} as HLSL: {e}"));
         }
     }
 

@@ -12,8 +12,9 @@ override OPERATION: u32 = 0u;
 
 struct Best { value: f32, index: u32 }
 
+// What is larger than nothing, NaN as it may be, leaves the first index, which there always is.
 fn start() -> Best {
-    return Best(select(-3.4028234e38, 0.0, OPERATION == SUM), 0xffffffffu);
+    return Best(select(-3.4028234e38, 0.0, OPERATION == SUM), 0u);
 }
 
 // The first of equal maxima wins, in whatever order they are met.

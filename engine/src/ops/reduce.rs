@@ -292,3 +292,21 @@ fn cases() -> Vec<Case> {
     );
     cases
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Device, adapters};
+
+    #[test]
+    fn of_nothing_that_can_be_compared_the_index_is_one_that_there_is() {
+        let gpu = (!adapters().is_empty()).then(|| Device::open("gpu").unwrap());
+        for device in [Device::cpu()].into_iter().chain(gpu) {
+            for (value, length) in [(f32::NAN, 3), (f32::NEG_INFINITY, 3), (f32::NAN, 5000)] {
+                let x = device.tensor(&vec![value; 2 * length], [2, length]);
+                let [rows, columns] = [argmax_axis(&x, 1), argmax_axis(&x.transpose(), 0)].map(|y| y.to_vec_u32().unwrap());
+                assert!(rows.iter().chain(&columns).all(|&index| index < length as u32), "{device:?}: {rows:?} {columns:?}");
+            }
+        }
+    }
+}
