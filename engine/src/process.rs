@@ -1,5 +1,7 @@
 //! What the system says of this process.
 
+use std::path::PathBuf;
+
 /// Memory that a process holds, in bytes: tensors on the CPU, the pages read so far of mapped files, and all else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Memory {
@@ -21,6 +23,12 @@ pub fn available() -> Option<u64> {
     bytes_of(&status, "MemAvailable:")
 }
 
+/// A file of the folder that the program lies in, if it is there.
+pub fn beside(name: &str) -> Option<PathBuf> {
+    let file = std::env::current_exe().ok()?.with_file_name(name);
+    file.is_file().then_some(file)
+}
+
 /// Reads what `proc(5)` says of `/proc/self/status`.
 fn parse(status: &str) -> Option<Memory> {
     Some(Memory { resident: bytes_of(status, "VmRSS:")?, peak: bytes_of(status, "VmHWM:")? })
@@ -34,6 +42,13 @@ fn bytes_of(status: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_program_itself_lies_beside_the_program() {
+        let program = std::env::current_exe().unwrap();
+        assert_eq!(beside(program.file_name().unwrap().to_str().unwrap()), Some(program));
+        assert_eq!(beside("no such file"), None);
+    }
 
     #[test]
     fn resident_and_peak_are_found_among_the_rest() {

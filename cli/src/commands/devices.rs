@@ -43,6 +43,7 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
             limits.workgroup_invocations
         ))?;
         print_line(&format!("         features  {}", features(&adapter.features)))?;
+        adapter.advice.iter().try_for_each(|advice| print_line(&format!("         advice    {advice}")))?;
     }
     if report.adapters.is_empty() {
         print_line("no GPU adapter: install a Vulkan, Metal or DX12 driver to use one")?;

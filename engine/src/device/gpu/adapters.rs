@@ -23,6 +23,8 @@ pub struct AdapterInfo {
     pub limits: AdapterLimits,
     /// What it can do beyond the least that a kernel needs.
     pub features: AdapterFeatures,
+    /// What would let it do more.
+    pub advice: Option<String>,
 }
 
 /// Limits of an adapter that matter to kernels.
@@ -131,12 +133,37 @@ fn enumerate() -> Vec<wgpu::Adapter> {
         backends,
         // Without the checks of indirect dispatches, which no kernel uses.
         flags: wgpu::InstanceFlags::empty().with_env(),
+        backend_options: wgpu::BackendOptions {
+            dx12: wgpu::Dx12BackendOptions { shader_compiler: shader_compiler().with_env(), ..Default::default() },
+            ..Default::default()
+        },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let mut all = pollster::block_on(instance.enumerate_adapters(backends));
     all.retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
     all.sort_by_key(|adapter| adapter.get_info().backend == wgpu::Backend::Gl);
     all
+}
+
+/// The file of the compiler of Direct3D 12 that Windows does not bring along.
+const DXC: &str = "dxcompiler.dll";
+
+/// DXC from beside the program, and from nowhere else; where it is not, FXC, which Windows has.
+fn shader_compiler() -> wgpu::Dx12Compiler {
+    match crate::process::beside(DXC) {
+        Some(file) => wgpu::Dx12Compiler::DynamicDxc { dxc_path: file.to_string_lossy().into_owned() },
+        None => wgpu::Dx12Compiler::Fxc,
+    }
+}
+
+/// FXC's shader model, 5.1, has no subgroups; every one of DXC's has.
+fn advice(backend: wgpu::Backend, subgroups: bool) -> Option<String> {
+    (backend == wgpu::Backend::Dx12 && !subgroups).then(|| {
+        format!(
+            "compiled by FXC: no f16, no subgroups and slower shaders; put {DXC}, 1.8.2502 or later, beside the program \
+             (https://github.com/microsoft/DirectXShaderCompiler/releases)"
+        )
+    })
 }
 
 fn best(all: Vec<wgpu::Adapter>) -> Option<wgpu::Adapter> {
@@ -190,6 +217,7 @@ fn describe(adapter: &wgpu::Adapter) -> AdapterInfo {
             immediates: features.contains(wgpu::Features::IMMEDIATES),
             pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),
         },
+        advice: advice(info.backend, subgroup_sizes.is_some()),
     }
 }
 
@@ -210,6 +238,13 @@ pub(super) fn matrices(adapter: &wgpu::Adapter) -> Vec<MatrixShape> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_direct3d_without_dxc_is_told_where_to_put_it() {
+        let told = advice(wgpu::Backend::Dx12, false).unwrap();
+        assert!(["no f16", "no subgroups", DXC, "beside the program"].iter().all(|word| told.contains(word)), "{told}");
+        assert_eq!([advice(wgpu::Backend::Dx12, true), advice(wgpu::Backend::Vulkan, false)], [None, None]);
+    }
 
     #[test]
     fn a_device_that_does_not_exist_is_named_beside_those_that_do() {
