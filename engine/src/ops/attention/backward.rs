@@ -39,9 +39,11 @@ impl Kernel for QueryGrad {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.bucket()
     }
+    /// Of the five products of a backward pass (Dao 2023, "FlashAttention-2", arXiv:2307.08691): its own, and half of the two that
+    /// both kernels compute.
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
-        p.cost(3, 4 * query + 2 * key)
+        p.cost(2, 4 * query + 2 * key)
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let inputs = Inputs::new(p, io);
@@ -116,9 +118,10 @@ impl Kernel for KeyValueGrad {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.bucket()
     }
+    /// Of the five products of a backward pass: its own two, and half of those that both kernels compute.
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
-        p.cost(4, 2 * query + 4 * key)
+        p.cost(3, 2 * query + 4 * key)
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         let inputs = Inputs::new(p, io);

@@ -94,16 +94,23 @@ impl Params {
         (self.heads / self.key_heads) as usize
     }
 
-    /// The work of `products` passes over the scores, each a product over D, and of reading and writing `elements`; where keys lie
-    /// in pages, if all of these are full.
+    /// The work of `products` products of the pairs of query and key that are seen, each over D, and of reading and writing
+    /// `elements`. All rows count as full, and as one segment: a device knows their lengths, this does not.
     pub fn cost(&self, products: u64, elements: u64) -> Cost {
         let rows = u64::from(self.batch / self.parts) * u64::from(self.heads);
-        let (queries, keys, start) = (u64::from(self.queries), u64::from(self.keys), u64::from(self.start));
-        let pairs = match self.causal {
+        Cost { flops: 2 * products * rows * self.pairs_seen() * u64::from(self.head_dim), bytes: 4 * elements }
+    }
+
+    /// The pairs of a query and a key that it sees, of a row and head of full length, as [`Inputs::seen`] counts them one by one.
+    fn pairs_seen(&self) -> u64 {
+        let [queries, keys, start, window] = [self.queries, self.keys, self.start, self.window].map(i64::from);
+        // One past a query's own position among the keys.
+        let next = start + 1..start + 1 + queries;
+        let ends = match self.causal {
             0 => queries * keys,
-            _ => (start..start + queries).map(|position| keys.min((position + 1).max(self.prefix.into()))).sum(),
+            _ => sum_clamped(next.clone(), i64::from(self.prefix).min(keys), keys),
         };
-        Cost { flops: 2 * products * rows * pairs * u64::from(self.head_dim), bytes: 4 * elements }
+        (ends - sum_clamped(next.start - window..next.end - window, 0, keys)) as u64
     }
 
     /// Workgroups of shaders whose 32 invocations each have two positions of a head.
@@ -141,6 +148,14 @@ impl Params {
         let a_position = u64::from(self.batch / self.parts) * u64::from(self.head_dim);
         [(self.queries, self.heads), (self.keys, self.key_heads)].map(|(n, heads)| a_position * u64::from(n) * u64::from(heads))
     }
+}
+
+/// The sum of `numbers`, each brought to between `low` and `high`.
+fn sum_clamped(numbers: Range<i64>, low: i64, high: i64) -> i64 {
+    let [first, end] = [numbers.start, numbers.end].map(|number| number.clamp(low, high));
+    let below = numbers.end.min(low) - numbers.start.min(low);
+    let above = numbers.end.max(high) - numbers.start.max(high);
+    low * below + (first + end - 1) * (end - first) / 2 + high * above
 }
 
 /// One of the three kernels: what it goes through for a row of its own. Unless it says otherwise its rows are queries.
@@ -336,5 +351,35 @@ impl<'a, R: Real> Inputs<'a, R> {
     pub fn segments(&self, batch: usize) -> Option<&'a [u32]> {
         let queries = self.params.queries as usize;
         self.segments.map(|segments| &segments[batch * queries..][..queries])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+
+    #[test]
+    fn pairs_that_are_seen_are_counted_as_they_are_met() {
+        let device = Device::reference();
+        let sizes = [(7, 7, 0), (5, 9, 4), (1, 12, 11), (3, 4, 6), (6, 4, 0), (4, 0, 0)];
+        for ((queries, keys, start), causal) in sizes.into_iter().flat_map(|size| [(size, true), (size, false)]) {
+            for (window, prefix) in [None, Some(1), Some(3), Some(40)].into_iter().flat_map(|w| [0, 2, 6, 99].map(|p| (w, p))) {
+                let [query, key] = [queries, keys].map(|count| device.tensor(&vec![0.0; 4 * count], [1, count, 1, 4]));
+                let mask = Mask { causal, start, window, prefix, ..Mask::default() };
+                let params = Params::new(&query, &key, &key, &mask, 1.0);
+                let inputs = Inputs::<f64> {
+                    params: &params,
+                    query: &[],
+                    key: &[],
+                    value: &[],
+                    lengths: None,
+                    segments: None,
+                    pages: None,
+                };
+                let seen: usize = (0..queries).map(|query| inputs.seen(0, query).len()).sum();
+                assert_eq!(params.pairs_seen(), seen as u64, "{queries} over {keys}, {mask:?}");
+            }
+        }
     }
 }
