@@ -39,7 +39,19 @@ fn the_figures_of_each_op_are_there_and_follow_from_each_other() {
         // Sums of 576 numbers in f32, as the laws allow them.
         assert!((0.0..1e-5).contains(&figure("/error")), "{one}");
         assert!(figure("/dispatches") >= 1.0 && figure("/repetitions") >= 3.0, "{one}");
+        assert_eq!(one["error_of"], "whole");
+        assert!(figure("/error_elements") >= 8.0 * 576.0, "{one}");
     }
+    for run in ["ceilings_before", "ceilings_after"] {
+        let of = |which: &str| report[run][which]["fma_tflops"].as_f64().unwrap();
+        assert!(of("slow") <= of("median") && of("median") <= of("fast"), "{report}");
+    }
+    let [before, after] = ["ceilings", "ceilings_after"].map(|run| report[run].get("median").unwrap_or(&report[run]));
+    let drift = |name: &str| (after[name].as_f64().unwrap() / before[name].as_f64().unwrap() - 1.0).abs();
+    let largest = ["copy_gigabytes_per_second", "fma_tflops", "matrix_tflops"].map(drift).into_iter().fold(0.0, f64::max);
+    // The same division, of numbers that were printed and read.
+    assert!((report["ceilings_drift"].as_f64().unwrap().abs() - largest).abs() < 1e-9, "{report}");
+    assert_eq!(report["gpu"], json!({"clock_megahertz": null, "power_watts": null}));
     // x is read and y is written, 8 x 1536 numbers each.
     assert_eq!(results[2]["bytes"], 2 * 4 * 8 * 1536);
 }
@@ -61,6 +73,9 @@ fn steps_of_a_model_are_taken() {
         assert!((rate * seconds / tokens - 1.0).abs() < 1e-9, "{one}");
         assert!(one["peak_tensor_bytes"].as_u64().unwrap() > 0 && one["dispatches"].as_u64().unwrap() > 10, "{one}");
         assert_eq!(one["model"], "model");
+        let kernels = one["kernel_seconds"].as_f64().unwrap();
+        let idle = one["idle_share"].as_f64().unwrap();
+        assert!(kernels > 0.0 && (idle - (1.0 - kernels / seconds).max(0.0)).abs() < 1e-9, "{one}");
     }
     let of = |name: &str, key: &str| results.iter().find(|one| one["name"] == name).unwrap()[key].as_u64().unwrap();
     // Recomputing the blocks takes more kernels.
@@ -98,6 +113,24 @@ fn a_regression_is_found_and_what_cannot_be_compared_is_said() {
         "bench --from before.json --compare elsewhere.json",
         &["elsewhere.json", "another device", "expected the same device"],
     );
+}
+
+#[test]
+fn a_run_with_a_fault_fails_and_names_it() {
+    let folder = Folder::new();
+    let mut report = folder.reports(&format!("{FEW} --json"));
+    assert_eq!(report["faults"], json!([]));
+    report["faults"] = json!([{"name": "135m add forward [8 x 576]", "reason": "came to NaN where f64 does not"}]);
+    report["ceilings_after"] = report["ceilings_before"].clone();
+    report["ceilings_after"]["median"]["fma_tflops"] = json!(0.5 * report["ceilings"]["fma_tflops"].as_f64().unwrap());
+    folder.write("faulty.json", report.to_string());
+    let run = folder.run("bench --from faulty.json --report faulty.html");
+    run.failed(&["135m add forward [8 x 576] came to NaN where f64 does not"]);
+    let page = String::from_utf8(folder.read("faulty.html")).unwrap();
+    for shown in [&run.stdout, &page] {
+        assert!(shown.contains("came to NaN") && shown.contains("multiply-adds 50 % slower"), "{shown}");
+        assert!(shown.contains("aches are not flushed"), "{shown}");
+    }
 }
 
 #[test]

@@ -7,53 +7,67 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{Device, Result, Tensor, ops};
 
 use super::measure::repeat;
-use super::results::{Ceilings, DeviceUnderTest};
+use super::results::{Ceilings, DeviceUnderTest, Spread, Tries};
 use super::workload::normal;
 use crate::common::Compute;
 
 /// Dispatches whose cost is taken together.
 const DISPATCHES: usize = 1000;
 
-/// Measures them on a device that was opened as `compute` says. Each is the best of several tries: nothing but the device itself
-/// should limit them.
+/// Measures them on a device that was opened as `compute` says, each several times.
 ///
 /// # Errors
 /// What the device met.
-pub fn measure(device: &Device, compute: &Compute, about: &DeviceUnderTest, budget: Duration) -> Result<Ceilings> {
-    let [dispatch_seconds, host_seconds, encode_seconds] = dispatch_cost(device, budget)?;
-    let on_gpu = |seconds| Some(seconds).filter(|_| !device.is_cpu());
-    Ok(Ceilings {
-        copy_gigabytes_per_second: copy_bandwidth(device, about, budget)? / 1e9,
-        fma_tflops: fma_rate(device, budget)? / 1e12,
-        matrix_tflops: matrix_rate(device, compute, budget)?.map(|rate| rate / 1e12),
-        dispatch_seconds,
-        host_seconds: on_gpu(host_seconds),
-        encode_seconds: on_gpu(encode_seconds),
-    })
+pub fn measure(device: &Device, compute: &Compute, about: &DeviceUnderTest, budget: Duration) -> Result<Tries> {
+    let dispatches = dispatch_cost(device, budget)?;
+    let copies = copies(device, about, budget)?;
+    let multiply_adds = multiply_adds(device, budget)?;
+    let products = products(device, compute, budget)?;
+    let of = |time: fn(&Spread) -> f64| {
+        let [dispatch_seconds, host_seconds, encode_seconds] = dispatches.each_ref().map(time);
+        let on_gpu = |seconds| Some(seconds).filter(|_| !device.is_cpu());
+        let rate = |work: &Work| work.amount / time(&work.seconds);
+        Ceilings {
+            copy_gigabytes_per_second: rate(&copies) / 1e9,
+            fma_tflops: rate(&multiply_adds) / 1e12,
+            matrix_tflops: products.as_ref().map(|work| rate(work) / 1e12),
+            dispatch_seconds,
+            host_seconds: on_gpu(host_seconds),
+            encode_seconds: on_gpu(encode_seconds),
+        }
+    };
+    Ok(Tries { median: of(|seconds| seconds.median), fast: of(|seconds| seconds.p10), slow: of(|seconds| seconds.p90) })
 }
 
-/// Bytes a second, read and written, of a copy that fits into no cache.
-fn copy_bandwidth(device: &Device, about: &DeviceUnderTest, budget: Duration) -> Result<f64> {
+/// So many bytes or operations, and how long they took.
+struct Work {
+    amount: f64,
+    seconds: Spread,
+}
+
+/// A copy that fits into no cache, bytes read and written. Its numbers differ, as those of the ops do: a bus that carries the same bits
+/// again and again takes less power, and a memory that compresses moves less.
+fn copies(device: &Device, about: &DeviceUnderTest, budget: Duration) -> Result<Work> {
     // Software adapters bind no more than 128 MiB.
     let mebibytes = if about.is_software() { 64 } else { 512 };
-    let x = ops::full(device, 1.0, [mebibytes << 18]);
-    let bytes = 2 * (mebibytes << 20) as u64;
-    Ok(bytes as f64 / fastest(device, budget, || ops::stream(&x))?)
+    let x = device.tensor(&normal(Philox::new(0), mebibytes << 18), [mebibytes << 18]);
+    let amount = (2 * (mebibytes << 20)) as f64;
+    Ok(Work { amount, seconds: times(device, budget, || ops::stream(&x))? })
 }
 
-/// Operations a second of chains of multiply-adds.
-fn fma_rate(device: &Device, budget: Duration) -> Result<f64> {
-    let x = ops::full(device, 1.0, [1 << 18]);
-    Ok(rate(device, budget, |rounds| ops::multiply_adds(&x, rounds))?.0)
+/// Chains of multiply-adds, in operations.
+fn multiply_adds(device: &Device, budget: Duration) -> Result<Work> {
+    let x = device.tensor(&normal(Philox::new(0), 1 << 18), [1 << 18]);
+    Ok(long_enough(device, budget, |rounds| ops::multiply_adds(&x, rounds))?.0)
 }
 
-/// Operations a second of products of matrices: a library's on the CPU, matrix units' on a GPU that has them.
-fn matrix_rate(device: &Device, compute: &Compute, budget: Duration) -> Result<Option<f64>> {
+/// Products of matrices, in operations: a library's on the CPU, matrix units' on a GPU that has them.
+fn products(device: &Device, compute: &Compute, budget: Duration) -> Result<Option<Work>> {
     if device.is_cpu() {
         let side = 1024;
         let x = device.tensor(&normal(Philox::new(0), side * side), [side, side]);
-        let flops = 2.0 * (side * side * side) as f64;
-        return Ok(Some(flops / fastest(device, budget, || ops::matmul(&x, &x))?));
+        let amount = 2.0 * (side * side * side) as f64;
+        return Ok(Some(Work { amount, seconds: times(device, budget, || ops::matmul(&x, &x))? }));
     }
     // Whatever this run allows: the units are there.
     let config = Config { matmul_precision: MatmulPrecision::High, ..compute.config() };
@@ -61,40 +75,40 @@ fn matrix_rate(device: &Device, compute: &Compute, budget: Duration) -> Result<O
     let has_units = device.matmul_precision() == MatmulPrecision::High;
     for side in [16, 8].into_iter().filter(|_| has_units) {
         let x = device.tensor(&normal(Philox::new(0), 9 * side * side), [9, side, side]);
-        let (rate, shader) = rate(&device, budget, |rounds| ops::matrix_products(&x, 1 << 15, rounds))?;
+        let (work, shader) = long_enough(&device, budget, |rounds| ops::matrix_products(&x, 1 << 15, rounds))?;
         if shader == format!("matrix_products_{side}") {
-            return Ok(Some(rate));
+            return Ok(Some(work));
         }
     }
     Ok(None)
 }
 
-/// Operations a second of `work` with as many rounds as make it so long that starting it does not count, and its shader.
-fn rate(device: &Device, budget: Duration, work: impl Fn(u32) -> Tensor) -> Result<(f64, &'static str)> {
+/// `work` with as many rounds as make it so long that starting it does not count, in operations, and its shader.
+fn long_enough(device: &Device, budget: Duration, work: impl Fn(u32) -> Tensor) -> Result<(Work, &'static str)> {
     let mut rounds = 1;
     loop {
         let (_held, spans) = device.profile(|| work(rounds))?;
         let seconds: f64 = spans.iter().map(|span| span.seconds).sum();
         if seconds > 0.1 * budget.as_secs_f64() || rounds >= 4096 {
-            let flops: u64 = spans.iter().map(|span| span.cost.flops).sum();
+            let amount = spans.iter().map(|span| span.cost.flops).sum::<u64>() as f64;
             let shader = spans.last().map_or("", |span| span.shader);
-            return Ok((flops as f64 / fastest(device, budget, || work(rounds))?, shader));
+            return Ok((Work { amount, seconds: times(device, budget, || work(rounds))? }, shader));
         }
         rounds *= 4;
     }
 }
 
-/// Seconds of the fastest of several runs, by its kernels alone.
-fn fastest(device: &Device, budget: Duration, work: impl Fn() -> Tensor) -> Result<f64> {
+/// Seconds of several runs, by their kernels alone.
+fn times(device: &Device, budget: Duration, work: impl Fn() -> Tensor) -> Result<Spread> {
     let times = repeat(budget, || {
         let (_held, spans) = device.profile(&work)?;
         Ok(spans.iter().map(|span| span.seconds).sum::<f64>())
     })?;
-    Ok(times.into_iter().fold(f64::INFINITY, f64::min))
+    Ok(Spread::of(&times))
 }
 
 /// Seconds of one small dispatch among many that wait for each other, the host's part of it, and what encoding has of that.
-fn dispatch_cost(device: &Device, budget: Duration) -> Result<[f64; 3]> {
+fn dispatch_cost(device: &Device, budget: Duration) -> Result<[Spread; 3]> {
     let x = ops::full(device, 1.0, [4]);
     let times = repeat(budget, || {
         device.wait()?;
@@ -108,5 +122,5 @@ fn dispatch_cost(device: &Device, budget: Duration) -> Result<[f64; 3]> {
         drop(last);
         Ok([begun.elapsed(), host, encoding].map(|time| time.as_secs_f64() / DISPATCHES as f64))
     })?;
-    Ok([0, 1, 2].map(|part| times.iter().map(|parts| parts[part]).fold(f64::INFINITY, f64::min)))
+    Ok([0, 1, 2].map(|part| Spread::of(&times.iter().map(|parts| parts[part]).collect::<Vec<_>>())))
 }

@@ -9,9 +9,8 @@ use wgtune_engine::device::Compilation;
 use wgtune_models::error::{Error, Result};
 use wgtune_models::wording::counted;
 
-use super::measure::gradient_like;
 use super::results::{DeviceUnderTest, Direction, LeftOut, open};
-use super::workload::Workload;
+use super::workload::{Workload, gradient_like};
 use crate::progress::Progress;
 use crate::tables::columns;
 
@@ -96,7 +95,7 @@ fn record(device: &Device, workload: &Workload, seed: u64) -> wgtune_engine::Res
     let outputs = workload.call(&inputs);
     let _gradients = match workload.direction {
         Direction::Forward => None,
-        _ => Some(outputs[0].backward_from(&gradient_like(&outputs[0]))),
+        _ => Some(outputs[0].backward_from(&gradient_like(&outputs[0], seed))),
     };
     device.flush()
 }

@@ -1,6 +1,7 @@
 //! `wgtune bench`: what the device can do, and how near to that every op and every step comes.
 
 mod ceilings;
+mod check;
 mod compare;
 mod compile;
 mod ladder;
@@ -8,6 +9,7 @@ mod measure;
 mod ops;
 mod page;
 mod results;
+mod sensors;
 mod shapes;
 mod steps;
 mod table;
@@ -32,13 +34,17 @@ use crate::progress::Progress;
 use crate::runs::Failure;
 use compare::Comparison;
 use compile::Compiled;
-use measure::Bench;
+use measure::{Bench, Measured};
 use results::{DeviceUnderTest, LeftOut, Results};
+use sensors::{GpuState, Watch};
 use shapes::Shapes;
 use steps::{Step, Subject};
 use workload::Workload;
 
 /// Measures the device's ceilings, every op, and whole steps, and says how near each comes to what the device can do
+///
+/// Fails if a result is wrong or nothing was computed. Caches are not flushed between runs: operands that fit into one are read from it,
+/// as they often are in a training step, and a share may pass 100 %.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  wgtune bench --report bench.html\n  wgtune bench --filter 'attention backward' --shapes all --tokens 1024\n  \
@@ -132,13 +138,14 @@ pub fn run(arguments: &Arguments, _: &Given) -> Outcome {
     } else {
         table::lines(&results, comparison.as_ref()).iter().try_for_each(|line| print_line(line))?;
     }
+    results.verdict()?;
     comparison.map_or(Ok(()), |comparison| Ok(comparison.verdict()?))
 }
 
 /// What is measured, in this order.
 #[derive(Default)]
 struct Plan {
-    /// Each with the smaller one that is checked against f64 where it is large.
+    /// Each with the smaller one that is checked against f64 where it is too large for that, even in part.
     ops: Vec<(Workload, Workload)>,
     steps: Vec<Step>,
 }
@@ -189,28 +196,42 @@ impl Arguments {
         }
         let budget = Duration::from_secs_f64(self.seconds);
         note(format!("{} on {}", plan.count(), about.name));
-        let ceilings = ceilings::measure(&device, &self.compute, &about, budget)?;
+        let watch = Watch::begin(&about);
+        let before = ceilings::measure(&device, &self.compute, &about, budget)?;
+        let ceilings = before.median;
         let mut results = Results {
             wgtune: env!("CARGO_PKG_VERSION").into(),
             device: about,
             ceilings,
+            ceilings_before: Some(before),
+            ceilings_after: None,
+            ceilings_drift: None,
+            gpu: GpuState::default(),
             results: Vec::new(),
             left_out: Vec::new(),
+            faults: Vec::new(),
         };
         let mut bench = Bench::new(&self.compute, device, budget);
         let mut bar = Progress::new("measuring", plan.ops.len() + plan.steps.len(), 0);
         for (workload, smaller) in &plan.ops {
             match bench.measure(workload, smaller, &ceilings) {
-                Ok(measured) if workload.rung.is_some_and(|rung| !measured.shaders.iter().any(|ran| ran == rung.shader)) => {
+                Ok(Measured { measurement, .. })
+                    if workload.rung.is_some_and(|rung| !measurement.shaders.iter().any(|ran| ran == rung.shader)) =>
+                {
                     let reason = "this device cannot run this shader at this shape".to_string();
                     results.left_out.push(LeftOut { name: workload.title(), reason });
                 }
-                Ok(measured) => results.results.push(measured),
+                Ok(Measured { measurement, fault: None }) => results.results.push(measurement),
+                Ok(Measured { fault: Some(reason), .. }) => results.faults.push(LeftOut { name: workload.title(), reason }),
                 Err(error) => results.left_out.push(LeftOut { name: workload.title(), reason: error.to_string() }),
             }
             bar.advance(&workload.name);
         }
         self.take_steps(&plan.steps, &model, tokens, &mut bench, &mut bar, &mut results)?;
+        let after = ceilings::measure(&bench.device(None)?, &self.compute, &results.device, budget)?;
+        results.ceilings_after = Some(after);
+        results.ceilings_drift = Some(ceilings.drift(&after.median).1);
+        results.gpu = watch.map_or(GpuState::default(), Watch::end);
         Ok(Some(results))
     }
 
@@ -224,7 +245,7 @@ impl Arguments {
         shapes.dedup();
         let mut plan = Plan::default();
         for &shapes in &shapes {
-            plan.ops.extend(ops::workloads(shapes, tokens));
+            plan.ops.extend(ops::workloads(shapes, tokens, if about.is_software() { 1024 } else { 4096 }));
         }
         plan.ops.extend(ladder::workloads(about));
         plan.ops.retain(|(workload, _)| self.wants(&format!("{} {}", workload.title(), workload.op)));
@@ -265,7 +286,10 @@ impl Arguments {
             }
             let Some((_, tuned)) = &loaded else { continue };
             match step.measure(&model.name(), tuned, tokens, bench.budget, &results.ceilings) {
-                Ok(measured) => results.results.push(measured),
+                Ok(measured) if measured.kernel_seconds > Some(0.0) => results.results.push(measured),
+                Ok(measured) => {
+                    results.faults.push(LeftOut { name: measured.title(), reason: "started kernels that took no time".into() });
+                }
                 Err(Error::Device(error)) => {
                     results.left_out.push(LeftOut { name: step.title(&model.name(), tokens), reason: error.to_string() });
                     loaded = None;

@@ -11,11 +11,12 @@ use super::workload::{Input, Workload};
 /// LoRA's rank.
 const RANK: usize = 8;
 
-/// The workloads of a set of shapes, each with a smaller one of its kind that can be checked against f64.
-pub fn workloads(shapes: Shapes, tokens: usize) -> Vec<(Workload, Workload)> {
+/// The workloads of a set of shapes, square products of `side` among them, each with a smaller one of its kind that can be checked
+/// against f64.
+pub fn workloads(shapes: Shapes, tokens: usize, side: usize) -> Vec<(Workload, Workload)> {
     let (whole, small, model) = match shapes.sizes(tokens) {
         Some(sizes) => (of_model(&sizes), of_model(&sizes.reduced()), sizes.model),
-        None => (common(1024, 4096), common(128, 64), "common"),
+        None => (common(side, 4096), common(128, 64), "common"),
     };
     let of = |workload: Workload| workload.of_model(model);
     whole.into_iter().map(of).zip(small.into_iter().map(of)).collect()
@@ -25,14 +26,17 @@ pub fn workloads(shapes: Shapes, tokens: usize) -> Vec<(Workload, Workload)> {
 fn common(side: usize, rows: usize) -> Vec<Workload> {
     let width = 1024;
     let wide = [rows, width];
-    let mut all = vec![Workload::new(
-        "matmul",
-        "matmul NN",
-        format!("{side} x {side} x {side}"),
-        [Input::learnt([side, side]), Input::learnt([side, side])],
-        |x| vec![ops::matmul(&x[0], &x[1])],
-    )];
-    all.extend(both_ways(|| row_op("softmax", "softmax", wide, ops::softmax)));
+    let mut all = vec![
+        Workload::new(
+            "matmul",
+            "matmul NN",
+            format!("{side} x {side} x {side}"),
+            [Input::learnt([side, side]), Input::learnt([side, side])],
+            |x| vec![ops::matmul(&x[0], &x[1])],
+        )
+        .independent("r., .c -> rc"),
+    ];
+    all.extend(both_ways(|| row_op("softmax", "softmax", wide, ops::softmax).independent("r. -> r.")));
     all.extend(both_ways(|| layer_norm(wide)));
     all.extend(both_ways(|| row_op("unary", "gelu", wide, ops::gelu)));
     all.push(add(wide));
@@ -56,7 +60,7 @@ fn of_model(s: &Sizes) -> Vec<Workload> {
     all.push(paged_attention(16, tokens, grouped));
     all.extend(both_ways(|| rms_norm(model)));
     all.extend(both_ways(|| layer_norm(model)));
-    all.extend(both_ways(|| row_op("softmax", "softmax", [heads * tokens, tokens], ops::softmax)));
+    all.extend(both_ways(|| row_op("softmax", "softmax", [heads * tokens, tokens], ops::softmax).independent("r. -> r.")));
     all.extend(both_ways(|| row_op("log_softmax", "log_softmax", [tokens.min(64), vocabulary], ops::log_softmax)));
     all.extend(both_ways(|| row_op("unary", "gelu", wide, ops::gelu)));
     all.extend(both_ways(|| row_op("unary", "silu", wide, ops::silu)));
@@ -81,8 +85,8 @@ fn matmuls(s: &Sizes) -> Vec<Workload> {
         linear("matmul NT up", tokens, hidden, inside, DType::F32),
         linear("matmul NT down", tokens, inside, hidden, DType::F32),
         linear("matmul NT logits", tokens, hidden, vocabulary, DType::F32),
-        product("matmul NN up", [tokens, inside], [inside, hidden], |x| ops::matmul(&x[0], &x[1])),
-        product("matmul TN up", [tokens, inside], [tokens, hidden], |x| ops::matmul(&x[0].transpose(), &x[1])),
+        product("matmul NN up", [tokens, inside], [inside, hidden], "r., .c -> rc", |x| ops::matmul(&x[0], &x[1])),
+        product("matmul TN up", [tokens, inside], [tokens, hidden], ".r, .c -> rc", |x| ops::matmul(&x[0].transpose(), &x[1])),
         linear("matmul skinny, LoRA A", tokens, hidden, RANK, DType::F32),
         linear("matmul skinny, LoRA B", tokens, RANK, hidden, DType::F32),
         linear("matmul one row, up", 1, hidden, inside, DType::F32),
@@ -101,11 +105,18 @@ fn linear(name: &str, tokens: usize, inputs: usize, outputs: usize, dtype: DType
     };
     let shape = format!("{tokens} x {inputs} x {outputs}");
     Workload::new("matmul", name, shape, [Input::learnt([tokens, inputs]), weight], |x| vec![ops::linear(&x[0], &x[1])])
+        .independent("r., c. -> rc")
 }
 
-fn product(name: &str, a: [usize; 2], b: [usize; 2], call: impl Fn(&[Tensor]) -> Tensor + 'static) -> Workload {
+fn product(
+    name: &str,
+    a: [usize; 2],
+    b: [usize; 2],
+    axes: &'static str,
+    call: impl Fn(&[Tensor]) -> Tensor + 'static,
+) -> Workload {
     let shape = format!("{} and {}", of(&a), of(&b));
-    Workload::new("matmul", name, shape, [Input::learnt(a), Input::learnt(b)], move |x| vec![call(x)])
+    Workload::new("matmul", name, shape, [Input::learnt(a), Input::learnt(b)], move |x| vec![call(x)]).independent(axes)
 }
 
 fn causal() -> Mask {
@@ -121,6 +132,7 @@ fn attention(name: &str, [rows, queries, keys]: [usize; 3], [heads, key_heads, h
     let over = if queries == keys { format!("{rows} x {keys}") } else { format!("{queries} over {keys}") };
     let shape = format!("{over}, {heads}/{key_heads} heads of {head_dim}");
     Workload::new("attention", name, shape, inputs, move |x| vec![ops::attention(&x[0], &x[1], &x[2], &mask)])
+        .independent("b.h., b.h., b.h. -> b.h.")
 }
 
 /// One query a row over pages of 64 tokens, in which all rows lie one behind the other.
@@ -142,27 +154,28 @@ fn row_op(op: &'static str, name: &str, shape: [usize; 2], call: impl Fn(&Tensor
 
 fn rms_norm(shape: [usize; 2]) -> Workload {
     let inputs = [Input::learnt(shape), Input::learnt([shape[1]])];
-    Workload::new("norm", "rms_norm", of(&shape), inputs, |x| vec![ops::rms_norm(&x[0], &x[1], 1e-5)])
+    Workload::new("norm", "rms_norm", of(&shape), inputs, |x| vec![ops::rms_norm(&x[0], &x[1], 1e-5)]).independent("r., . -> r.")
 }
 
 fn layer_norm(shape: [usize; 2]) -> Workload {
     let inputs = [Input::learnt(shape), Input::learnt([shape[1]]), Input::learnt([shape[1]])];
     Workload::new("norm", "layer_norm", of(&shape), inputs, |x| vec![ops::layer_norm(&x[0], &x[1], &x[2], 1e-5)])
+        .independent("r., ., . -> r.")
 }
 
 fn swiglu(shape: [usize; 2]) -> Workload {
     let inputs = [Input::learnt(shape), Input::learnt(shape)];
-    Workload::new("swiglu", "swiglu", of(&shape), inputs, |x| vec![ops::swiglu(&x[0], &x[1])])
+    Workload::new("swiglu", "swiglu", of(&shape), inputs, |x| vec![ops::swiglu(&x[0], &x[1])]).independent("r., r. -> r.")
 }
 
 fn add(shape: [usize; 2]) -> Workload {
     let inputs = [Input::learnt(shape), Input::learnt(shape)];
-    Workload::new("binary", "add", of(&shape), inputs, |x| vec![ops::add(&x[0], &x[1])])
+    Workload::new("binary", "add", of(&shape), inputs, |x| vec![ops::add(&x[0], &x[1])]).independent("r., r. -> r.")
 }
 
 fn mul(shape: [usize; 2]) -> Workload {
     let inputs = [Input::learnt(shape), Input::learnt(shape)];
-    Workload::new("binary", "mul", of(&shape), inputs, |x| vec![ops::mul(&x[0], &x[1])])
+    Workload::new("binary", "mul", of(&shape), inputs, |x| vec![ops::mul(&x[0], &x[1])]).independent("r., r. -> r.")
 }
 
 fn rope(tokens: usize, heads: usize, head_dim: usize) -> Workload {
@@ -200,6 +213,7 @@ fn losses(tokens: usize, hidden: usize, vocabulary: usize) -> Vec<Workload> {
             vec![log_probs, entropy]
         };
         Workload::new("log_probs", "log_probs", format!("{tokens} x {hidden} x {vocabulary}"), inputs, call)
+            .independent("r., .., r -> r, r")
     };
     vec![logits(), logits().to(Both), projected(), projected().to(Both), of_each(), of_each().to(Both)]
 }
@@ -209,11 +223,12 @@ fn embedding(tokens: usize, hidden: usize, vocabulary: usize) -> Vec<Workload> {
     let gather = {
         let inputs = [Input::learnt([vocabulary, hidden]), Input::below([tokens], vocabulary)];
         Workload::new("gather", "embedding gather", shape.clone(), inputs, |x| vec![ops::gather(&x[0], &x[1])])
+            .independent(".c, . -> .c")
     };
     let scatter = {
         let inputs = [Input::learnt([tokens, hidden]), Input::below([tokens], vocabulary)];
         let call = move |x: &[Tensor]| vec![ops::scatter_add(&x[0], &x[1], vocabulary)];
-        Workload::new("gather", "embedding scatter", shape, inputs, call)
+        Workload::new("gather", "embedding scatter", shape, inputs, call).independent(".c, . -> .c")
     };
     vec![gather, scatter]
 }
@@ -228,6 +243,7 @@ fn optimisers(shape: [usize; 2]) -> Vec<Workload> {
             ops::adamw_(&x[0], &x[1], &x[2], &x[3], &x[4], &step);
             x[..3].to_vec()
         })
+        .independent("r., r., r., r., . -> r., r., r.")
     };
     let sgd = {
         let inputs = [Input::learnt(shape), Input::learnt(shape), Input::learnt(shape), Input::positive([1])];
@@ -236,6 +252,7 @@ fn optimisers(shape: [usize; 2]) -> Vec<Workload> {
             ops::sgd_(&x[0], &x[1], &x[2], &x[3], &step);
             x[..2].to_vec()
         })
+        .independent("r., r., r., . -> r., r.")
     };
     let norm = row_op("clip", "gradient_norm", shape, |x| ops::gradient_norm(&[x]));
     vec![adamw, sgd, norm]
@@ -309,7 +326,7 @@ mod tests {
 
     #[test]
     fn every_op_of_the_engine_is_measured_and_no_name_comes_twice() {
-        let all = workloads(Shapes::Small, 16);
+        let all = workloads(Shapes::Small, 16, 64);
         let measured: BTreeSet<&str> = all.iter().map(|(workload, _)| workload.op).collect();
         // The ladder has shapes of its own.
         let known: BTreeSet<&str> = ops::OPS.iter().map(|op| op.name).filter(|name| *name != "ladder").collect();

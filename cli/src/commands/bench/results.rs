@@ -9,16 +9,34 @@ use wgtune_engine::device::{AdapterInfo, MatmulPrecision, Span, adapters};
 use wgtune_models::error::{Error, Result};
 use wgtune_models::formats::files::read_text;
 
+use super::check::Checked;
+use super::sensors::GpuState;
+
 /// All figures of a run. Seconds are seconds, rates are per second, and giga and tera are powers of 1000.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
     /// The program's version.
     pub wgtune: String,
     pub device: DeviceUnderTest,
+    /// What everything is held against: medians, from before the rest.
     pub ceilings: Ceilings,
+    /// The same with their spread, from before the rest and from after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceilings_before: Option<Tries>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceilings_after: Option<Tries>,
+    /// Of the rates among them, how far the one that changed most went from before to after, as a share of before.
+    #[serde(default)]
+    pub ceilings_drift: Option<f64>,
+    /// The GPU's clock and power meanwhile.
+    #[serde(default)]
+    pub gpu: GpuState,
     pub results: Vec<Measurement>,
     /// What could not be measured, and why.
     pub left_out: Vec<LeftOut>,
+    /// What came to nothing or to something wrong, and how: such a run of the bench has failed.
+    #[serde(default)]
+    pub faults: Vec<LeftOut>,
 }
 
 /// What the figures were measured on.
@@ -35,7 +53,17 @@ pub struct DeviceUnderTest {
     pub matmul_precision: MatmulPrecision,
 }
 
-/// The most that the device did in kernels that do nothing else.
+/// Ceilings that were measured several times.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tries {
+    pub median: Ceilings,
+    /// A tenth of the tries were faster.
+    pub fast: Ceilings,
+    /// A tenth of the tries were slower.
+    pub slow: Ceilings,
+}
+
+/// What the device does in kernels that do nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
     /// A copy of a large tensor, bytes read and written counted.
@@ -80,11 +108,23 @@ pub struct Measurement {
     pub share: f64,
     /// The largest difference from the same in f64, relative to the largest value of each result.
     pub error: Option<f64>,
+    /// Of which elements of which run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_of: Option<Checked>,
+    /// Elements that were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_elements: Option<u64>,
     /// The shape at which the error was taken, where not at that of the times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_shape: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+    /// Of a step, the sum of its dispatches' own times, from a run of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_seconds: Option<f64>,
+    /// Of a step, the share of its time in which the device computed nothing: 1 - kernels / step, or 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_share: Option<f64>,
     /// Bytes of device memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_tensor_bytes: Option<u64>,
@@ -100,13 +140,13 @@ pub enum Direction {
     Both,
 }
 
-/// The distribution of times, in seconds.
+/// The distribution of times in seconds, or of what a field's name says.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
-    /// A tenth of the runs were faster.
+    /// A tenth were less: of times, faster.
     pub p10: f64,
-    /// A tenth of the runs were slower.
+    /// A tenth were more.
     pub p90: f64,
 }
 
@@ -141,6 +181,13 @@ impl Results {
     pub fn open(path: &Path) -> Result<Results> {
         open(path, "wgtune bench --json")
     }
+
+    /// An error that names what came to nothing or to something wrong.
+    pub fn verdict(&self) -> Result<()> {
+        let Some(first) = self.faults.first() else { return Ok(()) };
+        let more = if self.faults.len() > 1 { format!(", and {} more", self.faults.len() - 1) } else { String::new() };
+        Err(Error::Data { message: format!("{} {}{more}", first.name, first.reason) })
+    }
 }
 
 impl DeviceUnderTest {
@@ -165,6 +212,18 @@ impl DeviceUnderTest {
 }
 
 impl Ceilings {
+    /// The rate that changed most from these to others: its name, and by which share of these.
+    pub fn drift(&self, after: &Ceilings) -> (&'static str, f64) {
+        let matrices = self.matrix_tflops.zip(after.matrix_tflops);
+        let rates = [
+            ("copy", Some((self.copy_gigabytes_per_second, after.copy_gigabytes_per_second))),
+            ("multiply-adds", Some((self.fma_tflops, after.fma_tflops))),
+            ("products of matrices", matrices),
+        ];
+        let drifts = rates.into_iter().filter_map(|(name, rates)| rates.map(|(before, after)| (name, after / before - 1.0)));
+        drifts.max_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs())).unwrap_or(("copy", 0.0))
+    }
+
     /// Operations a second of f32 arithmetic, as fast as it gets.
     fn flops_per_second(&self, shader: &str) -> f64 {
         let on_matrices = shader == "twin" || shader.contains("matrix_16") || shader.contains("matrix_8");
@@ -209,8 +268,12 @@ impl Measurement {
             bound: if arithmetic > all / 2.0 { Bound::Arithmetic } else { Bound::Memory },
             share: all / seconds.median,
             error: None,
+            error_of: None,
+            error_elements: None,
             error_shape: None,
             tokens_per_second: None,
+            kernel_seconds: None,
+            idle_share: None,
             peak_tensor_bytes: None,
         }
     }
@@ -256,7 +319,7 @@ impl Spread {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use wgtune_engine::kernel::Cost;
 
@@ -287,5 +350,12 @@ mod tests {
         assert_eq!((measured.bound, measured.dispatches), (Bound::Arithmetic, 2));
         assert_eq!(measured.shaders, ["k"]);
         assert_eq!(Measurement::new(&[0.1], &spans[1..], &CEILINGS).bound, Bound::Memory);
+    }
+
+    #[test]
+    fn the_rate_that_changed_most_is_told_whether_it_rose_or_fell() {
+        let after = Ceilings { copy_gigabytes_per_second: 110.0, fma_tflops: 0.75, ..CEILINGS };
+        assert_eq!(CEILINGS.drift(&after), ("multiply-adds", -0.25));
+        assert_eq!(CEILINGS.drift(&CEILINGS).1, 0.0);
     }
 }

@@ -138,6 +138,9 @@ impl Step {
         measured.shape = self.shape(tokens);
         measured.direction = self.direction();
         measured.tokens_per_second = Some(timing.tokens as f64 / measured.seconds.median);
+        let kernel_seconds = timing.spans.iter().map(|span| span.seconds).sum::<f64>();
+        measured.kernel_seconds = Some(kernel_seconds);
+        measured.idle_share = Some((1.0 - kernel_seconds / measured.seconds.median).max(0.0));
         measured.peak_tensor_bytes = Some(timing.peak_tensor_bytes);
         Ok(measured)
     }

@@ -7,6 +7,9 @@ use super::results::{Direction, title};
 
 type Call = Box<dyn Fn(&[Tensor]) -> Vec<Tensor>>;
 
+/// For each axis of a tensor, which of its indices there are.
+pub type Indices = Vec<Vec<usize>>;
+
 /// A call to be timed.
 pub struct Workload {
     /// Whose shapes these are.
@@ -20,7 +23,19 @@ pub struct Workload {
     pub rung: Option<Rung>,
     inputs: Vec<Input>,
     call: Call,
+    /// See [`Workload::independent`].
+    axes: Axes,
 }
+
+/// A letter for each axis of each input, and of each output.
+#[derive(Default)]
+struct Axes {
+    inputs: Vec<Vec<char>>,
+    outputs: Vec<Vec<char>>,
+}
+
+/// An axis of which no part can be computed alone.
+pub const TOGETHER: char = '.';
 
 /// One of several shaders of the same kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,30 +94,49 @@ impl Input {
         Input { shape: shape.into(), values: Values::Counting }
     }
 
-    fn tensor(&self, device: &Device, random: Philox, differentiated: bool) -> Tensor {
-        let count = self.shape.elements();
+    /// All of it, or the part of it at these indices.
+    fn tensor(&self, device: &Device, random: Philox, differentiated: bool, part: Option<&Indices>) -> Tensor {
+        let places: Vec<u64> = match part {
+            Some(indices) => places(&self.shape, indices),
+            None => (0..self.shape.elements() as u64).collect(),
+        };
+        let shape = part.map_or(self.shape, |indices| Shape::new(&indices.iter().map(Vec::len).collect::<Vec<_>>()));
+        let normal = || normal_at(random, &places);
         match self.values {
-            Values::Learnt if differentiated => device.tensor(&normal(random, count), self.shape).requiring_grad(),
-            Values::Learnt => device.tensor(&normal(random, count), self.shape),
-            Values::Given(dtype) => ops::cast(&device.tensor(&normal(random, count), self.shape), dtype),
-            Values::Positive => {
-                let values: Vec<f32> = normal(random, count).iter().map(|value| value.abs()).collect();
-                device.tensor(&values, self.shape)
-            }
-            Values::Zeros => device.tensor(&vec![0.0; count], self.shape),
+            Values::Learnt if differentiated => device.tensor(&normal(), shape).requiring_grad(),
+            Values::Learnt => device.tensor(&normal(), shape),
+            Values::Given(dtype) => ops::cast(&device.tensor(&normal(), shape), dtype),
+            Values::Positive => device.tensor(&normal().iter().map(|value| value.abs()).collect::<Vec<_>>(), shape),
+            Values::Zeros => device.tensor(&vec![0.0; places.len()], shape),
             Values::Below(bound) => {
-                let values: Vec<u32> = (0..count as u64).map(|i| random.word(i) % bound).collect();
-                device.tensor_u32(&values, self.shape)
+                let values: Vec<u32> = places.iter().map(|&place| random.word(place) % bound).collect();
+                device.tensor_u32(&values, shape)
             }
-            Values::Counting => device.tensor_u32(&(0..count as u32).collect::<Vec<_>>(), self.shape),
+            Values::Counting => device.tensor_u32(&places.iter().map(|&place| place as u32).collect::<Vec<_>>(), shape),
         }
     }
 }
 
-/// Standard normal numbers. A block of them is repeated: time and rounding depend on no more.
+/// Where in a tensor of this shape the elements at these indices of its axes lie, in order.
+pub fn places(shape: &[usize], indices: &Indices) -> Vec<u64> {
+    shape.iter().zip(indices).fold(vec![0], |places, (&size, indices)| {
+        places.iter().flat_map(|place| indices.iter().map(move |&index| place * size as u64 + index as u64)).collect()
+    })
+}
+
+/// Standard normal numbers, the first of so many.
 pub fn normal(random: Philox, count: usize) -> Vec<f32> {
-    let block: Vec<f32> = (0..count.min(65_521) as u64).map(|i| random.normal(i)).collect();
-    block.iter().copied().cycle().take(count).collect()
+    normal_at(random, &(0..count as u64).collect::<Vec<_>>())
+}
+
+/// Standard normal numbers at these places. A block of them is repeated: time and rounding depend on no more.
+pub fn normal_at(random: Philox, places: &[u64]) -> Vec<f32> {
+    const BLOCK: u64 = 65_521;
+    if places.len() < BLOCK as usize {
+        return places.iter().map(|place| random.normal(place % BLOCK)).collect();
+    }
+    let block: Vec<f32> = (0..BLOCK).map(|place| random.normal(place)).collect();
+    places.iter().map(|place| block[(place % BLOCK) as usize]).collect()
 }
 
 impl Workload {
@@ -123,7 +157,22 @@ impl Workload {
             rung: None,
             inputs: inputs.into(),
             call: Box::new(call),
+            axes: Axes::default(),
         }
+    }
+
+    /// The same, of which parts can be computed alone: letters for the axes of inputs, then of outputs, as in `r., c. -> rc`. What an
+    /// output holds at an index of a letter depends on nothing but what inputs with this letter hold there. Where inputs differ in a
+    /// letter's size, the longer ones have several elements for each of the shorter. `.` is an axis that goes whole.
+    pub fn independent(self, axes: &'static str) -> Workload {
+        let letters = |list: &str| list.split(',').map(|one| one.trim().chars().collect()).collect();
+        let (inputs, outputs) = axes.split_once("->").unwrap_or((axes, ""));
+        Workload { axes: Axes { inputs: letters(inputs), outputs: letters(outputs) }, ..self }
+    }
+
+    /// The shapes of the inputs, and the letters of their axes: none for a workload that is only computed whole.
+    pub fn inputs(&self) -> impl Iterator<Item = (&[usize], &[char])> {
+        self.inputs.iter().enumerate().map(|(at, input)| (&input.shape[..], letters(&self.axes.inputs, at)))
     }
 
     /// The same in another direction.
@@ -148,14 +197,67 @@ impl Workload {
 
     /// Its inputs on a device.
     pub fn tensors(&self, device: &Device, seed: u64) -> Vec<Tensor> {
+        self.tensors_at(device, seed, &vec![None; self.inputs.len()])
+    }
+
+    /// Its inputs on a device, of each all of it or the part at these indices.
+    pub fn tensors_at(&self, device: &Device, seed: u64, parts: &[Option<Indices>]) -> Vec<Tensor> {
         let differentiated = self.direction != Direction::Forward;
         let random = Philox::new(seed);
-        let inputs = self.inputs.iter().enumerate();
-        inputs.map(|(at, input)| input.tensor(device, random.stream(at as u64), differentiated)).collect()
+        let inputs = self.inputs.iter().zip(parts).enumerate();
+        inputs.map(|(at, (input, part))| input.tensor(device, random.stream(at as u64), differentiated, part.as_ref())).collect()
     }
 
     /// Calls the op.
     pub fn call(&self, inputs: &[Tensor]) -> Vec<Tensor> {
         (self.call)(inputs)
     }
+
+    /// Calls the op, and where its direction asks for it takes the gradients of its first output's inputs.
+    pub fn run(&self, inputs: &[Tensor], gradient: impl Fn(&Tensor) -> Tensor) -> Outcome {
+        let outputs = self.call(inputs);
+        match self.direction {
+            Direction::Forward => Outcome { outputs, gradients: Vec::new() },
+            _ => {
+                let gradient = gradient(&outputs[0]);
+                Outcome::backward(inputs, outputs, &gradient)
+            }
+        }
+    }
+}
+
+/// What a run of a workload came to.
+pub struct Outcome {
+    pub outputs: Vec<Tensor>,
+    /// Of inputs, by their numbers.
+    gradients: Vec<(usize, Tensor)>,
+}
+
+impl Outcome {
+    /// These outputs, and the gradients of inputs for one of the first output.
+    pub fn backward(inputs: &[Tensor], outputs: Vec<Tensor>, gradient: &Tensor) -> Outcome {
+        let gradients = outputs[0].backward_from(gradient);
+        let gradients = inputs.iter().enumerate().filter_map(|(at, input)| Some((at, gradients.get(input)?.clone()))).collect();
+        Outcome { outputs, gradients }
+    }
+
+    /// All results, each with the letters of its axes.
+    pub fn results<'a>(&'a self, workload: &'a Workload) -> Vec<(&'a Tensor, &'a [char])> {
+        let outputs = self.outputs.iter().enumerate().map(|(at, output)| (output, letters(&workload.axes.outputs, at)));
+        outputs.chain(self.gradients.iter().map(|(at, gradient)| (gradient, letters(&workload.axes.inputs, *at)))).collect()
+    }
+}
+
+fn letters(of: &[Vec<char>], at: usize) -> &[char] {
+    of.get(at).map_or(&[], |letters| letters)
+}
+
+/// A gradient for an output, of the run whose inputs are of this seed.
+pub fn gradient_like(output: &Tensor, seed: u64) -> Tensor {
+    output.device().tensor(&normal(gradient_numbers(seed), output.elements()), output.shape())
+}
+
+/// The numbers of that gradient, by their places.
+pub fn gradient_numbers(seed: u64) -> Philox {
+    Philox::new(seed).stream(u64::MAX)
 }

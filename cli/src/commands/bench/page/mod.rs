@@ -9,7 +9,7 @@ use wgtune_engine::device::MatmulPrecision;
 
 use super::compare::Comparison;
 use super::results::{Direction, Measurement, Results};
-use super::table::ceilings;
+use super::table::{NO_FLUSH, ceilings, drift, gpu};
 use crate::page::{document, escape, section};
 
 /// The page.
@@ -40,6 +40,9 @@ pub fn page(results: &Results, comparison: Option<&Comparison>) -> String {
             format!("<p>Median times, now over those in <code>{}</code>: above 1 is slower.</p>\n", escape(&comparison.file));
         section(&mut page, "Against an earlier run", &about, &tables::comparison(comparison));
     }
+    if !results.faults.is_empty() {
+        section(&mut page, "What failed", FAULTS, &tables::left_out(&results.faults));
+    }
     if !results.left_out.is_empty() {
         section(&mut page, "What was left out", "", &tables::left_out(&results.left_out));
     }
@@ -47,7 +50,7 @@ pub fn page(results: &Results, comparison: Option<&Comparison>) -> String {
         "device" => "the device's own timestamps round each kernel",
         _ => "the host's clock round each kernel",
     };
-    section(&mut page, "How it was measured", "", &METHOD.replace("{clock}", clock));
+    section(&mut page, "How it was measured", "", &METHOD.replace("{clock}", clock).replace("{caches}", &sentence(NO_FLUSH)));
     let name = &device.name;
     document(&format!("wgtune bench: {name}"), &format!("How fast wgtune is on {name}"), &about, &page)
 }
@@ -58,11 +61,13 @@ multiplying matrices, normalising rows, comparing words with each other. This pa
 how much faster the device could possibly have been.</p>\n";
 
 const CEILINGS: &str = "<p>Two things limit every op: how fast the device computes, and how fast it moves numbers to and from its \
-memory. Both were measured first, by programs that do nothing else. They are the ceilings that everything below is held against.</p>\n";
+memory. Both were measured first, by programs that do nothing else. They are the ceilings that everything below is held against: \
+medians, each with the range without the slowest and the fastest tenth, and once more after all the rest.</p>\n";
 
 const STEPS: &str = "<p>Whole steps, timed from the outside. A <em>token</em> is a word or a piece of one. <em>Prefill</em> reads a \
 prompt; <em>decode</em> writes one token after another; a <em>training step</em> learns from one batch. LoRA trains a small addition \
-to the model, full training the whole of it. <em>Checkpointed</em> steps keep less in memory and compute it again.</p>\n";
+to the model, full training the whole of it. <em>Checkpointed</em> steps keep less in memory and compute it again. <em>Idle</em> is \
+the part of a step in which the device waited for the program.</p>\n";
 
 const ROOFLINE: &str = "<p>Each point is an op. The further to the right, the more it computes with each byte that it fetches; the \
 higher, the faster it ran. The line is the roof: no op can be above it, unless its numbers were still in a cache, which is faster \
@@ -72,8 +77,10 @@ const OPS: &str = "<p>The <em>share</em> is the part of the ceiling that an op r
 that a cache helped. The <em>error</em> is the largest difference from the same computed with twice the digits, relative to the \
 largest result; 1e-7 is as exact as 32-bit numbers are.</p>\n";
 
+const FAULTS: &str = "<p>These came to nothing, or to something else than they should: their times are not shown.</p>\n";
+
 const METHOD: &str = "<dl>\n\
-<dt>Times</dt><dd>Ops: the sum over the op's kernels by {clock}, after warming up, with the same inputs each time. Steps: \
+<dt>Times</dt><dd>Ops: the sum over the op's kernels by {clock}, after warming up, with the same inputs each time but the last. Steps: \
 the host's clock round the whole step. A time is the median of all repetitions; below it, what a tenth was faster and a \
 tenth slower than.</dd>\n\
 <dt>Operations and bytes</dt><dd>Counted from the shapes: a multiply-add is two operations; bytes are each kernel's inputs once and its \
@@ -81,8 +88,15 @@ outputs once, which is the least that must move. FLOP/s are floating-point opera
 10<sup>12</sup>.</dd>\n\
 <dt>Share</dt><dd>The time that the kernels would need at the ceilings, each at the one that is lower for it, over the time that \
 they took (Williams, Waterman and Patterson 2009, “Roofline”).</dd>\n\
-<dt>Error</dt><dd>The same op with the same inputs, run in 64-bit arithmetic on the CPU, gradients included. Large ops are checked at a \
-smaller shape, which is then named.</dd>\n</dl>\n";
+<dt>Error</dt><dd>The results of the last of the timed runs, gradients included, beside the same computed in 64-bit arithmetic on \
+the CPU; that run has inputs which no other had, so that a device that writes nothing is found out. Where that would take too long, of \
+a sample of the results; where no part can be computed alone, of a smaller shape, which is then named.</dd>\n\
+<dt>Caches</dt><dd>{caches}.</dd>\n\
+<dt>Idle</dt><dd>1 less the sum of a step&rsquo;s kernels over the step; kernels are timed in a run of their own.</dd>\n</dl>\n";
+
+fn sentence(text: &str) -> String {
+    text[..1].to_uppercase() + &text[1..]
+}
 
 fn kind(kind: &str) -> &str {
     match kind {
@@ -97,10 +111,15 @@ fn kind(kind: &str) -> &str {
 
 fn tiles(results: &Results) -> String {
     let mut tiles = "<div class=\"tiles\">\n".to_string();
-    for [name, figure] in ceilings(&results.ceilings) {
-        let _ = writeln!(tiles, "<div><b>{}</b><span>{}</span></div>", escape(&figure), escape(&name));
+    for [name, figure, spread] in ceilings(results).into_iter().chain(gpu(results)) {
+        let spread = escape(&spread).replace("; ", "<br>");
+        let _ = writeln!(tiles, "<div><b>{}</b><span>{}</span><small>{spread}</small></div>", escape(&figure), escape(&name));
     }
-    tiles + "</div>\n"
+    tiles.push_str("</div>\n");
+    if let Some(drift) = drift(results) {
+        let _ = writeln!(tiles, "<p class=\"slower\">{}.</p>", escape(&sentence(&drift)));
+    }
+    tiles
 }
 
 /// The families that ops are shown in: a CSS colour, what it is called, and which ops belong to it.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::in_words;
+use crate::commands::bench::check::Checked;
 use crate::commands::bench::compare::Comparison;
 use crate::commands::bench::results::{LeftOut, Measurement};
 use crate::common::bytes;
@@ -17,7 +18,11 @@ pub fn ops(measured: &[&Measurement]) -> String {
     let mut html = String::new();
     for (index, model) in models.into_iter().enumerate() {
         let rows = measured.iter().filter(|one| one.model == model).map(|one| {
-            let checked = one.error_shape.as_ref().map_or(String::new(), |shape| format!("<small>at {}</small>", escape(shape)));
+            let checked = match (one.error_of, one.error_elements, &one.error_shape) {
+                (_, _, Some(shape)) => format!("<small>at {}</small>", escape(shape)),
+                (Some(Checked::Sample), Some(elements), _) => format!("<small>of {elements} elements</small>"),
+                _ => String::new(),
+            };
             vec![
                 Cell::plain(format!("{}<small>{}, {}</small>", escape(&one.name), in_words(one.direction), escape(&one.shape))),
                 times(one),
@@ -43,13 +48,18 @@ pub fn steps(measured: &[&Measurement]) -> String {
         vec![
             Cell::plain(format!("{}<small>{}, {}</small>", escape(&one.name), escape(&one.model), escape(&one.shape))),
             times(one),
+            Cell::figure(one.kernel_seconds.map_or(String::new(), duration)),
+            Cell::figure(one.idle_share.map_or(String::new(), percent)),
             Cell::figure(rate),
             Cell::figure(one.peak_tensor_bytes.map_or(String::new(), bytes)),
             Cell::figure(one.dispatches.to_string()),
             share(one),
         ]
     });
-    table(&["Step", "Time", "Tokens a second", "Peak memory", "Kernels started", "Share of the ceilings"], rows)
+    table(
+        &["Step", "Time", "In kernels", "Idle", "Tokens a second", "Peak memory", "Kernels started", "Share of the ceilings"],
+        rows,
+    )
 }
 
 /// Then and now.
