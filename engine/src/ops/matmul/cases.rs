@@ -70,10 +70,27 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new("linear of one row", [Input::any([1, 1, 193]), Input::any([300, 193])], |x| vec![linear(&x[0], &x[1])])
             .terms(193),
     );
+    // Rows of whole vectors, of which a workgroup has several, and one that ends in the middle of them.
+    for [inputs, outputs] in [[4, 2], [196, 301], [2052, 7]] {
+        let case = Case::new(
+            format!("linear of one row in whole vectors {inputs}x{outputs}"),
+            [Input::any([1, inputs]), Input::any([outputs, inputs])],
+            |x| vec![linear(&x[0], &x[1])],
+        );
+        cases.push(case.terms(inputs));
+    }
+    let parts = [Input::any([1, 64]), Input::any([12, 64])];
+    let case = Case::new("linear of one row with rows of a weight", parts, |x| {
+        vec![
+            linear(&x[0], &x[1].slice(0, 3..10)),
+            linear(&x[0].slice(1, 1..62), &x[1].reshape([768]).slice(0, 2..734).reshape([12, 61])),
+        ]
+    });
+    cases.push(case.terms(64));
     let wide = [Input::any([2, 40_000]), Input::any([3, 40_000])];
     cases.push(Case::new("linear of few rows over a vocabulary", wide, |x| vec![linear(&x[0], &x[1])]).terms(40_000).large());
     for dtype in [DType::BF16, DType::F16] {
-        for [rows, inputs, outputs] in [[1, 66, 34], [9, 66, 34], [9, 64, 72], [70, 264, 136]] {
+        for [rows, inputs, outputs] in [[1, 66, 34], [1, 8, 2], [1, 264, 35], [9, 66, 34], [9, 64, 72], [70, 264, 136]] {
             let label = format!("linear with a {dtype} weight {rows}x{inputs}x{outputs}");
             let tensors = [Input::any([rows, inputs]), Input::fixed([outputs, inputs])];
             let case = Case::new(label, tensors, move |x| vec![linear(&x[0], &cast(&x[1], dtype))]);

@@ -21,6 +21,14 @@ pub(super) struct Params {
     pub ending: Ending,
 }
 
+impl Params {
+    /// Whether the weight's rows are whole vectors of 16 bytes.
+    fn is_in_vectors(&self) -> bool {
+        let lanes = if self.dtype == 0 { 4 } else { 8 };
+        self.k.is_multiple_of(lanes) && self.offset.is_multiple_of(lanes) && self.n > 0
+    }
+}
+
 /// x, W, bias, residual -> y.
 pub(super) struct Matvec;
 
@@ -32,6 +40,10 @@ impl Kernel for Matvec {
         Shader::new("matvec_row", |p: &Params| grid(p.n as usize, 64)).with(constants),
         Shader::new("matvec_workgroup", |p: &Params| grid(p.n as usize, 1))
             .with(constants)
+            .preferred(|_, traits| !traits.software),
+        Shader::new("matvec_subgroups", |p: &Params| grid(p.n as usize, 4))
+            .with(constants)
+            .allowed(|p, traits| p.is_in_vectors() && traits.subgroups.is_some_and(|(_, most)| most <= 64))
             .preferred(|_, traits| !traits.software),
     ];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
