@@ -1,23 +1,3 @@
-// One invocation an output: neighbours read neighbours when `inner` is large, and software adapters need no barrier.
-#import common
-#import reduce_functions
-
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = linear_workgroup(workgroup, workgroups) * 64u + lane;
-    if i >= params.outer * params.inner {
-        return;
-    }
-    let first = i / params.inner * params.length * params.inner + i % params.inner;
-    var accumulated = start();
-    for (var at = 0u; at < params.length; at++) {
-        accumulated = combine(accumulated, Best(x[first + at * params.inner], at));
-    }
-    y[i] = accumulated.value;
-}
+// reduce_columns, of values.
+#import reduce_columns
+#import reduce_values

@@ -1,6 +1,7 @@
-// x [outer, length, inner] reduced over `length`. The numbers are those of engine/src/ops/reduce.rs.
+// x [outer, length, inner] reduced over parts of `length`, `part` rows each but the last, to y [outer, parts, inner]. The numbers are
+// those of engine/src/ops/reduce.rs.
 
-struct Params { outer: u32, length: u32, inner: u32 }
+struct Params { outer: u32, length: u32, inner: u32, part: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;

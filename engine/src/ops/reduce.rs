@@ -1,11 +1,14 @@
 //! Sums, means and maxima over an axis.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::{Op, div, equal, mul, scale};
+use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Constants, Cost, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
@@ -106,6 +109,16 @@ pub fn sum_to(x: &Tensor, shape: Shape) -> Tensor {
     y
 }
 
+/// The same in parts of so many rows on any device: what the laws run.
+fn reduce_in_parts(operation: u32, x: &Tensor, axis: usize, part: u32) -> Tensor {
+    let [parts, joined] = params(operation, x, axis).in_parts(part);
+    let between = x.device().empty([parts.outputs() as usize], DType::F32);
+    let y = x.device().empty(without(x.shape(), axis), DType::F32);
+    dispatch::<Reduce>(parts, &[&x.detach().whole(), &between]);
+    dispatch::<Reduce>(joined, &[&between, &y]);
+    y
+}
+
 #[track_caller]
 fn reduce(name: &'static str, operation: u32, x: &Tensor, axis: usize) -> Tensor {
     assert!(x.dtype() == DType::F32 && axis < x.rank(), "[{name}] expected f32 with an axis {axis}, got {x:?}");
@@ -132,42 +145,99 @@ fn without(shape: Shape, axis: usize) -> Shape {
 
 fn params(operation: u32, x: &Tensor, axis: usize) -> Params {
     let shape = x.shape();
+    let length = shape[axis] as u32;
     Params {
         outer: shape[..axis].iter().product::<usize>() as u32,
-        length: shape[axis] as u32,
+        length,
         inner: shape[axis + 1..].iter().product::<usize>() as u32,
+        part: length.max(1),
         operation,
     }
 }
 
+/// x [outer, length, inner] -> y [outer, parts, inner].
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Params {
     outer: u32,
     length: u32,
     inner: u32,
+    /// Rows of each part of `length`, of which the last may have fewer.
+    part: u32,
     operation: u32,
 }
 
+impl Params {
+    fn parts(&self) -> u32 {
+        self.length.div_ceil(self.part).max(1)
+    }
+
+    fn outputs(&self) -> u32 {
+        self.outer * self.parts() * self.inner
+    }
+
+    /// The rows of x, [outer * length, inner], that a row of y is of.
+    fn terms(&self, row: usize) -> Range<usize> {
+        let [length, part, parts] = [self.length, self.part, self.parts()].map(|size| size as usize);
+        let (first, start) = (row / parts * length, row % parts * part);
+        first + start..first + (start + part).min(length)
+    }
+
+    /// Rows of the parts into which long columns are best cut: all, where what there is without that occupies the device.
+    fn best_part(&self, traits: &Traits) -> u32 {
+        /// Workgroups that occupy the larger GPUs, and the fewest rows that are worth one.
+        const WORKGROUPS: u32 = 512;
+        const SHORTEST: u32 = 64;
+        let workgroups = self.outputs().div_ceil(COLUMNS).max(1);
+        let parts = (WORKGROUPS / workgroups).min(self.length / SHORTEST);
+        if traits.software || self.inner == 1 || parts < 2 { self.part } else { self.length.div_ceil(parts) }
+    }
+
+    /// The parts, and what becomes of them.
+    fn in_parts(&self, part: u32) -> [Params; 2] {
+        let first = Params { part, ..*self };
+        [first, Params { length: first.parts(), part: first.parts(), ..*self }]
+    }
+}
+
+/// The most columns of a workgroup that shares them: as many as a cache line has.
+const COLUMNS: u32 = 32;
+
 const fn by_column(source: &'static str) -> Shader<Params> {
-    let workgroups = |p: &Params| grid((p.outer * p.inner) as usize, 64);
-    Shader::new(source, workgroups).with(constants).allowed(|p, traits| traits.iterations_fit(p.length.into()))
+    Shader::new(source, |p: &Params| grid(p.outputs() as usize, 64))
+        .with(constants)
+        .allowed(|p, traits| p.parts() == 1 && traits.iterations_fit(p.length.into()))
 }
 
 const fn by_row(source: &'static str) -> Shader<Params> {
     Shader::new(source, |p: &Params| grid(p.outer as usize, 1))
         .with(constants)
-        .allowed(|p, _| p.inner == 1)
+        .allowed(|p, _| p.inner == 1 && p.parts() == 1)
         .preferred(|p, traits| traits.shares_row(p.length))
 }
 
-fn constants(p: &Params) -> Vec<(&'static str, f64)> {
+/// Better where a column an invocation would leave a device idle.
+const fn by_shared_column(source: &'static str) -> Shader<Params> {
+    Shader::new(source, |p: &Params| grid(p.outputs() as usize, columns(p) as usize))
+        .with(|p| constants(p).into_iter().chain([("COLUMNS", columns(p).into())]).collect())
+        .preferred(|p, traits| !traits.software && p.inner > 1 && p.part >= 16 && p.outputs() < 1 << 16)
+}
+
+fn columns(p: &Params) -> u32 {
+    p.outputs().next_power_of_two().min(COLUMNS)
+}
+
+fn constants(p: &Params) -> Constants {
     vec![("OPERATION", p.operation.into())]
 }
 
+fn bucket(p: &Params) -> [u32; 4] {
+    [p.outer, p.length, p.inner, p.part]
+}
+
 fn cost(p: &Params) -> Cost {
-    let (inputs, outputs) = (u64::from(p.outer) * u64::from(p.length) * u64::from(p.inner), u64::from(p.outer * p.inner));
-    Cost { flops: inputs, bytes: 4 * (inputs + outputs) }
+    let inputs = u64::from(p.outer) * u64::from(p.length) * u64::from(p.inner);
+    Cost { flops: inputs, bytes: 4 * (inputs + u64::from(p.outputs())) }
 }
 
 struct Reduce;
@@ -176,9 +246,20 @@ impl Kernel for Reduce {
     type Params = Params;
     const NAME: &'static str = "reduce";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_values"), by_row("reduce_rows_values")];
+    const SHADERS: &'static [Shader<Params>] =
+        &[by_column("reduce_columns_values"), by_row("reduce_rows_values"), by_shared_column("reduce_columns_shared_values")];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
-        [p.outer, p.length, p.inner]
+        bucket(p)
+    }
+    /// Few columns of many rows are cut into parts.
+    fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        let part = p.best_part(into.traits);
+        if part < p.part {
+            let [parts, joined] = p.in_parts(part);
+            let between = into.buffer(DType::F32, parts.outputs() as usize);
+            into.dispatch::<Reduce>(parts, &[buffers[0], between]);
+            into.dispatch::<Reduce>(joined, &[between, buffers[1]]);
+        }
     }
     fn cost(p: &Params) -> Cost {
         cost(p)
@@ -195,16 +276,16 @@ impl Kernel for Reduce {
 
 /// Accumulates in sixteen lanes, which vector instructions can hold, and those in order.
 fn fold<R: Real>(p: &Params, x: &[R], y: &mut [R], start: R, combine: impl Fn(R, R) -> R + Sync) {
-    let (length, inner) = (p.length as usize, p.inner as usize);
+    let (part, inner) = (p.part as usize, p.inner as usize);
     if inner == 1 {
         return parallel::rows(
             y,
             1,
-            length,
+            part,
             #[inline(always)]
             |first, _, y| {
                 for (row, y) in y.iter_mut().enumerate() {
-                    let x = &x[(first + row) * length..][..length];
+                    let x = &x[p.terms(first + row)];
                     let mut lanes = [start; 16];
                     let blocks = x.chunks_exact(16);
                     let rest = blocks.remainder().iter().fold(start, |sum, &value| combine(sum, value));
@@ -217,19 +298,19 @@ fn fold<R: Real>(p: &Params, x: &[R], y: &mut [R], start: R, combine: impl Fn(R,
         );
     }
     // Few outer rows must still occupy all cores, so each row of outputs is cut too.
-    let width = if inner % 64 == 0 && p.outer == 1 { 64 } else { inner };
+    let width = if inner % 64 == 0 && p.outer * p.parts() == 1 { 64 } else { inner };
     parallel::rows(
         y,
         width,
-        length,
+        part,
         #[inline(always)]
         |first, _, chunk| {
-            for (part, y) in chunk.chunks_exact_mut(width).enumerate() {
-                let start_at = (first + part) * width;
-                let (outer, column) = (start_at / inner, start_at % inner);
+            for (chunk, y) in chunk.chunks_exact_mut(width).enumerate() {
+                let start_at = (first + chunk) * width;
+                let (row, column) = (start_at / inner, start_at % inner);
                 y.fill(start);
-                for at in 0..length {
-                    let x = &x[(outer * length + at) * inner + column..][..width];
+                for at in p.terms(row) {
+                    let x = &x[at * inner + column..][..width];
                     y.iter_mut().zip(x).for_each(|(y, &value)| *y = combine(*y, value));
                 }
             }
@@ -243,9 +324,10 @@ impl Kernel for ReduceIndex {
     type Params = Params;
     const NAME: &'static str = "argmax";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &[by_column("reduce_columns_indices"), by_row("reduce_rows_indices")];
+    const SHADERS: &'static [Shader<Params>] =
+        &[by_column("reduce_columns_indices"), by_row("reduce_rows_indices"), by_shared_column("reduce_columns_shared_indices")];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
-        [p.outer, p.length, p.inner]
+        bucket(p)
     }
     fn cost(p: &Params) -> Cost {
         cost(p)
@@ -284,6 +366,21 @@ fn cases() -> Vec<Case> {
     cases.push(Case::new("max of long columns", [Input::any([70_000, 3])], |x| vec![max_axis(&x[0], 0)]).large());
     cases.push(Case::new("argmax of long columns", [Input::any([70_000, 3])], |x| vec![argmax_axis(&x[0], 0)]).large());
     cases.push(Case::new("argmax of a long row", [Input::any([1, 70_000])], |x| vec![argmax_axis(&x[0], 1)]).large());
+    for ([outer, length, inner], part) in [([1, 100, 40], 32), ([3, 65, 5], 13), ([2, 7, 1], 3), ([1, 300, 70], 299)] {
+        for (name, operation) in [("sum", SUM), ("max", MAX)] {
+            let label = format!("{name} of {outer}x{length}x{inner} in parts of {part}");
+            let case = Case::new(label, [Input::fixed([outer, length, inner])], move |x| {
+                vec![reduce_in_parts(operation, &x[0], 1, part)]
+            });
+            cases.push(case.terms(length).composed(move |x| vec![reduce(name, operation, &x[0], 1)]));
+        }
+    }
+    for [outer, length, inner] in [[1, 1000, 33], [2, 129, 3], [1, 16, 100]] {
+        let label = |name: &str| format!("{name} of columns {outer}x{length}x{inner}");
+        let shape = [outer, length, inner];
+        cases.push(Case::new(label("sum"), [Input::any(shape)], |x| vec![sum_axis(&x[0], 1)]).terms(length));
+        cases.push(Case::new(label("argmax"), [Input::fixed(shape)], |x| vec![argmax_axis(&x[0], 1)]));
+    }
     cases.push(Case::new("mean", [Input::any([7, 9])], |x| vec![mean(&x[0]), mean_axis(&x[0], 0)]).terms(63));
     cases.push(Case::new("sum_to", [Input::any([2, 5, 3, 4])], |x| vec![sum_to(&x[0], [3, 1].into())]).terms(40));
     cases.push(Case::new("argmax of ties", [Input::given([5], &[1.0, 7.0, 7.0, 0.0, 7.0])], |x| vec![argmax_axis(&x[0], 0)]));
@@ -308,5 +405,24 @@ mod tests {
                 assert!(rows.iter().chain(&columns).all(|&index| index < length as u32), "{device:?}: {rows:?} {columns:?}");
             }
         }
+    }
+
+
+    #[test]
+    fn only_few_columns_of_many_rows_on_real_gpus_are_cut() {
+        let part = |[outer, length, inner]: [u32; 3], software: bool| {
+            let params = Params { outer, length, inner, part: length, operation: SUM };
+            params.best_part(&Traits { software, ..Traits::default() })
+        };
+        assert_eq!(part([1, 4096, 512], false), 128);
+        assert_eq!(part([1, 100, 512], false), 100);
+        assert_eq!(part([1, 4096, 1 << 15], false), 4096);
+        assert_eq!(part([1, 4096, 1], false), 4096);
+        assert_eq!(part([1, 4096, 512], true), 4096);
+        // Every row is in one part.
+        let [parts, joined] = Params { outer: 2, length: 10, inner: 3, part: 10, operation: SUM }.in_parts(4);
+        let rows: Vec<_> = (0..6).map(|row| parts.terms(row)).collect();
+        assert_eq!(rows, [0..4, 4..8, 8..10, 10..14, 14..18, 18..20]);
+        assert_eq!([joined.parts(), joined.outputs()], [1, 6]);
     }
 }

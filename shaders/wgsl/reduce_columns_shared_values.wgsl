@@ -1,0 +1,3 @@
+// reduce_columns_shared, of values.
+#import reduce_columns_shared
+#import reduce_values
