@@ -17,8 +17,6 @@ fn main(
     let local = vec2(index % LANES, index / LANES);
     let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
     let softmax = softmax_of(walk, local);
-    // The first lane has read the target's logit: no other may overwrite it before.
-    workgroupBarrier();
     let counts = softmax.label != IGNORE;
     var of_loss = 1.0;
     var of_entropy = 0.0;
