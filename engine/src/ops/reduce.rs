@@ -407,7 +407,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn only_few_columns_of_many_rows_on_real_gpus_are_cut() {
         let part = |[outer, length, inner]: [u32; 3], software: bool| {
