@@ -52,15 +52,16 @@ pub fn idea(name: &str) -> Result<&'static str, Missing> {
 /// # Errors
 /// If it, or something that it imports, does not exist.
 pub fn source(name: &str) -> Result<String, Missing> {
-    expand(file(name)?)
+    expand(file(name)?, &[])
 }
 
-/// A text with its imports put in (each once): a shader that is written when it is needed.
+/// A text with its imports put in (each once), but for those that it has `own` text for: a shader that is written when it is needed.
 ///
 /// # Errors
 /// If something that it imports does not exist.
-pub fn expand(text: &str) -> Result<String, Missing> {
-    let mut expanded = Expanded::default();
+pub fn expand(text: &str, own: &[&str]) -> Result<String, Missing> {
+    let imported = own.iter().map(|name| name.to_string()).collect();
+    let mut expanded = Expanded { imported, ..Expanded::default() };
     expanded.append(text)?;
     Ok(expanded.text)
 }
@@ -179,9 +180,18 @@ mod tests {
     fn repeated_lines_count() {
         let text = "a\n#repeat AT 2 while AT < n\nx[AT] = AT;\n#end\nb\n";
         let lines = "a\nif 0u < n {\nx[0u] = 0u;\n}\nif 1u < n {\nx[1u] = 1u;\n}\nb\n";
-        assert_eq!(expand(text).unwrap(), lines);
+        assert_eq!(expand(text, &[]).unwrap(), lines);
         let looped = "a\nfor (var AT = 0u; AT < n; AT++) {\nx[AT] = AT;\n}\nb\n";
-        assert_eq!(expand(&format!("#loops\n{text}")).unwrap(), looped);
+        assert_eq!(expand(&format!("#loops\n{text}"), &[]).unwrap(), looped);
+    }
+
+    #[test]
+    fn what_a_text_has_itself_is_not_imported() {
+        let [all, without] = [&[][..], &["store"]].map(|own| expand("#import common\n#import store\n", own).unwrap());
+        assert!(
+            all.contains("fn store") && !without.contains("fn store") && without.contains("fn linear_workgroup"),
+            "{without}"
+        );
     }
 
     #[test]

@@ -9,13 +9,9 @@
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let local = vec2(index % LANES, index / LANES);
-    let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.rows, params.width);
     let softmax = softmax_of(walk, local);
     let counts = softmax.label != IGNORE;
     var of_loss = 1.0;
@@ -26,7 +22,7 @@ fn main(
         of_entropy = gradient[at + 1u];
     }
     let scale = select(0.0, 1.0 / softmax.sum, counts);
-    var place = local.x;
+    var place = local.lane;
     for (var i = walk.first; i < walk.end; i += LANES) {
         let distance = clamp(logits[i] - softmax.offset, Element(-3.4028234e38), Element(0.0));
         // ln p + entropy is how far a logit is above their mean.

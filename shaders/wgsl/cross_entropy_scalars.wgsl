@@ -1,3 +1,4 @@
 // cross_entropy_rows, element by element.
 #import scalars
+#import team_barriers
 #import cross_entropy_rows

@@ -14,7 +14,7 @@ struct Partition { most: f32, sums: Element, products: Element, better: Element 
 
 // Writes the row's loss, entropy and correctness. A row that does not count writes zeros and has the label IGNORE; a row past
 // the end writes nothing. The team has read the target's logit by then.
-fn softmax_of(walk: Walk, local: vec2<u32>) -> Softmax {
+fn softmax_of(walk: Walk, local: Local) -> Softmax {
     let known = min(walk.row, max(params.rows, 1u) - 1u);
     let given = targets[params.first + known];
     let counts = given != IGNORE;
@@ -29,7 +29,7 @@ fn softmax_of(walk: Walk, local: vec2<u32>) -> Softmax {
     if LANES == 1u {
         seen = seen_twice(walk, end, label, aim);
     } else {
-        seen = seen_once(walk, end, local.x, label, aim);
+        seen = seen_once(walk, end, local.lane, label, aim);
     }
     let offset = team_max(seen.most, local);
     // As far as e^shift is 0, and a product with what was summed finite.
@@ -38,7 +38,7 @@ fn softmax_of(walk: Walk, local: vec2<u32>) -> Softmax {
     let sum = team_sum(kept * total(seen.sums), local);
     let mean = team_sum(kept * (total(seen.products) + shift * total(seen.sums)), local) / sum;
     let better = team_sum(total(seen.better), local);
-    if local.x == 0u && walk.row < params.rows {
+    if local.lane == 0u && walk.row < params.rows {
         let distance = aim - offset;
         statistics[3u * walk.row] = select(0.0, log(sum) - distance, counts);
         statistics[3u * walk.row + 1u] = select(0.0, log(sum) - mean, counts);

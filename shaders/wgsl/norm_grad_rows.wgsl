@@ -11,13 +11,9 @@ struct Params { rows: u32, width: u32, centered: u32, biased: u32, eps: f32 }
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let local = vec2(index % LANES, index / LANES);
-    let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.rows, params.width);
     let count = f32(params.width);
     // A row past the end reads the last one's statistics and writes nothing.
     let known = min(walk.row, max(params.rows, 1u) - 1u);
@@ -25,7 +21,7 @@ fn main(
     let rate = statistics[2u * known + 1u];
     var shifts = Element(0.0);
     var slopes = Element(0.0);
-    var column = local.x;
+    var column = local.lane;
     for (var i = walk.first; i < walk.end; i += LANES) {
         let gw = g[i] * weight[column];
         shifts += gw;
@@ -37,7 +33,7 @@ fn main(
     if params.centered == 1u {
         shift = team_sum(total(shifts), local) / count;
     }
-    column = local.x;
+    column = local.lane;
     for (var i = walk.first; i < walk.end; i += LANES) {
         dx[i] = rate * (g[i] * weight[column] - shift - (x[i] - mean) * slope);
         column += LANES;

@@ -11,13 +11,9 @@ struct Params { rows: u32, width: u32, centered: u32, biased: u32, eps: f32 }
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let local = vec2(index % LANES, index / LANES);
-    let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.rows, params.width);
     let count = f32(params.width);
     var mean = 0.0;
     if params.centered == 1u {
@@ -33,11 +29,11 @@ fn main(
         squares += centered * centered;
     }
     let rate = 1.0 / sqrt(team_sum(total(squares), local) / count + params.eps);
-    if local.x == 0u && walk.row < params.rows {
+    if local.lane == 0u && walk.row < params.rows {
         statistics[2u * walk.row] = mean;
         statistics[2u * walk.row + 1u] = rate;
     }
-    var column = local.x;
+    var column = local.lane;
     for (var i = walk.first; i < walk.end; i += LANES) {
         var value = (x[i] - mean) * rate * weight[column];
         if params.biased == 1u {

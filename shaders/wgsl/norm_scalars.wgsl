@@ -1,4 +1,5 @@
 // norm_rows, element by element.
 #import scalars
+#import team_barriers
 #import norm_rows
 #import store

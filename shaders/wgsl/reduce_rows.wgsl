@@ -1,30 +1,31 @@
-// One workgroup an output: for long rows with inner = 1, on devices whose barriers are cheap.
-#import common
+// Rows by teams, with inner = 1 and one part a row.
+#import scalars
+#import team
 #import reduce_functions
 
-var<workgroup> partial: array<Best, 256>;
+@compute @workgroup_size(LANES * ROWS)
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.outer, params.length);
+    var own = start();
+    var place = local.lane;
+    for (var i = walk.first; i < walk.end; i += LANES) {
+        own = combine(own, Best(x[i], place));
+        place += LANES;
+    }
+    let best = team_best(own, local);
+    if local.lane == 0u && walk.row < params.outer {
+        store(walk.row, best);
+    }
+}
 
-@compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let row = linear_workgroup(workgroup, workgroups);
-    var accumulated = start();
-    if row < params.outer {
-        for (var at = lane; at < params.length; at += 256u) {
-            accumulated = combine(accumulated, Best(x[row * params.length + at], at));
-        }
+fn team_best(own: Best, local: Local) -> Best {
+    if OPERATION == SUM {
+        return Best(team_sum(own.value, local), 0u);
     }
-    partial[lane] = accumulated;
-    for (var half = 128u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half {
-            partial[lane] = combine(partial[lane], partial[lane + half]);
-        }
+    var best = Best(team_max(own.value, local), 0u);
+    if OPERATION == ARGMAX {
+        best.index = team_least(select(0xffffffffu, own.index, own.value == best.value), local);
     }
-    if lane == 0u && row < params.outer {
-        store(row, partial[0]);
-    }
+    return best;
 }

@@ -26,13 +26,9 @@ fn weighted(start: u32, angles: u32, column: u32) -> Pair {
 }
 
 @compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let local = vec2(index % LANES, index / LANES);
-    let walk = walk_of(workgroup, workgroups, local, params.rows, 2u * params.half);
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.rows, 2u * params.half);
     // A row past the end has no columns.
     let half = params.half / WIDTH;
     let end = select(0u, half, walk.row < params.rows);
@@ -40,14 +36,14 @@ fn main(
     let rate = statistics[2u * known + 1u];
     // A position past the tables must not read past them.
     let angles = min(positions[known / params.heads], params.table_rows - 1u) * half;
-    let start = walk.first - local.x;
+    let start = walk.first - local.lane;
     var slopes = Element(0.0);
-    for (var column = local.x; column < end; column += LANES) {
+    for (var column = local.lane; column < end; column += LANES) {
         let gw = weighted(start, angles, column);
         slopes += gw.low * x[start + column] + gw.high * x[start + half + column];
     }
     let slope = team_sum(total(slopes), local) * rate * rate / f32(2u * params.half);
-    for (var column = local.x; column < end; column += LANES) {
+    for (var column = local.lane; column < end; column += LANES) {
         let gw = weighted(start, angles, column);
         dx[start + column] = rate * (gw.low - x[start + column] * slope);
         dx[start + half + column] = rate * (gw.high - x[start + half + column] * slope);

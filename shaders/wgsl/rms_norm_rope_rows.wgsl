@@ -13,13 +13,9 @@ struct Params { rows: u32, heads: u32, half: u32, table_rows: u32, eps: f32 }
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let local = vec2(index % LANES, index / LANES);
-    let walk = walk_of(workgroup, workgroups, local, params.rows, 2u * params.half);
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.rows, 2u * params.half);
     let half = params.half / WIDTH;
     var squares = Element(0.0);
     for (var i = walk.first; i < walk.end; i += LANES) {
@@ -29,14 +25,14 @@ fn main(
     if walk.row >= params.rows {
         return;
     }
-    if local.x == 0u {
+    if local.lane == 0u {
         statistics[2u * walk.row] = 0.0;
         statistics[2u * walk.row + 1u] = rate;
     }
     // A position past the tables must not read past them.
     let angles = min(positions[walk.row / params.heads], params.table_rows - 1u) * half;
-    let start = walk.first - local.x;
-    for (var column = local.x; column < half; column += LANES) {
+    let start = walk.first - local.lane;
+    for (var column = local.lane; column < half; column += LANES) {
         let low = x[start + column] * rate * weight[column];
         let high = x[start + half + column] * rate * weight[half + column];
         let cosine = cosines[angles + column];

@@ -1,3 +1,4 @@
 // rms_norm_rope_rows, element by element.
 #import scalars
+#import team_barriers
 #import rms_norm_rope_rows

@@ -9,13 +9,9 @@ struct Params { rows: u32, width: u32 }
 @group(1) @binding(0) var<uniform> params: Params;
 
 @compute @workgroup_size(LANES * ROWS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let local = vec2(index % LANES, index / LANES);
-    let walk = walk_of(workgroup, workgroups, local, params.rows, params.width);
+fn main(invocation: Invocation) {
+    let local = local_of(invocation);
+    let walk = walk_of(invocation, local, params.rows, params.width);
     var sum = Element(0.0);
     for (var i = walk.first; i < walk.end; i += LANES) {
         sum += y[i] * dy[i];

@@ -1,3 +1,4 @@
 // softmax_grad_rows, element by element.
 #import scalars
+#import team_barriers
 #import softmax_grad_rows

@@ -1,3 +1,4 @@
 // softmax_grad_rows, four elements at a time.
 #import vectors
+#import team_barriers
 #import softmax_grad_rows

@@ -25,7 +25,8 @@ pub struct Pointwise<P> {
 }
 
 /// What a kernel says of itself if it goes through its buffers, all f32, row by row: pointwise work on its result can be done as
-/// the rows come (`passes::fuse`).
+/// the rows come (`passes::fuse`). Its shaders for such rows go through them by vectors, and call `store(i, value)` with every four
+/// elements of the result; on their own they import `store.wgsl`.
 pub struct Rowwise<P> {
     /// Rows, and elements of one in the result; whole vectors of four.
     pub size: fn(&P) -> [usize; 2],
@@ -33,8 +34,6 @@ pub struct Rowwise<P> {
     pub result: usize,
     /// Elements of a row in each of the buffers; 0 where all rows share the whole.
     pub strides: fn(&P) -> Vec<usize>,
-    /// The WGSL file that goes through rows by vectors and calls `store(i, value)` with every four elements of the result.
-    pub source: &'static str,
     /// The parameters with which the twin computes so many of the rows.
     pub part: fn(&P, usize) -> P,
 }
@@ -114,8 +113,6 @@ pub struct AnyRowwise {
     pub result: usize,
     /// See [`Rowwise::strides`].
     pub strides: fn(&[u8]) -> Vec<usize>,
-    /// See [`Rowwise::source`].
-    pub source: &'static str,
     /// See [`Rowwise::part`].
     pub part: fn(&[u8], usize) -> Vec<u32>,
 }
@@ -129,7 +126,6 @@ impl AnyRowwise {
             size: |params| (rowwise::<K>().size)(bytemuck::from_bytes(params)),
             result: rowwise::<K>().result,
             strides: |params| (rowwise::<K>().strides)(bytemuck::from_bytes(params)),
-            source: rowwise::<K>().source,
             part: |params, rows| words(&(rowwise::<K>().part)(bytemuck::from_bytes(params), rows)),
         }
     }

@@ -129,6 +129,11 @@ impl Traits {
         !self.software || iterations <= 65_535
     }
 
+    /// Whether so many invocations, a power of two, are always whole subgroups (`team_subgroups.wgsl`).
+    pub fn teams_of_subgroups(&self, lanes: u32) -> bool {
+        self.subgroups.is_some_and(|(least, most)| least >= 4 && most <= lanes)
+    }
+
     /// Whether one invocation can go through so many elements a few times over.
     pub fn loop_fits(&self, elements: u32) -> bool {
         self.iterations_fit(4 * u64::from(elements))

@@ -42,6 +42,8 @@ pub fn clip_scale(norm: &Tensor, most: f32) -> Tensor {
 
 /// Elements whose squares are summed together, before the sums are.
 const PART: usize = 1 << 14;
+/// Invocations of a workgroup that sums a part.
+const LANES: u32 = 256;
 
 /// sums[start..]: the sums of squares of each `PART` of x.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -53,20 +55,28 @@ struct SumsParams {
 
 struct SquareSums;
 
-const fn summing(source: &'static str, parts_a_workgroup: usize) -> Shader<SumsParams> {
-    let workgroups: fn(&SumsParams) -> [u32; 3] = match parts_a_workgroup {
-        1 => |p| grid((p.elements as usize).div_ceil(PART), 1),
-        _ => |p| grid((p.elements as usize).div_ceil(PART), 64),
-    };
-    Shader::new(source, workgroups).with(|_| vec![("PART", PART as f64)])
+impl SumsParams {
+    fn parts(&self) -> usize {
+        (self.elements as usize).div_ceil(PART)
+    }
+}
+
+/// A part a workgroup.
+const fn by_team(source: &'static str) -> Shader<SumsParams> {
+    Shader::new(source, |p: &SumsParams| grid(p.parts(), 1))
+        .with(|_| vec![("PART", PART as f64), ("LANES", LANES.into()), ("ROWS", 1.0)])
+        .preferred(|_, traits| !traits.software)
 }
 
 impl Kernel for SquareSums {
     type Params = SumsParams;
     const NAME: &'static str = "square_sums";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<SumsParams>] =
-        &[summing("square_sums_row", 64), summing("square_sums_workgroup", 1).preferred(|_, traits| !traits.software)];
+    const SHADERS: &'static [Shader<SumsParams>] = &[
+        Shader::new("square_sums_row", |p: &SumsParams| grid(p.parts(), 64)).with(|_| vec![("PART", PART as f64)]),
+        by_team("square_sums_workgroup"),
+        by_team("square_sums_subgroups").allowed(|_, traits| traits.teams_of_subgroups(LANES)),
+    ];
     fn cost(p: &SumsParams) -> Cost {
         Cost { flops: 2 * u64::from(p.elements), bytes: 4 * u64::from(p.elements) }
     }

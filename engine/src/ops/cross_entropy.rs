@@ -131,7 +131,8 @@ impl Kernel for Statistics {
     type Params = Params;
     const NAME: &'static str = "cross_entropy";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("cross_entropy_scalars", "cross_entropy_vectors");
+    const SHADERS: &'static [Shader<Params>] =
+        &team::shaders("cross_entropy_scalars", "cross_entropy_vectors", "cross_entropy_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }
@@ -177,7 +178,8 @@ impl Kernel for StatisticsAndGradient {
     type Params = Params;
     const NAME: &'static str = "cross_entropy_grad";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors");
+    const SHADERS: &'static [Shader<Params>] =
+        &team::shaders("cross_entropy_grad_scalars", "cross_entropy_grad_vectors", "cross_entropy_grad_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }

@@ -116,7 +116,7 @@ impl Kernel for Norm {
     const NAME: &'static str = "norm";
     // The bias is any buffer, and not read, where there is none.
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_scalars", "norm_vectors");
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_scalars", "norm_vectors", "norm_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }
@@ -124,7 +124,6 @@ impl Kernel for Norm {
         size: |p| p.size().map(|size| size as usize),
         result: 3,
         strides: |p| vec![p.width as usize, 0, 0, p.width as usize, 2],
-        source: "norm_rows",
         part: |p, rows| Params { rows: rows as u32, ..*p },
     });
     fn cost(p: &Params) -> Cost {
@@ -165,7 +164,7 @@ impl Kernel for NormGrad {
     type Params = Params;
     const NAME: &'static str = "norm_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_grad_scalars", "norm_grad_vectors");
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_grad_scalars", "norm_grad_vectors", "norm_grad_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
+use super::team::{self, Rows};
 use super::{Op, div, equal, mul, scale};
 use crate::buffer::BufferRef;
 use crate::device::parallel;
@@ -200,6 +201,12 @@ impl Params {
     }
 }
 
+impl Rows for Params {
+    fn size(&self) -> [u32; 2] {
+        [self.outer, self.length]
+    }
+}
+
 /// The most columns of a workgroup that shares them: as many as a cache line has.
 const COLUMNS: u32 = 32;
 
@@ -210,10 +217,20 @@ const fn by_column(source: &'static str) -> Shader<Params> {
 }
 
 const fn by_row(source: &'static str) -> Shader<Params> {
-    Shader::new(source, |p: &Params| grid(p.outer as usize, 1))
-        .with(constants)
-        .allowed(|p, _| p.inner == 1 && p.parts() == 1)
+    team::shared(source)
+        .with(|p| constants(p).into_iter().chain(team::constants(p)).collect())
+        .allowed(|p, _| is_of_rows(p))
         .preferred(|p, traits| traits.shares_row(p.length))
+}
+
+const fn by_row_in_subgroups(source: &'static str) -> Shader<Params> {
+    by_row(source)
+        .allowed(|p, traits| is_of_rows(p) && team::has_subgroups(p, traits))
+        .preferred(|p, traits| !traits.software && traits.shares_row(p.length))
+}
+
+fn is_of_rows(p: &Params) -> bool {
+    p.inner == 1 && p.parts() == 1
 }
 
 /// Better where a column an invocation would leave a device idle.
@@ -246,8 +263,12 @@ impl Kernel for Reduce {
     type Params = Params;
     const NAME: &'static str = "reduce";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[by_column("reduce_columns_values"), by_row("reduce_rows_values"), by_shared_column("reduce_columns_shared_values")];
+    const SHADERS: &'static [Shader<Params>] = &[
+        by_column("reduce_columns_values"),
+        by_shared_column("reduce_columns_shared_values"),
+        by_row("reduce_rows_values"),
+        by_row_in_subgroups("reduce_rows_subgroups_values"),
+    ];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         bucket(p)
     }
@@ -324,8 +345,12 @@ impl Kernel for ReduceIndex {
     type Params = Params;
     const NAME: &'static str = "argmax";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] =
-        &[by_column("reduce_columns_indices"), by_row("reduce_rows_indices"), by_shared_column("reduce_columns_shared_indices")];
+    const SHADERS: &'static [Shader<Params>] = &[
+        by_column("reduce_columns_indices"),
+        by_shared_column("reduce_columns_shared_indices"),
+        by_row("reduce_rows_indices"),
+        by_row_in_subgroups("reduce_rows_subgroups_indices"),
+    ];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         bucket(p)
     }

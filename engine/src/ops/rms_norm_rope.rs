@@ -81,7 +81,8 @@ impl Kernel for NormRope {
     const NAME: &'static str = "rms_norm_rope";
     const ACCESS: &'static [Access] =
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("rms_norm_rope_scalars", "rms_norm_rope_vectors");
+    const SHADERS: &'static [Shader<Params>] =
+        &team::shaders("rms_norm_rope_scalars", "rms_norm_rope_vectors", "rms_norm_rope_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }
@@ -121,7 +122,8 @@ impl Kernel for NormRopeGrad {
     const NAME: &'static str = "rms_norm_rope_grad";
     const ACCESS: &'static [Access] =
         &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("rms_norm_rope_grad_scalars", "rms_norm_rope_grad_vectors");
+    const SHADERS: &'static [Shader<Params>] =
+        &team::shaders("rms_norm_rope_grad_scalars", "rms_norm_rope_grad_vectors", "rms_norm_rope_grad_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }

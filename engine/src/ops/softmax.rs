@@ -58,7 +58,7 @@ impl Kernel for Softmax {
     type Params = Params;
     const NAME: &'static str = "softmax";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_scalars", "softmax_vectors");
+    const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_scalars", "softmax_vectors", "softmax_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }
@@ -91,7 +91,8 @@ impl Kernel for SoftmaxGrad {
     type Params = Params;
     const NAME: &'static str = "softmax_grad";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("softmax_grad_scalars", "softmax_grad_vectors");
+    const SHADERS: &'static [Shader<Params>] =
+        &team::shaders("softmax_grad_scalars", "softmax_grad_vectors", "softmax_grad_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }

@@ -1,6 +1,6 @@
 //! Kernels that go through rows, in teams of invocations that share one: `team.wgsl`.
 
-use crate::kernel::{Constants, Shader, grid};
+use crate::kernel::{Constants, Shader, Traits, grid};
 
 /// Parameters of such a kernel.
 pub(super) trait Rows {
@@ -9,13 +9,16 @@ pub(super) trait Rows {
 }
 
 /// The shaders of a kernel that is written once, for elements and for vectors of four: a row an invocation, a row a team (where
-/// barriers are cheap and a row feeds one), and both again by vectors, where rows are whole ones.
-pub(super) const fn shaders<P: Rows>(scalars: &'static str, vectors: &'static str) -> [Shader<P>; 4] {
+/// barriers are cheap and a row feeds one), both again by vectors, where rows are whole ones, and a row a team of subgroups.
+pub(super) const fn shaders<P: Rows>(scalars: &'static str, vectors: &'static str, subgroups: &'static str) -> [Shader<P>; 5] {
     [
         alone(scalars).allowed(|p, traits| traits.loop_fits(width(p))),
         shared(scalars).preferred(|p, traits| traits.shares_row(width(p))),
         alone(vectors).allowed(|p, traits| width(p).is_multiple_of(4) && traits.loop_fits(width(p) / 4)),
         shared(vectors).allowed(|p, _| width(p).is_multiple_of(4)).preferred(|p, traits| traits.shares_row(width(p) / 4)),
+        shared(subgroups)
+            .allowed(|p, traits| width(p).is_multiple_of(4) && has_subgroups(p, traits))
+            .preferred(|p, traits| !traits.software && traits.shares_row(width(p) / 4)),
     ]
 }
 
@@ -27,9 +30,19 @@ const fn alone<P: Rows>(source: &'static str) -> Shader<P> {
     Shader::new(source, |p: &P| grid(p.size()[0] as usize, ALONE as usize)).with(|_| team(1, ALONE))
 }
 
-const fn shared<P: Rows>(source: &'static str) -> Shader<P> {
-    let workgroups = |p: &P| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize);
-    Shader::new(source, workgroups).with(|p| team(lanes(p), TEAMS / lanes(p)))
+/// A row a team.
+pub(super) const fn shared<P: Rows>(source: &'static str) -> Shader<P> {
+    Shader::new(source, |p: &P| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize)).with(constants)
+}
+
+/// How large its teams are.
+pub(super) fn constants<P: Rows>(p: &P) -> Constants {
+    team(lanes(p), TEAMS / lanes(p))
+}
+
+/// Whether its teams are whole subgroups.
+pub(super) fn has_subgroups<P: Rows>(p: &P, traits: &Traits) -> bool {
+    traits.teams_of_subgroups(lanes(p))
 }
 
 /// Rows of a workgroup whose invocations each have one.

@@ -12,8 +12,8 @@ const INVOCATIONS: usize = 256;
 /// Everything that the text of a fused shader depends on, and its constants.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
-    /// The head by its kernel's address, and the values of its constants.
-    head: Option<(usize, Vec<u64>)>,
+    /// The head by its shader's name, and the values of its constants.
+    head: Option<(&'static str, Vec<u64>)>,
     /// Kernel (by address), function and inputs of each step.
     steps: Vec<(usize, u32, Vec<Value>)>,
     outputs: Vec<usize>,
@@ -27,7 +27,7 @@ impl Shape {
         Shape {
             head: chain.head.as_ref().map(|head| {
                 let constants = head_constants(head, traits).into_iter().map(|(_, value)| value.to_bits());
-                (std::ptr::from_ref(head.kernel) as usize, constants.collect())
+                ((head.kernel.source)(shader(head, traits)), constants.collect())
             }),
             steps: chain
                 .steps
@@ -86,8 +86,8 @@ pub(super) fn text(shape: &Shape, chain: &Chain) -> Result<String, wgtune_shader
     let mut imports: Vec<&str> = chain.steps.iter().filter_map(|step| step.pointwise().import).collect();
     imports.sort_unstable();
     imports.dedup();
-    let rows = chain.head.as_ref().map(|head| ["vectors", head.rowwise().source]);
-    for import in rows.iter().flatten().chain(&["common"]).chain(&imports) {
+    let rows = shape.head.as_ref().map(|(shader, _)| shader);
+    for import in rows.into_iter().chain(&["common"]).chain(&imports) {
         line(&mut text, format_args!("#import {import}"));
     }
     let first = chain.head.as_ref().map_or(0, |head| head.kernel.access.len());
@@ -139,7 +139,7 @@ fn main(
     text.push_str("}\n");
     // The steps' words come before whatever parameters there are: an array begins at a multiple of its elements' size.
     let steps = format!("struct Params {{ steps: array<vec4<u32>, {}>,", chain.steps.len());
-    Ok(wgtune_shaders::expand(&text)?.replacen("struct Params {", &steps, 1))
+    Ok(wgtune_shaders::expand(&text, &["store"])?.replacen("struct Params {", &steps, 1))
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

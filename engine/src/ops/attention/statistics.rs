@@ -37,7 +37,8 @@ impl Kernel for Statistics {
     type Params = Params;
     const NAME: &'static str = "attention_statistics";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("attention_statistics_scalars", "attention_statistics_vectors");
+    const SHADERS: &'static [Shader<Params>] =
+        &team::shaders("attention_statistics_scalars", "attention_statistics_vectors", "attention_statistics_subgroups");
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.size()
     }

@@ -1,0 +1,4 @@
+// norm_grad_rows, four elements at a time, by subgroups.
+#import vectors
+#import team_subgroups
+#import norm_grad_rows

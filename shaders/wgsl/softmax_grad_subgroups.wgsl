@@ -1,0 +1,4 @@
+// softmax_grad_rows, four elements at a time, by subgroups.
+#import vectors
+#import team_subgroups
+#import softmax_grad_rows

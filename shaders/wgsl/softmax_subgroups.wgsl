@@ -1,0 +1,4 @@
+// softmax_rows, four elements at a time, by subgroups.
+#import vectors
+#import team_subgroups
+#import softmax_rows
