@@ -73,30 +73,36 @@ fn store_weights(mine: Scores, x: u32, y: u32) {
 // sums += weights times columns.
 fn accumulate(side: u32, tile: Tile, sums: ptr<function, Sums>, x: u32, y: u32) {
     #repeat PART 4 while PART * WIDE < HEAD_DIM
-        let part = weighted_columns(side, tile, PART * WIDE, x, y);
-        (*sums)[PART * 4u] += part[0];
-        (*sums)[PART * 4u + 1u] += part[1];
-        (*sums)[PART * 4u + 2u] += part[2];
-        (*sums)[PART * 4u + 3u] += part[3];
+        stage_columns(side, tile, PART * WIDE, x, y);
+        for (var column = 0u; column < COLUMNS; column++) {
+            let rows = shared_weights(column, y);
+            let at = column * WIDE_STRIDE + x;
+            (*sums)[PART * 4u] += rows * column_tile[at];
+            if PART * WIDE + 16u < HEAD_DIM {
+                (*sums)[PART * 4u + 1u] += rows * column_tile[at + 16u];
+            }
+            if PART * WIDE + 32u < HEAD_DIM {
+                (*sums)[PART * 4u + 2u] += rows * column_tile[at + 32u];
+            }
+            if PART * WIDE + 48u < HEAD_DIM {
+                (*sums)[PART * 4u + 3u] += rows * column_tile[at + 48u];
+            }
+        }
     #end
 }
 
-// Of this invocation's four dimensions behind `depth`, as far as there are so many.
-fn weighted_columns(side: u32, tile: Tile, depth: u32, x: u32, y: u32) -> array<vec4<f32>, 4> {
+// Puts the columns' dimensions behind `depth` into shared memory, WIDE of them.
+fn stage_columns(side: u32, tile: Tile, depth: u32, x: u32, y: u32) {
     workgroupBarrier();
     for (var i = 16u * y + x; i < COLUMNS * WIDE; i += 256u) {
         column_tile[i / WIDE * WIDE_STRIDE + i % WIDE] = column_element(side, tile, tile.column + i / WIDE, depth + i % WIDE);
     }
     workgroupBarrier();
-    var sums: array<vec4<f32>, 4>;
-    for (var column = 0u; column < COLUMNS; column++) {
-        let at = column * WEIGHT_STRIDE + 4u * y;
-        let rows = vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
-        #repeat CHUNK 4 while depth + CHUNK * 16u < HEAD_DIM
-            sums[CHUNK] += rows * column_tile[column * WIDE_STRIDE + CHUNK * 16u + x];
-        #end
-    }
-    return sums;
+}
+
+fn shared_weights(column: u32, y: u32) -> vec4<f32> {
+    let at = column * WEIGHT_STRIDE + 4u * y;
+    return vec4(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
 }
 
 // Over the sixteen invocations that share four rows, in a fixed order.

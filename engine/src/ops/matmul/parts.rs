@@ -48,8 +48,8 @@ impl Product {
         }
         let wanted = OCCUPYING.div_ceil(self.workgroups(tile));
         // Parts of whole vectors, so that every shader may have them.
-        let possible = (1..=self.k / (tile[0] + tile[1])).filter(|parts| self.k.is_multiple_of(8 * parts));
-        possible.clone().find(|parts| *parts >= wanted).or(possible.last()).unwrap_or(1)
+        let mut possible = (1..=self.k / (tile[0] + tile[1])).filter(|parts| self.k.is_multiple_of(8 * parts));
+        possible.clone().find(|parts| *parts >= wanted).or(possible.next_back()).unwrap_or(1)
     }
 
     /// The products of the parts, as so many matrices.

@@ -39,9 +39,9 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             .allowed(in_subgroups)
             .preferred(|p, _| p.m <= 16),
         shader::<UPDATE>("matmul_tile_any", |p| p.tiles(64, 64)).allowed(in_tiles).preferred(is_real),
-        tile::<UPDATE>("matmul_tile_32", |p| p.tiles(32, 32)).preferred(|p, traits| is_best::<32, 32>(p, traits)),
-        tile::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).preferred(|p, traits| is_best::<64, 64>(p, traits)),
-        tile::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128)).preferred(|p, traits| is_best::<128, 128>(p, traits)),
+        tile::<UPDATE>("matmul_tile_32", |p| p.tiles(32, 32)).preferred(is_best::<32, 32>),
+        tile::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).preferred(is_best::<64, 64>),
+        tile::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128)).preferred(is_best::<128, 128>),
         matrices_16::<UPDATE>("matmul_matrix_16_32", |p| p.tiles(32, 32)).preferred(|p, traits| p.tile(traits) == [32, 32]),
         matrices_16::<UPDATE>("matmul_matrix_16_64", |p| p.tiles(64, 64)).preferred(|p, traits| p.tile(traits) == [64, 64]),
         matrices_16::<UPDATE>("matmul_matrix_16_64x128", |p| p.tiles(64, 128)).preferred(|p, traits| p.tile(traits) == [64, 128]),
