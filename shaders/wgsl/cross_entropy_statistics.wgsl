@@ -25,12 +25,7 @@ fn softmax_of(walk: Walk, local: Local) -> Softmax {
     if walk.row < params.rows {
         aim = component(logits[known * (params.width / WIDTH) + label / WIDTH], label % WIDTH);
     }
-    var seen = Partition(-3.4028234e38, Element(0.0), Element(0.0), Element(0.0));
-    if LANES == 1u {
-        seen = seen_twice(walk, end, label, aim);
-    } else {
-        seen = seen_once(walk, end, local.lane, label, aim);
-    }
+    let seen = seen_by_one(walk, end, local.lane, label, aim);
     let offset = team_max(seen.most, local);
     // As far as e^shift is 0, and a product with what was summed finite.
     let shift = max(seen.most - offset, -1e30);
@@ -47,8 +42,8 @@ fn softmax_of(walk: Walk, local: Local) -> Softmax {
     return Softmax(offset, sum, select(0.0, mean, counts), select(IGNORE, label, counts));
 }
 
-// Reads a row once: what was summed moves to every new largest logit (Milakov and Gimelshein 2018, arXiv:1805.02867).
-fn seen_once(walk: Walk, end: u32, first: u32, label: u32, aim: f32) -> Partition {
+// Reads logits once: what was summed moves to every new largest (Milakov and Gimelshein 2018, arXiv:1805.02867).
+fn seen_by_one(walk: Walk, end: u32, first: u32, label: u32, aim: f32) -> Partition {
     var seen = Partition(-3.4028234e38, Element(0.0), Element(0.0), Element(0.0));
     var place = first;
     for (var i = walk.first; i < end; i += LANES) {
@@ -63,26 +58,6 @@ fn seen_once(walk: Walk, end: u32, first: u32, label: u32, aim: f32) -> Partitio
         seen.sums = kept * seen.sums + e;
         seen.better += better(logit, aim, place, label);
         place += LANES;
-    }
-    return seen;
-}
-
-// Reads a row twice, for one invocation of an adapter that runs on the CPU: an exponential costs more than a read there.
-fn seen_twice(walk: Walk, end: u32, label: u32, aim: f32) -> Partition {
-    var most = Element(-3.4028234e38);
-    for (var i = walk.first; i < end; i++) {
-        most = max(most, logits[i]);
-    }
-    var seen = Partition(largest(most), Element(0.0), Element(0.0), Element(0.0));
-    var place = 0u;
-    for (var i = walk.first; i < end; i++) {
-        let logit = logits[i];
-        let distance = logit - seen.most;
-        let e = exp(distance);
-        seen.sums += e;
-        seen.products += distance * e;
-        seen.better += better(logit, aim, place, label);
-        place++;
     }
     return seen;
 }

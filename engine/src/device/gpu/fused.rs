@@ -145,3 +145,40 @@ fn main(
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(text, "{line}").expect("a string takes any text");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passes::{fuse, reads};
+    use crate::random::Philox;
+    use crate::recording::Command;
+    use crate::{DType, Device, ops};
+    use wgpu::naga::front::wgsl;
+    use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+
+    #[test]
+    fn a_head_joins_its_rows_as_its_device_best_does() {
+        let device = Device::cpu();
+        let [x, weight] = [&[16usize, 1024][..], &[1024]].map(|shape| device.empty(shape, DType::F32));
+        let y = ops::dropout(&ops::rms_norm(&x, &weight, 1e-5), Philox::new(1), 0.5);
+        let recorded = device.recorded();
+        let fused = fuse(recorded.clone(), &reads(&recorded, |_| true));
+        drop(y);
+        let chain = |command: &Command| match command {
+            Command::Fused { chain, buffers } if chain.head.is_some() => Some((chain.clone(), buffers.clone())),
+            _ => None,
+        };
+        let (chain, buffers) = fused.commands.iter().find_map(chain).expect("a norm and what follows it");
+        let real = Traits::default();
+        let with_subgroups = Traits { subgroups: Some((32, 64)), ..Traits::default() };
+        let shapes = [&real, &with_subgroups].map(|traits| Shape::of(&chain, &buffers, traits));
+        assert!(shapes[0] != shapes[1]);
+        for (shape, joins) in shapes.iter().zip([false, true]) {
+            let text = text(shape, &chain).unwrap();
+            assert_eq!(text.contains("subgroupAdd"), joins, "{text}");
+            let module = wgsl::parse_str(&text).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&text)));
+            let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+            validator.validate(&module).unwrap_or_else(|error| panic!("{}", error.emit_to_string(&text)));
+        }
+    }
+}
