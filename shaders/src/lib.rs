@@ -2,7 +2,7 @@
 //!
 //! One kernel a file, `wgsl/<name>.wgsl`, whose entry point is `main`. Buffers are `@group(0)` in the order of the kernel's
 //! accesses, parameters are `@group(1) @binding(0) var<uniform>`. A line `#import <name>` stands for the text of
-//! `wgsl/<name>.wgsl`, which has no entry point of its own. What stands between `#repeat CHUNK 8 while CHUNK < LIMIT` and `#end` stands there
+//! `wgsl/<name>.wgsl`, which is no shader of its own. What stands between `#repeat CHUNK 8 while CHUNK < LIMIT` and `#end` stands there
 //! 8 times, each behind its `if`, with `0u`, `1u`, .. for `CHUNK`: lines for arrays that are to lie in registers, and so are to be indexed by
 //! constants alone. Behind a line `#loops` it is a loop instead, where that many lines would be compiled for minutes. This crate knows
 //! nothing of tensors or devices.

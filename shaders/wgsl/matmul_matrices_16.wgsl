@@ -2,7 +2,7 @@
 enable f16;
 enable wgpu_cooperative_matrix;
 #import matmul_vectors
-#import matmul_matrix
+#import matmul_units
 
 const SIDE = 16u;
 // A row of a slice is 32 halves, and 8 that keep neighbouring rows in different banks: ten vectors of four.
@@ -14,7 +14,6 @@ alias Sums = coop_mat16x16<f32, C>;
 
 var<workgroup> a_slice: array<vec4<f16>, ROWS * STRIDE>;
 var<workgroup> b_slice: array<vec4<f16>, COLUMNS * STRIDE>;
-var<workgroup> staged: array<f32, 1024>;
 
 fn put_a(row: u32, quad: u32, four: vec4<f16>) {
     a_slice[row * STRIDE + quad] = four;
@@ -33,24 +32,4 @@ fn left(row: u32, k: u32) -> Left {
 fn right(k: u32, column: u32) -> Right {
     let at = column * STRIDE + k / 4u;
     return coopLoad<Right>(&b_slice[at], STRIDE);
-}
-
-fn multiply_add(a: Left, b: Right, sums: Sums) -> Sums {
-    return coopMultiplyAdd(a, b, sums);
-}
-
-fn stage(sums: Sums, subgroup: u32) {
-    let at = subgroup * SIDE * SIDE;
-    coopStoreT(sums, &staged[at], SIDE);
-}
-
-@compute @workgroup_size(WORKGROUP)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-    @builtin(subgroup_id) subgroup: u32,
-    @builtin(subgroup_invocation_id) member: u32,
-) {
-    multiply_matrices(workgroup, workgroups, lane, subgroup, member);
 }

@@ -1,7 +1,7 @@
 // A tile of ROWS x COLUMNS a workgroup of four subgroups, each with DOWN x ACROSS matrices of SIDE x SIDE, which its invocations
 // compute together. Slices of 32 columns of a and 32 rows of b pass through shared memory as f16, while the next ones are on their
-// way into registers. The importing file gives DOWN and ACROSS, of at most 4,
-// SIDE, the matrices and what moves them. All are indexed by constants alone, as registers can be: each has its lines (#repeat).
+// way into registers. The importing file gives DOWN and ACROSS, of at most 4, SIDE, the matrices and what moves them. All that lies in
+// registers is indexed by constants alone: each has its lines (#repeat).
 
 // Invocations of a subgroup.
 override SUBGROUP: u32 = 32u;

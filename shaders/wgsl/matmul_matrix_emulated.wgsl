@@ -1,11 +1,12 @@
-// `matmul_matrix_16` without the hardware: 32 invocations compute each matrix by themselves. It lets adapters that lack cooperative
+// `matmul_matrices_16` without the hardware: 32 invocations compute each matrix by themselves. It lets adapters that lack cooperative
 // matrices test all the rest, and is never chosen.
 enable f16;
 #import matmul_vectors
 #import matmul_matrix
 
 const SIDE = 16u;
-const DOWN = 4u;
+// As unlike as they can be: one slice is less than a workgroup brings at a time, the other more.
+const DOWN = 1u;
 const ACROSS = 4u;
 // A row of a slice is 32 halves, and 8 that keep neighbouring rows in different banks: ten vectors of four.
 const STRIDE = 10u;
@@ -15,8 +16,8 @@ alias Left = u32;
 alias Right = u32;
 alias Sums = array<f32, 8>;
 
-var<workgroup> a_slice: array<vec4<f16>, 1280>;
-var<workgroup> b_slice: array<vec4<f16>, 1280>;
+var<workgroup> a_slice: array<vec4<f16>, ROWS * STRIDE>;
+var<workgroup> b_slice: array<vec4<f16>, COLUMNS * STRIDE>;
 var<workgroup> staged: array<f32, 1024>;
 
 fn put_a(row: u32, quad: u32, four: vec4<f16>) {

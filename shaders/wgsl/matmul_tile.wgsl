@@ -106,3 +106,12 @@ fn multiply_tile(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) {
         }
     }
 }
+
+@compute @workgroup_size(INVOCATIONS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    multiply_tile(workgroup, workgroups, lane);
+}

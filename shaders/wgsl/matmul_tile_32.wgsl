@@ -4,12 +4,3 @@
 
 const TILE = 32u;
 const INVOCATIONS = 64u;
-
-@compute @workgroup_size(INVOCATIONS)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    multiply_tile(workgroup, workgroups, lane);
-}

@@ -1,5 +1,5 @@
 // x [outer, length, inner] reduced over parts of `length`, `part` rows each but the last, to y [outer, parts, inner]. The numbers are
-// those of engine/src/ops/reduce.rs.
+// those of engine/src/ops/reduce/kernels.rs.
 
 struct Params { outer: u32, length: u32, inner: u32, part: u32 }
 

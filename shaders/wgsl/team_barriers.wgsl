@@ -18,23 +18,14 @@ var<workgroup> team_indices: array<u32, 256>;
 
 // The sum over a team, in a fixed order.
 fn team_sum(value: f32, local: Local) -> f32 {
-    if LANES == 1u {
-        return value;
-    }
-    let at = local.row * LANES + local.lane;
-    workgroupBarrier();
-    team_values[at] = value;
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if local.lane < half {
-            team_values[at] += team_values[at + half];
-        }
-    }
-    workgroupBarrier();
-    return team_values[local.row * LANES];
+    return joined(value, local, true);
 }
 
 fn team_max(value: f32, local: Local) -> f32 {
+    return joined(value, local, false);
+}
+
+fn joined(value: f32, local: Local, adds: bool) -> f32 {
     if LANES == 1u {
         return value;
     }
@@ -44,7 +35,8 @@ fn team_max(value: f32, local: Local) -> f32 {
     for (var half = LANES / 2u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if local.lane < half {
-            team_values[at] = max(team_values[at], team_values[at + half]);
+            let other = team_values[at + half];
+            team_values[at] = select(max(team_values[at], other), team_values[at] + other, adds);
         }
     }
     workgroupBarrier();

@@ -23,7 +23,7 @@ impl Product {
         let tiles: &[[u32; 2]] = match traits.halves.filter(|_| self.suits_halves()) {
             Some(Halves::Matrices16) => &[[128, 128], [64, 128], [64, 64], [32, 32]],
             Some(Halves::Matrices8) => &[[64, 64]],
-            Some(Halves::Emulated) => &[[128, 128]],
+            Some(Halves::Emulated) => &[[32, 128]],
             None if self.is_in_vectors() => &[[128, 128], [64, 64], [32, 32]],
             None => &[[64, 64]],
         };
@@ -46,10 +46,13 @@ impl Product {
         if self.m <= 1 || self.n == 0 || self.outer * self.inner != 1 {
             return 1;
         }
-        let wanted = OCCUPYING.div_ceil(self.workgroups(tile));
+        let (wanted, most) = (OCCUPYING.div_ceil(self.workgroups(tile)), self.k / (tile[0] + tile[1]));
         // Parts of whole vectors, so that every shader may have them.
-        let mut possible = (1..=self.k / (tile[0] + tile[1])).filter(|parts| self.k.is_multiple_of(8 * parts));
-        possible.clone().find(|parts| *parts >= wanted).or(possible.next_back()).unwrap_or(1)
+        let is_possible = |parts: &u32| self.k.is_multiple_of(8 * parts);
+        match wanted {
+            1 => 1,
+            _ => (wanted..=most).find(is_possible).or_else(|| (1..=most).rev().find(is_possible)).unwrap_or(1),
+        }
     }
 
     /// The products of the parts, as so many matrices.

@@ -49,7 +49,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         shader::<UPDATE>("matmul_matrix_8", |p| p.tiles(64, 64))
             .written_for(Target::Halves(Halves::Matrices8))
             .allowed(|p, _| p.suits_halves()),
-        shader::<UPDATE>("matmul_matrix_emulated", |p| p.tiles(128, 128))
+        shader::<UPDATE>("matmul_matrix_emulated", |p| p.tiles(32, 128))
             .written_for(Target::Halves(Halves::Emulated))
             .allowed(|p, _| p.suits_halves() && p.k <= LONGEST_EMULATED)
             .preferred(|_, _| false),
@@ -63,8 +63,8 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     } else {
         Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) })
     };
-    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient that is rounded to f16 needs its
-    /// peak.
+    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient
+    /// that is rounded to f16 needs its peak.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
         if !UPDATE && bands::lowered(p, buffers, into) {
             return;
