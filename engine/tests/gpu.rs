@@ -8,7 +8,7 @@ use std::fs;
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgtune_engine::device::{Config, adapters};
 use wgtune_engine::random::Philox;
-use wgtune_engine::{DType, Device, Error, ops};
+use wgtune_engine::{DType, Device, Error, Tensor, ops};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -27,9 +27,10 @@ fn main() {
 
 type Check = fn(&str) -> Result<(), Failed>;
 
-const CHECKS: [(&str, Check); 4] = [
+const CHECKS: [(&str, Check); 5] = [
     ("a second run takes the winners of the first, whatever it drops, and gives the same bits", takes_what_won),
-    ("random programs come to the same fused and unfused", runs_programs),
+    ("random programs come to the same fused, unfused and grouped", runs_programs),
+    ("dispatches come to the same bits in groups", groups),
     ("a device that is asked what it compiles runs nothing and tells, or does not open", tells_what_it_compiles),
     ("a weight past what a kernel can be given is read in bands, and anything else is an error", reads_in_bands),
 ];
@@ -102,11 +103,53 @@ fn reads_in_bands(name: &str) -> Result<(), Failed> {
     Ok(())
 }
 
+fn grouped() -> Config {
+    Config { groups: true, guards: true, ..Config::default() }
+}
+
+fn groups(name: &str) -> Result<(), Failed> {
+    let results = |config: &Config| -> Result<Vec<Vec<f32>>, Failed> {
+        let device = Device::open_with(name, config)?;
+        let (results, spans) = device.profile(|| two_layers(&device))?;
+        let results = results?;
+        let products = spans.iter().filter(|span| span.kernel == "matmul").count();
+        assert!(if config.groups { products < 12 } else { products == 16 }, "{products} dispatches");
+        Ok(results)
+    };
+    assert_eq!(results(&grouped())?, results(&Config { guards: true, ..Config::default() })?);
+    Ok(())
+}
+
+/// Two layers of one input with a low-rank update each, and their gradients: products side by side, and sums of them.
+fn two_layers(device: &Device) -> Result<Vec<Vec<f32>>, Error> {
+    let normal = |seed: u64, shape: [usize; 2]| {
+        let values: Vec<f32> = (0..(shape[0] * shape[1]) as u64).map(|at| 0.1 * Philox::new(seed).normal(at)).collect();
+        device.tensor(&values, shape)
+    };
+    let x = normal(0, [40, 64]).requiring_grad();
+    let layers = [(1, 96), (4, 64)].map(|(seed, outputs)| {
+        let [a, b] = [normal(seed + 1, [8, 64]), normal(seed + 2, [outputs, 8])].map(|factor| factor.requiring_grad());
+        (normal(seed, [outputs, 64]), a, b)
+    });
+    let updated = layers.iter().map(|(weight, a, b)| {
+        let y = ops::linear(&x, weight);
+        let epilogue = ops::Epilogue { scale: 2.0, residual: Some(&y), ..Default::default() };
+        ops::linear_with(&ops::linear(&x, a), b, &epilogue)
+    });
+    let mut results: Vec<Tensor> = updated.collect();
+    let trained = layers.iter().flat_map(|(_, a, b)| [a, b]).chain([&x]);
+    let loss = results.iter().map(|y| ops::sum(&ops::mul(y, y))).reduce(|sum, loss| ops::add(&sum, &loss)).expect("two layers");
+    let gradients = loss.backward();
+    results.extend(trained.map(|tensor| gradients.get(tensor).expect("it is trained").clone()));
+    results.iter().map(Tensor::to_vec).collect()
+}
+
 fn runs_programs(name: &str) -> Result<(), Failed> {
     for seed in 0..6 {
         let expected = programs::run(&Device::reference(), seed)?;
-        for no_fusion in [false, true] {
-            let device = Device::open_with(name, &Config { no_fusion, ..Config::default() })?;
+        let configs = [Config::default(), Config { no_fusion: true, ..Config::default() }, grouped()];
+        for config in configs {
+            let device = Device::open_with(name, &config)?;
             programs::compare(seed, &expected, &programs::run(&device, seed)?);
         }
     }

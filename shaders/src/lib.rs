@@ -11,7 +11,11 @@
 //! file, each whole in itself and one idea, named in its first line, away from the one before. `ladder/matmul_1` is the name of
 //! `ladder/matmul_1.wgsl`. Read them in order, or side by side: `diff shaders/ladder/matmul_6.wgsl shaders/ladder/matmul_7.wgsl`.
 
+mod grouped;
+
 use include_dir::{Dir, include_dir};
+
+pub use grouped::{PARAMS_STRIDE, grouped};
 
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/wgsl");
 static LADDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/ladder");
@@ -139,40 +143,64 @@ mod tests {
     use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-    #[test]
-    fn every_shader_is_valid_wgsl_and_can_be_written_for_vulkan_metal_and_direct3d() {
+    /// Panics unless it is valid and can be written for every system.
+    fn check(name: &str, text: &str) {
         let checks = BoundsCheckPolicies { index: BoundsCheckPolicy::Restrict, ..Default::default() };
         let for_vulkan = spv::Options { bounds_check_policies: checks, ..Default::default() };
         let for_metal = msl::Options { lang_version: (2, 4), bounds_check_policies: checks, ..Default::default() };
         // Direct3D 12's own compiler knows this model, without f16 and subgroups; DXC knows the other.
-        let for_direct3d = |shader_model| hlsl::Options { shader_model, fake_missing_bindings: true, ..Default::default() };
-        let [old, new] = [hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_2].map(for_direct3d);
-        assert!(names().len() > 1, "{:?}", names());
-        for name in names() {
-            let text = source(&name).unwrap();
-            let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
-            let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
-            let info = validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(&text)));
-            assert!(module.entry_points.iter().any(|entry| entry.name == "main"), "{name} has no entry point `main`");
-            // The writers panic at some operations on matrices that are valid.
-            let (module, info) = process_overrides(&module, &info, None, &PipelineConstants::default()).unwrap();
-            spv::write_vec(&module, &info, &for_vulkan, None).unwrap_or_else(|e| panic!("{name} as SPIR-V: {e}"));
-            let (metal, _) = msl::write_string(&module, &info, &for_metal, &Default::default())
-                .unwrap_or_else(|e| panic!("{name} as MSL: {e}"));
-            // Metal's compiler may take it that there is neither.
-            for word in ["INFINITY", "NAN", "isnan", "isinf"] {
-                assert!(!metal.contains(word), "{name} as MSL has {word}");
-            }
-            // There are no cooperative matrices there.
-            if text.contains("enable wgpu_cooperative_matrix;") {
-                continue;
-            }
-            let is_for_dxc = text.contains("enable f16;") || text.contains("subgroup");
-            let options = if is_for_dxc { &new } else { &old };
+        let is_for_dxc = text.contains("enable f16;") || text.contains("subgroup");
+        let shader_model = if is_for_dxc { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V5_1 };
+        let for_direct3d = hlsl::Options { shader_model, fake_missing_bindings: true, ..Default::default() };
+
+        let module = naga::front::wgsl::parse_str(text).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
+        let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
+        let info = validator.validate(&module).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(text)));
+        assert!(module.entry_points.iter().any(|entry| entry.name == "main"), "{name} has no entry point `main`");
+        // The writers panic at some operations on matrices that are valid.
+        let (module, info) = process_overrides(&module, &info, None, &PipelineConstants::default()).unwrap();
+        spv::write_vec(&module, &info, &for_vulkan, None).unwrap_or_else(|e| panic!("{name} as SPIR-V: {e}"));
+        let (metal, _) =
+            msl::write_string(&module, &info, &for_metal, &Default::default()).unwrap_or_else(|e| panic!("{name} as MSL: {e}"));
+        // Metal's compiler may take it that there is neither.
+        for word in ["INFINITY", "NAN", "isnan", "isinf"] {
+            assert!(!metal.contains(word), "{name} as MSL has {word}");
+        }
+        // There are no cooperative matrices in Direct3D.
+        if !text.contains("enable wgpu_cooperative_matrix;") {
             let mut direct3d = String::new();
-            hlsl::Writer::new(&mut direct3d, options, &Default::default())
+            hlsl::Writer::new(&mut direct3d, &for_direct3d, &Default::default())
                 .write(&module, &info, None)
                 .unwrap_or_else(|e| panic!("{name} as HLSL: {e}"));
+        }
+    }
+
+    #[test]
+    fn every_shader_is_valid_wgsl_and_can_be_written_for_vulkan_metal_and_direct3d() {
+        assert!(names().len() > 1, "{:?}", names());
+        names().iter().for_each(|name| check(name, &source(name).unwrap()));
+    }
+
+    #[test]
+    fn every_shader_but_the_ladders_can_be_grouped() {
+        for name in names().into_iter().filter(|name| !name.starts_with("ladder/")) {
+            let text = source(&name).unwrap();
+            // What finds out the size of subgroups has no parameters, and is no kernel.
+            if !text.contains("struct Params") {
+                continue;
+            }
+            let bindings: Vec<&str> = text.split("@group(0) @binding(").skip(1).collect();
+            let mut written = Vec::new();
+            for binding in bindings {
+                let (number, rest) = binding.split_once(')').unwrap();
+                let number: usize = number.parse().unwrap();
+                written.resize(written.len().max(number + 1), false);
+                written[number] = rest.starts_with(" var<storage, read_write>");
+            }
+            // Two behind each other and one beside them, with the same first buffer.
+            let buffers = |first: usize| [0].into_iter().chain(first + 1..first + written.len()).collect();
+            let lanes = [vec![buffers(0), buffers(written.len())], vec![buffers(2 * written.len())]];
+            check(&format!("{name}, grouped"), &grouped(&name, &lanes, &written.repeat(3)).unwrap());
         }
     }
 

@@ -1,14 +1,18 @@
-// dx = rate (g w - mean(g w) - n mean(g w n)), n = (x - mean) rate, row by row; mean(g w) only if `centered`.
+// dx = rate (g w - mean(g w) - n mean(g w n)) + residual, n = (x - mean) rate, row by row; mean(g w) only if `centered`.
 #import team
 
-struct Params { rows: u32, width: u32, centered: u32, biased: u32, eps: f32 }
+struct Params { rows: u32, width: u32, centered: u32, has_residual: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<Element>;
 @group(0) @binding(1) var<storage, read> weight: array<Element>;
 @group(0) @binding(2) var<storage, read> g: array<Element>;
 @group(0) @binding(3) var<storage, read> statistics: array<f32>;
-@group(0) @binding(4) var<storage, read_write> dx: array<Element>;
+// Any buffer, and not read, where there is none.
+@group(0) @binding(4) var<storage, read> residual: array<Element>;
+@group(0) @binding(5) var<storage, read_write> dx: array<Element>;
 @group(1) @binding(0) var<uniform> params: Params;
+
+override HAS_RESIDUAL: bool = false;
 
 @compute @workgroup_size(LANES * ROWS)
 fn main(invocation: Invocation) {
@@ -35,7 +39,11 @@ fn main(invocation: Invocation) {
     }
     column = local.lane;
     for (var i = walk.first; i < walk.end; i += LANES) {
-        dx[i] = rate * (g[i] * weight[column] - shift - (x[i] - mean) * slope);
+        var value = rate * (g[i] * weight[column] - shift - (x[i] - mean) * slope);
+        if HAS_RESIDUAL {
+            value += residual[i];
+        }
+        dx[i] = value;
         column += LANES;
     }
 }

@@ -17,6 +17,8 @@ pub struct Config {
     pub matmul_precision: MatmulPrecision,
     /// Runs every command as it was recorded, on its own.
     pub no_fusion: bool,
+    /// Runs dispatches that do not wait for each other as one on adapters that run on the CPU too, which gain nothing by it.
+    pub groups: bool,
     /// The most bytes that tensors may hold at once; more is an error, [`OutOfMemory`](crate::Error::OutOfMemory). Without it, what the
     /// system or the driver gives.
     pub memory_limit: Option<u64>,

@@ -83,6 +83,14 @@ impl Backend {
         }
     }
 
+    /// The recording with dispatches that run as one, where that is of use.
+    fn group(&mut self, recording: Recording) -> Recording {
+        match self {
+            Backend::Cpu(_) | Backend::Reference(_) => recording,
+            Backend::Gpu(gpu) => gpu.group(recording),
+        }
+    }
+
     /// The most bytes that a kernel can be given at once, and those of a buffer.
     pub fn limits(&self) -> [usize; 2] {
         match self {
@@ -95,7 +103,7 @@ impl Backend {
     fn check_sizes(&self, recording: &Recording) -> Result<()> {
         let [of_binding, of_buffer] = self.limits();
         for command in &recording.commands {
-            let is_bound = matches!(command, Command::Dispatch { .. } | Command::Fused { .. });
+            let is_bound = command.is_dispatched();
             for (_, buffer) in command.accesses() {
                 let counted = (u32::MAX as usize).saturating_mul(buffer.dtype.size());
                 let bytes = |elements: usize| elements.saturating_mul(buffer.dtype.size());
@@ -191,7 +199,7 @@ impl Executor {
         // Whoever looks at every result wants to see them all.
         let fuses = self.fuses && self.watch.is_none();
         if fuses {
-            recording = passes::finish_in_products(recording, &reads);
+            recording = passes::finish(recording, &reads);
         }
         if let Some(traits) = backend.traits() {
             recording = passes::lower(recording, traits, || {
@@ -201,7 +209,7 @@ impl Executor {
         }
         if fuses {
             recording = passes::fuse(passes::hoist(recording), &reads);
-            recording = passes::settle(recording, is_new);
+            recording = backend.group(passes::settle(recording, is_new));
         }
         let outcome = self.place_and_execute(&recording);
         if let Err(error) = &outcome {

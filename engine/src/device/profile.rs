@@ -57,6 +57,10 @@ impl Span {
                 let names: Vec<&str> = chain.kernels().map(|(kernel, _)| kernel.name).collect();
                 format!("{} elements: {}", chain.elements, names.join(", "))
             }
+            Command::Group { group, .. } => {
+                let of_member = |params: &[u32]| (group.kernel.describe)(bytemuck::cast_slice(params));
+                group.members().map(|member| of_member(&member.params)).collect::<Vec<_>>().join("; ")
+            }
             _ => String::new(),
         };
         Span { kernel: command.name(), shader, params, start: 0.0, seconds: 0.0, cost: command.cost() }

@@ -197,7 +197,7 @@ mod tests {
         let x = device.tensor(&[1.0; 64 * 64], [64, 64]);
         let products = [1, 2].map(|key| ops::dropout(&ops::matmul(&x, &x), Philox::new(key), 0.5));
         let recorded = device.recorded();
-        let commands = passes::finish_in_products(recorded.clone(), &passes::reads(&recorded, |_| true)).commands;
+        let commands = passes::finish(recorded.clone(), &passes::reads(&recorded, |_| true)).commands;
         drop(products);
         let dispatches = commands.iter().filter_map(|command| match command {
             Command::Dispatch { kernel, params, .. } => Some((*kernel, params)),

@@ -53,8 +53,11 @@ pub struct Indices {
 pub struct Epilogue<P> {
     /// The binding of the result.
     pub result: usize,
-    /// That of what is added to it.
+    /// That of what is added to it, stored as it is.
     pub residual: usize,
+    /// How the result is shared out: dispatches by one shader that agree in it have the same grid, in which each element is written, and
+    /// what is added to it read, by the same invocation.
+    pub shared: fn(&P) -> [u32; 4],
     /// Has something added to the result. False if it cannot, as where that is done already.
     pub add: fn(&mut P) -> bool,
     /// Has places of the result dropped, as a [`Finish::Dropout`] says. False if it cannot.
@@ -137,6 +140,8 @@ pub struct AnyEpilogue {
     pub result: usize,
     /// See [`Epilogue::residual`].
     pub residual: usize,
+    /// See [`Epilogue::shared`].
+    pub shared: fn(&[u8]) -> [u32; 4],
     /// See [`Epilogue::add`].
     pub add: fn(&mut [u8]) -> bool,
     /// See [`Epilogue::drop`].
@@ -151,6 +156,7 @@ impl AnyEpilogue {
         AnyEpilogue {
             result: epilogue::<K>().result,
             residual: epilogue::<K>().residual,
+            shared: |params| (epilogue::<K>().shared)(bytemuck::from_bytes(params)),
             add: |params| (epilogue::<K>().add)(bytemuck::from_bytes_mut(params)),
             drop: |params, drops| (epilogue::<K>().drop)(bytemuck::from_bytes_mut(params), drops),
         }

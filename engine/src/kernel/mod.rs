@@ -58,6 +58,8 @@ pub trait Kernel: 'static {
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
     /// How it writes its rows, if pointwise work can follow there.
     const ROWWISE: Option<&'static Rowwise<Self::Params>> = None;
+    /// Whether its dispatches may run as one (`passes::group`).
+    const GROUPS: bool = true;
     /// What it can do to its result, if anything.
     const EPILOGUE: Option<&'static Epilogue<Self::Params>> = None;
     /// What the kernel before could do in its place.
@@ -108,6 +110,8 @@ pub struct AnyKernel {
     pub rowwise: Option<AnyRowwise>,
     /// See [`Kernel::EPILOGUE`].
     pub epilogue: Option<AnyEpilogue>,
+    /// See [`Kernel::GROUPS`].
+    pub groups: bool,
     /// See [`Kernel::finish`].
     pub finish: fn(&[u8]) -> Option<Finish>,
     /// See [`Kernel::copies`].
@@ -153,6 +157,7 @@ impl AnyKernel {
                     Some(_) => Some(AnyEpilogue::of::<K>()),
                     None => None,
                 },
+                groups: K::GROUPS,
                 finish: |params| K::finish(bytemuck::from_bytes(params)),
                 copies: |params| K::copies(bytemuck::from_bytes(params)),
                 lower: |params, buffers, into| K::lower(bytemuck::from_bytes(params), buffers, into),

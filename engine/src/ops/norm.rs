@@ -6,7 +6,7 @@ use super::team::{self, Rows};
 use super::{Op, add, full, mean_axis, mul, rsqrt, square, sub, sum_axis, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Constants, Cost, Io, Kernel, Rowwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Constants, Cost, Epilogue, Io, Kernel, Rowwise, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -55,7 +55,8 @@ fn norm(name: &'static str, centered: bool, x: &Tensor, weight: &Tensor, bias: O
         let g = g.whole();
         let dx = for_x.then(|| {
             let dx = g.device().empty(g.shape(), DType::F32);
-            dispatch::<NormGrad>(params, &[&input, &scale, &g, &statistics, &dx]);
+            let params = GradParams { rows: params.rows, width: params.width, centered: params.centered, has_residual: 0 };
+            dispatch::<NormGrad>(params, &[&input, &scale, &g, &statistics, &g, &dx]);
             dx
         });
         let dw = for_weight.then(|| weight_grad(params, &input, &g, &statistics));
@@ -158,21 +159,51 @@ impl Kernel for Norm {
     }
 }
 
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct GradParams {
+    rows: u32,
+    width: u32,
+    centered: u32,
+    has_residual: u32,
+}
+
+impl Rows for GradParams {
+    fn size(&self) -> [u32; 2] {
+        [self.rows, self.width]
+    }
+    fn own_constants(&self) -> Constants {
+        vec![("HAS_RESIDUAL", self.has_residual.into())]
+    }
+}
+
 struct NormGrad;
 
 impl Kernel for NormGrad {
-    type Params = Params;
+    type Params = GradParams;
     const NAME: &'static str = "norm_grad";
-    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-    const SHADERS: &'static [Shader<Params>] = &team::shaders("norm_grad_scalars", "norm_grad_vectors", "norm_grad_subgroups");
-    fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
+    // The residual is any buffer, and not read, where there is none.
+    const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+    const SHADERS: &'static [Shader<GradParams>] =
+        &team::shaders("norm_grad_scalars", "norm_grad_vectors", "norm_grad_subgroups");
+    fn bucket(p: &GradParams) -> impl IntoIterator<Item = u32> {
         p.size()
     }
-    fn cost(p: &Params) -> Cost {
-        Cost { flops: 8 * elements(p), bytes: 12 * elements(p) + 8 * u64::from(p.rows) + 4 * u64::from(p.width) }
+    const EPILOGUE: Option<&'static Epilogue<GradParams>> = Some(&Epilogue {
+        result: 5,
+        residual: 4,
+        shared: |p| [p.rows, p.width, 0, 0],
+        add: |p| std::mem::replace(&mut p.has_residual, 1) == 0,
+        drop: |_, _| false,
+    });
+    fn cost(p: &GradParams) -> Cost {
+        let elements = u64::from(p.rows) * u64::from(p.width);
+        let bytes = (12 + 4 * u64::from(p.has_residual)) * elements + 8 * u64::from(p.rows) + 4 * u64::from(p.width);
+        Cost { flops: 8 * elements, bytes }
     }
-    fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        let (x, weight, g, statistics, dx) = (io.real(0), io.real(1), io.real(2), io.real(3), io.real_mut(4));
+    fn run<R: Real>(p: &GradParams, io: &mut Io<R>) {
+        let (x, weight, g, statistics, residual, dx) =
+            (io.real(0), io.real(1), io.real(2), io.real(3), io.real(4), io.real_mut(5));
         let width = p.width as usize;
         let share = R::ONE / R::from_f64(f64::from(p.width));
         parallel::rows(
@@ -189,6 +220,9 @@ impl Kernel for NormGrad {
                     let shift = if p.centered == 1 { parallel::lane_sum(dx, |gw| gw) * share } else { R::ZERO };
                     let slope = parallel::lane_dot(dx, x, |gw, x| gw * (x - mean) * rate) * share;
                     dx.iter_mut().zip(x).for_each(|(dx, &x)| *dx = rate * (*dx - shift - (x - mean) * rate * slope));
+                    if p.has_residual == 1 {
+                        dx.iter_mut().zip(&residual[at..]).for_each(|(dx, &residual)| *dx += residual);
+                    }
                 }
             },
         );

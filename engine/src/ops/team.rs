@@ -6,6 +6,10 @@ use crate::kernel::{Constants, Shader, Traits, grid};
 pub(super) trait Rows {
     /// Rows, and the elements of one.
     fn size(&self) -> [u32; 2];
+    /// Values for constants that its shaders have beside those of teams.
+    fn own_constants(&self) -> Constants {
+        Vec::new()
+    }
 }
 
 /// The shaders of a kernel that is written once, for elements and for vectors of four: a row an invocation, a row a team (where
@@ -27,7 +31,7 @@ fn width<P: Rows>(p: &P) -> u32 {
 }
 
 const fn alone<P: Rows>(source: &'static str) -> Shader<P> {
-    Shader::new(source, |p: &P| grid(p.size()[0] as usize, ALONE as usize)).with(|_| team(1, ALONE))
+    Shader::new(source, |p: &P| grid(p.size()[0] as usize, ALONE as usize)).with(|p| team(p, 1, ALONE))
 }
 
 /// A row a team.
@@ -35,9 +39,9 @@ pub(super) const fn shared<P: Rows>(source: &'static str) -> Shader<P> {
     Shader::new(source, |p: &P| grid(p.size()[0] as usize, (TEAMS / lanes(p)) as usize)).with(constants)
 }
 
-/// How large its teams are.
+/// All its constants, of which two say how large its teams are.
 pub(super) fn constants<P: Rows>(p: &P) -> Constants {
-    team(lanes(p), TEAMS / lanes(p))
+    team(p, lanes(p), TEAMS / lanes(p))
 }
 
 /// Whether its teams are whole subgroups.
@@ -55,6 +59,6 @@ fn lanes<P: Rows>(p: &P) -> u32 {
     (p.size()[1] / 16).next_power_of_two().clamp(32, TEAMS)
 }
 
-fn team(lanes: u32, rows: u32) -> Constants {
-    vec![("LANES", lanes.into()), ("ROWS", rows.into())]
+fn team<P: Rows>(p: &P, lanes: u32, rows: u32) -> Constants {
+    p.own_constants().into_iter().chain([("LANES", lanes.into()), ("ROWS", rows.into())]).collect()
 }

@@ -16,7 +16,7 @@ pub fn drop_dead(recording: Recording, is_new: impl Fn(u64) -> bool) -> Recordin
                 unread.insert(buffer.id);
             }
             Command::Download { .. } | Command::Refused { .. } => {}
-            Command::Upload { .. } | Command::Dispatch { .. } | Command::Fused { .. } => {
+            Command::Upload { .. } | Command::Dispatch { .. } | Command::Fused { .. } | Command::Group { .. } => {
                 if command.writes().all(|buffer| unread.contains(&buffer.id)) {
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! Lets products finish what was begun: a product whose one reader drops elements of it, or adds something to it, writes what that
-//! reader would.
+//! Lets kernels finish what was begun: a product, or a norm's gradient, whose one reader drops elements of it or adds something to it writes
+//! what that reader would.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -8,8 +8,8 @@ use crate::buffer::BufferRef;
 use crate::kernel::{AnyEpilogue, Finish};
 use crate::recording::{Command, Recording};
 
-/// The recording without the dropouts and additions that a product before them can make. Its reads stay as they are.
-pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
+/// The recording without the dropouts and additions that the kernel before them can make. Its reads stay as they are.
+pub fn finish(recording: Recording, reads: &Reads) -> Recording {
     let mut out: Vec<Command> = Vec::with_capacity(recording.commands.len());
     // Where each buffer was last written.
     let mut written: FxHashMap<u64, usize> = FxHashMap::with_capacity_and_hasher(recording.commands.len(), Default::default());
@@ -20,24 +20,24 @@ pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
             _ => {}
         }
         // Where a buffer was written that is read once.
-        let product = |buffer: BufferRef| {
+        let begun = |buffer: BufferRef| {
             let at = *written.get(&buffer.id).filter(|_| reads.get(&buffer.id) == Some(&1))?;
             Some((at, &out[at], buffer))
         };
-        let finished = match finish(&command) {
+        let finished = match as_finish(&command) {
             Some((Finish::Dropout(drops), buffers)) => {
                 let [x, y] = [buffers[0], buffers[1]];
-                product(x).and_then(|(at, product, x)| {
-                    Some((at, x, y, with_ending(product, y, |epilogue, params, _| (epilogue.drop)(params, drops))?))
+                begun(x).and_then(|(at, command, x)| {
+                    Some((at, x, y, with_ending(command, y, |epilogue, params, _| (epilogue.drop)(params, drops))?))
                 })
             }
             Some((Finish::Sum, buffers)) => {
                 let [a, b, sum] = [buffers[0], buffers[1], buffers[2]];
-                // The other side must be there before the product; of two products, the later can add the earlier.
-                [(a, b), (b, a)].into_iter().filter(|(product, other)| product.id != other.id).find_map(|(x, other)| {
-                    let (at, product, x) = product(x)?;
+                // The other side must be there before; of two products, the later can add the earlier.
+                [(a, b), (b, a)].into_iter().filter(|(x, other)| x.id != other.id).find_map(|(x, other)| {
+                    let (at, command, x) = begun(x)?;
                     let is_there = written.get(&other.id).is_none_or(|&other| other < at);
-                    let finishing = with_ending(product, sum, |epilogue, params, buffers| {
+                    let finishing = with_ending(command, sum, |epilogue, params, buffers| {
                         buffers[epilogue.residual] = other;
                         (epilogue.add)(params)
                     });
@@ -59,7 +59,7 @@ pub fn finish_in_products(recording: Recording, reads: &Reads) -> Recording {
 }
 
 /// What a command does that the one before it could do in its place, and its buffers, if it goes through the whole of them.
-fn finish(command: &Command) -> Option<(Finish, &[BufferRef])> {
+fn as_finish(command: &Command) -> Option<(Finish, &[BufferRef])> {
     let Command::Dispatch { kernel, params, buffers } = command else { return None };
     let finish = (kernel.finish)(bytemuck::cast_slice(params))?;
     buffers.iter().all(|buffer| buffer.elements == buffers[0].elements).then_some((finish, buffers))
@@ -83,14 +83,16 @@ fn with_ending(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Config;
     use crate::passes::reads;
     use crate::random::Philox;
+    use crate::testing::device_names;
     use crate::{Device, ops};
 
     fn dispatches(device: &Device) -> (usize, usize) {
         let recorded = device.recorded();
         let reads = reads(&recorded, |_| true);
-        (recorded.dispatches(), finish_in_products(recorded, &reads).dispatches())
+        (recorded.dispatches(), finish(recorded, &reads).dispatches())
     }
 
     #[test]
@@ -127,6 +129,34 @@ mod tests {
         }
         for (at, value) in twice.to_vec().unwrap().into_iter().enumerate() {
             assert!((value - kept(at, kept(at, place(at)))).abs() < 2e-3, "at {at}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_norms_gradient_is_added_to_that_of_what_went_past_it() {
+        for name in device_names() {
+            for width in [6, 64, 4100] {
+                let gradient = |config: &Config| {
+                    let device = Device::open_with(name, config).unwrap();
+                    let normal = |shape: &[usize]| {
+                        let values: Vec<f32> =
+                            (0..shape.iter().product::<usize>() as u64).map(|at| Philox::new(1).normal(at)).collect();
+                        device.tensor(&values, shape)
+                    };
+                    let x = normal(&[5, width]).requiring_grad();
+                    let y = ops::add(&x, &ops::rms_norm(&x, &normal(&[width]), 1e-5));
+                    let gradients = y.backward_from(&normal(&[5, width]));
+                    let before = device.recorded();
+                    let after = finish(before.clone(), &reads(&before, |_| true)).dispatches();
+                    assert_eq!(before.dispatches() - after, 1, "{before:?}");
+                    gradients.get(&x).unwrap().to_vec().unwrap()
+                };
+                let unfused = gradient(&Config { no_fusion: true, guards: true, ..Config::default() });
+                for (a, b) in gradient(&Config { guards: true, ..Config::default() }).iter().zip(&unfused) {
+                    // The compiler may contract a product and the sum behind it.
+                    assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "{name}, {width}: {a} and {b}");
+                }
+            }
         }
     }
 

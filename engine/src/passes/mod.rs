@@ -3,6 +3,7 @@
 mod dead;
 mod finish;
 mod fuse;
+mod group;
 mod hoist;
 mod lower;
 mod place;
@@ -13,8 +14,9 @@ use rustc_hash::FxHashMap;
 use crate::recording::{Command, Recording};
 
 pub use dead::drop_dead;
-pub use finish::finish_in_products;
+pub use finish::finish;
 pub use fuse::fuse;
+pub use group::group;
 pub use hoist::hoist;
 pub use lower::lower;
 pub use place::{Change, Place, Placement, Slots, place};

@@ -186,7 +186,7 @@ impl Kernel {
         Kernel {
             kernel: found.kernel.into(),
             shader: found.shader.into(),
-            constants: found.constants.iter().map(|(name, value)| (name.to_string(), *value)).collect(),
+            constants: found.constants.iter().cloned().collect(),
             workgroup: found.workgroup,
             subgroup: found.subgroup,
             registers: of(&REGISTERS),

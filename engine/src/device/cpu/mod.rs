@@ -78,6 +78,7 @@ impl<R: RunTwin> Cpu<R> {
                 Command::Fused { chain, buffers } => {
                     self.dispatch(&mut run, command, |io| fused::run(chain, io, buffers.len()))?;
                 }
+                Command::Group { .. } => unreachable!("dispatches are grouped for GPUs alone"),
                 Command::Download { from } => downloads.push(self.download(&run, from)),
                 Command::Free { buffer } => self.memory.give_back(buffer),
                 Command::Refused { .. } => {}

@@ -6,6 +6,7 @@ mod compiled;
 mod driver;
 mod encoding;
 mod fused;
+mod grouped;
 mod memory;
 mod params;
 mod pipelines;
@@ -22,8 +23,8 @@ use crate::buffer::BufferRef;
 use crate::device::tune::Winners;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::Traits;
-use crate::passes::Change;
+use crate::kernel::{AnyKernel, Traits};
+use crate::passes::{self, Change};
 use crate::recording::{Command, Recording};
 use bindings::Bindings;
 use compiled::Compiled;
@@ -50,6 +51,7 @@ pub(crate) struct Gpu {
     params: Params,
     /// The shader to take of every kernel that allows it.
     forced: Option<usize>,
+    groups: bool,
     tuner: Option<Tuner>,
     compiled: Option<Compiled>,
     inspector: Option<Inspector>,
@@ -93,10 +95,22 @@ impl Gpu {
             bindings,
             params,
             forced: config.shader,
+            groups: config.groups,
             tuner,
             compiled,
             inspector,
         })
+    }
+
+    /// The recording with dispatches that run as one, where a dispatch is worth that: not where they run on the CPU.
+    pub fn group(&mut self, recording: Recording) -> Recording {
+        if self.traits.software && !self.groups {
+            return recording;
+        }
+        let bindings = self.driver.limits.max_storage_buffers_per_shader_stage.min(pipelines::MOST_BINDINGS) as usize;
+        let by_rule = |gpu: &Gpu, kernel: &AnyKernel, params: &[u32]| (kernel.choose)(bytemuck::cast_slice(params), &gpu.traits);
+        let shader = |kernel, params: &[u32]| self.known_shader(kernel, params).unwrap_or_else(|| by_rule(self, kernel, params));
+        passes::group(recording, shader, bindings)
     }
 
     /// Asks the driver's compiler what it makes of a recording's dispatches, each by every shader that is worth a try; runs nothing.
@@ -152,6 +166,10 @@ impl Gpu {
                     self.dispatch(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
                     offset += Params::stride(&self.driver, fused::params_words(chain));
                 }
+                Command::Group { group, .. } => {
+                    self.run_group(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
+                    offset += Params::stride(&self.driver, grouped::params_words(group));
+                }
                 Command::Download { from } => {
                     let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
                     downloads.push(host_buffer(from.dtype, &bytes));
@@ -190,7 +208,26 @@ impl Gpu {
         self.memory.change(&self.driver, encoding, changes)
     }
 
-    /// Encodes a dispatch, of one kernel or fused, whose parameters lie at `offset`.
+    /// Encodes a group whose parameters lie at `offset`. Where other shaders turn out to be faster for its members, each runs alone.
+    fn run_group(
+        &mut self,
+        encoding: &mut Encoding,
+        run: &mut Run<'_>,
+        mut timing: Option<&mut Timing>,
+        command: &Command,
+        offset: u32,
+    ) -> Result<()> {
+        let Command::Group { group, buffers } = command else { unreachable!("only groups have members") };
+        if group.members().all(|member| self.known_shader(group.kernel, &member.params) == Some(group.shader)) {
+            return self.dispatch(encoding, run, timing, command, offset);
+        }
+        for (number, alone) in group.dispatches(buffers).enumerate() {
+            self.dispatch(encoding, run, timing.as_deref_mut(), &alone, offset + grouped::offset(number))?;
+        }
+        Ok(())
+    }
+
+    /// Encodes a dispatch, of one kernel, fused or a group, whose parameters lie at `offset`.
     fn dispatch(
         &mut self,
         encoding: &mut Encoding,

@@ -1,8 +1,8 @@
 //! The parameters of all dispatches of a recording, in one uniform buffer.
 
 use super::driver::Driver;
-use super::fused;
 use super::pipelines::PARAMS_BYTES;
+use super::{fused, grouped};
 use crate::error::Result;
 use crate::recording::{Command, Recording};
 
@@ -22,6 +22,7 @@ impl Params {
                 Command::Fused { chain, .. } => {
                     fused::params(chain).for_each(|word| self.bytes.extend_from_slice(&word.to_le_bytes()));
                 }
+                Command::Group { group, .. } => grouped::params(group, &mut self.bytes),
                 _ => {}
             }
             self.bytes.resize(self.bytes.len().next_multiple_of(alignment(driver)), 0);

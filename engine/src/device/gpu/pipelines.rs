@@ -5,18 +5,21 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 
 use super::driver::Driver;
-use super::fused;
+use super::{fused, grouped};
 use crate::buffer::BufferRef;
 use crate::error::Result;
 use crate::kernel::{Access, AnyKernel, Traits};
-use crate::recording::{Chain, Command};
+use crate::recording::{Chain, Command, Group};
 
-/// The most bytes of parameters a kernel may have.
-pub(super) const PARAMS_BYTES: u64 = 512;
+/// The most bytes of parameters a kernel may have, or a group with what it has for each member.
+pub(super) const PARAMS_BYTES: u64 = (wgtune_shaders::PARAMS_STRIDE * (Group::MOST + 1)) as u64;
+/// The most buffers that a group is given: a signature has a bit for each.
+pub(super) const MOST_BINDINGS: u32 = 63;
 
 pub(super) struct Pipelines {
     compiled: FxHashMap<Vec<u64>, wgpu::ComputePipeline>,
     fused: FxHashMap<fused::Shape, wgpu::ComputePipeline>,
+    grouped: FxHashMap<grouped::Shape, wgpu::ComputePipeline>,
     modules: FxHashMap<&'static str, wgpu::ShaderModule>,
     /// Group 0 by which of its buffers are written.
     layouts: FxHashMap<u64, Layout>,
@@ -78,6 +81,7 @@ impl Pipelines {
         Pipelines {
             compiled: FxHashMap::default(),
             fused: FxHashMap::default(),
+            grouped: FxHashMap::default(),
             modules: FxHashMap::default(),
             layouts: FxHashMap::default(),
             params_layout,
@@ -99,6 +103,7 @@ impl Pipelines {
                 Ok((self.ready(driver, traits, kernel, bytemuck::cast_slice(params), shader)?, buffers))
             }
             Command::Fused { chain, buffers } => Ok((self.ready_fused(driver, traits, chain, buffers)?, buffers)),
+            Command::Group { group, buffers } => Ok((self.ready_grouped(driver, traits, group)?, buffers)),
             _ => unreachable!("only dispatches are dispatched"),
         }
     }
@@ -146,6 +151,25 @@ impl Pipelines {
         Ok(Ready { pipeline: &self.fused[&shape], layout, signature, workgroups, source })
     }
 
+    fn ready_grouped(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> Result<Ready<'_>> {
+        let source = group.source();
+        let shape = grouped::Shape::of(group, traits);
+        if !self.grouped.contains_key(&shape) {
+            let text = shape.text().map_err(|missing| driver.rejected(source, missing.to_string()))?;
+            let module = compile_text(&driver.device, source, text, driver.checked);
+            driver.check(source)?;
+            let constants = grouped::constants(group, traits);
+            let constants: Vec<_> = constants.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            let pipeline = self.pipeline(driver, source, &group.access, &module, &constants)?;
+            self.grouped.insert(shape.clone(), pipeline);
+        }
+        let workgroups = grouped::workgroups(group);
+        check_workgroups(driver, source, workgroups)?;
+        let signature = signature(&group.access);
+        let layout = &self.layouts[&signature].buffers;
+        Ok(Ready { pipeline: &self.grouped[&shape], layout, signature, workgroups, source })
+    }
+
     fn compile(
         &mut self,
         driver: &Driver,
@@ -174,7 +198,7 @@ impl Pipelines {
         name: &str,
         access: &[Access],
         module: &wgpu::ShaderModule,
-        constants: &[(&'static str, f64)],
+        constants: &[(&str, f64)],
     ) -> Result<wgpu::ComputePipeline> {
         let layout = match self.layouts.entry(signature(access)) {
             Entry::Occupied(entry) => entry.into_mut(),

@@ -8,7 +8,7 @@ use super::timing::Timing;
 use crate::device::tune::Winners;
 use crate::device::{Profile, Run, Span};
 use crate::error::Result;
-use crate::kernel::{Access, AnyKernel};
+use crate::kernel::{Access, AnyKernel, Traits};
 use crate::recording::Command;
 
 /// How long a device may be tuned in one run of the program. What is first met later takes the shader that suits by rule.
@@ -37,28 +37,39 @@ impl Gpu {
     /// Which shader a dispatch takes: the one that was asked for, the fastest known, or the one that suits by rule.
     pub(super) fn shader(&mut self, encoding: &mut Encoding, run: &Run<'_>, command: &Command, offset: u32) -> Result<usize> {
         let Command::Dispatch { kernel, params, .. } = command else { unreachable!("only kernels have shaders") };
-        let bytes = bytemuck::cast_slice(params);
-        let by_rule = || (kernel.choose)(bytes, &self.traits);
-        if let Some(forced) = self.forced.map(|index| index.min(kernel.shaders.saturating_sub(1))) {
-            return Ok(if (kernel.allows)(bytes, forced, &self.traits) { forced } else { by_rule() });
+        if let Some(known) = self.known_shader(kernel, params) {
+            return Ok(known);
         }
-        // A kernel that updates a buffer cannot be run twice.
-        if kernel.shaders < 2 || kernel.access.contains(&Access::Update) {
-            return Ok(by_rule());
-        }
-        let Some(tuner) = &mut self.tuner else { return Ok(by_rule()) };
-        if let Some(known) = tuner.winners.find(kernel, params) {
-            // A bucket is wider than what each shader allows.
-            return Ok(if (kernel.allows)(bytes, known, &self.traits) { known } else { by_rule() });
-        }
+        let by_rule = || (kernel.choose)(bytemuck::cast_slice(params), &self.traits);
         let begun = Instant::now();
         // Kept all the same where time is up, so that what runs now runs again when this run is resumed or repeated.
-        let fastest = if tuner.spent < BUDGET { self.fastest(encoding, run, kernel, command, offset)? } else { by_rule() };
+        let has_time = self.tuner.as_ref().is_some_and(|tuner| tuner.spent < BUDGET);
+        let fastest = if has_time { self.fastest(encoding, run, kernel, command, offset)? } else { by_rule() };
         if let Some(tuner) = &mut self.tuner {
             tuner.winners.insert(kernel, params, fastest);
             tuner.spent += begun.elapsed();
         }
         Ok(fastest)
+    }
+
+    /// The shader that a kernel takes, where none has to be timed for that.
+    pub(super) fn known_shader(&mut self, kernel: &'static AnyKernel, params: &[u32]) -> Option<usize> {
+        let bytes = bytemuck::cast_slice(params);
+        // A bucket is wider than what each shader allows.
+        let where_it_can = |shader: usize, traits: &Traits| match (kernel.allows)(bytes, shader, traits) {
+            true => shader,
+            false => (kernel.choose)(bytes, traits),
+        };
+        if let Some(forced) = self.forced {
+            return Some(where_it_can(forced.min(kernel.shaders.saturating_sub(1)), &self.traits));
+        }
+        match &mut self.tuner {
+            // A kernel that updates a buffer cannot be run twice.
+            Some(tuner) if kernel.shaders > 1 && !kernel.access.contains(&Access::Update) => {
+                tuner.winners.find(kernel, params).map(|known| where_it_can(known, &self.traits))
+            }
+            _ => Some((kernel.choose)(bytes, &self.traits)),
+        }
     }
 
     fn fastest(

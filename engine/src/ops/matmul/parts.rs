@@ -9,7 +9,7 @@ use super::product::Matmul;
 use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, Cost, Halves, Io, Kernel, Lowering, Shader, Traits, grid};
+use crate::kernel::{Access, Cost, Epilogue as Finishing, Halves, Io, Kernel, Lowering, Shader, Traits, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 
@@ -106,6 +106,13 @@ impl Kernel for SumParts {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
         &[Shader::new("matmul_parts", |p: &Params| grid(p.elements as usize, 256)).with(|p| p.ending.constants(false))];
+    const EPILOGUE: Option<&'static Finishing<Params>> = Some(&Finishing {
+        result: 4,
+        residual: 3,
+        shared: |p| [p.elements, 0, 0, 0],
+        add: |p| p.ending.add(),
+        drop: |p, drops| p.ending.drop(drops),
+    });
     fn cost(p: &Params) -> Cost {
         let (elements, parts, columns) = (u64::from(p.elements), u64::from(p.parts), u64::from(p.columns));
         let reads = p.ending.reads(elements / columns.max(1), columns);

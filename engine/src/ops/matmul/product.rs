@@ -61,7 +61,13 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     const EPILOGUE: Option<&'static Epilogue<Params>> = if UPDATE {
         None
     } else {
-        Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) })
+        Some(&Epilogue {
+            result: 4,
+            residual: 3,
+            shared: |p| [p.m, p.n, p.outer * p.inner, p.turned],
+            add: |p| p.ending.add(),
+            drop: |p, drops| p.ending.drop(drops),
+        })
     };
     /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient
     /// that is rounded to f16 needs its peak.

@@ -49,8 +49,13 @@ impl Kernel for Matvec {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.n, p.k, p.dtype]
     }
-    const EPILOGUE: Option<&'static Epilogue<Params>> =
-        Some(&Epilogue { result: 4, residual: 3, add: |p| p.ending.add(), drop: |p, drops| p.ending.drop(drops) });
+    const EPILOGUE: Option<&'static Epilogue<Params>> = Some(&Epilogue {
+        result: 4,
+        residual: 3,
+        shared: |p| [p.n, 0, 0, 0],
+        add: |p| p.ending.add(),
+        drop: |p, drops| p.ending.drop(drops),
+    });
     /// What is too large is read in bands.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
         bands::row_lowered(p, buffers, into);

@@ -19,7 +19,7 @@ use wgtune_shaders::Missing;
 
 use crate::device::Compilation;
 use crate::device::gpu::driver::Driver;
-use crate::device::gpu::fused;
+use crate::device::gpu::{fused, grouped};
 use crate::device::tune::hash_of;
 use crate::error::Result;
 use crate::kernel::{Constants, Traits};
@@ -46,7 +46,7 @@ struct Source {
     text: String,
     /// How many buffers it is given.
     buffers: usize,
-    constants: Constants,
+    constants: Vec<(String, f64)>,
 }
 
 /// What a command may run: each shader of its kernel that is worth a try, or the one that is written for what was fused.
@@ -56,18 +56,27 @@ fn sources(traits: &Traits, command: &Command) -> std::result::Result<Vec<Source
             let params = bytemuck::cast_slice(params);
             let source = |variant: usize| {
                 let shader = (kernel.source)(variant);
-                let (text, constants) = (wgtune_shaders::source(shader)?, (kernel.constants)(params, variant, traits));
+                let (text, constants) = (wgtune_shaders::source(shader)?, owned((kernel.constants)(params, variant, traits)));
                 Ok(Source { kernel: kernel.name, shader, text, buffers: kernel.access.len(), constants })
             };
             (0..kernel.shaders).filter(|&variant| (kernel.is_candidate)(params, variant, traits)).map(source).collect()
         }
         Command::Fused { chain, buffers } => {
             let text = fused::text(&fused::Shape::of(chain, buffers, traits), chain)?;
-            let (buffers, constants) = (chain.access.len(), fused::constants(chain, traits));
+            let (buffers, constants) = (chain.access.len(), owned(fused::constants(chain, traits)));
             Ok(vec![Source { kernel: "fused", shader: "fused", text, buffers, constants }])
+        }
+        Command::Group { group, .. } => {
+            let (text, shader) = (grouped::Shape::of(group, traits).text()?, group.source());
+            let (buffers, constants) = (group.access.len(), grouped::constants(group, traits));
+            Ok(vec![Source { kernel: "group", shader, text, buffers, constants }])
         }
         _ => Ok(Vec::new()),
     }
+}
+
+fn owned(constants: Constants) -> Vec<(String, f64)> {
+    constants.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 
 impl Inspector {
@@ -132,7 +141,7 @@ impl Inspector {
         let module = wgsl::parse_str(&source.text).map_err(|error| error.emit_to_string(&source.text))?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module);
         let info = info.map_err(|error| error.emit_to_string(&source.text))?;
-        let constants = source.constants.iter().map(|(name, value)| (name.to_string(), *value)).collect();
+        let constants = source.constants.iter().cloned().collect();
         let entry = (ShaderStage::Compute, "main");
         let (module, info) = process_overrides(&module, &info, Some(entry), &constants).map_err(|error| error.to_string())?;
         let unchecked = BoundsCheckPolicy::Unchecked;

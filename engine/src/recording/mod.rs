@@ -1,11 +1,16 @@
 //! The list of commands that ops leave for a device: plain data, to print, compare and rewrite.
 
+mod chain;
+mod group;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::buffer::BufferRef;
 use crate::error::Error;
-use crate::kernel::{Access, AnyKernel, AnyPointwise, AnyRowwise, Cost};
+use crate::kernel::{Access, AnyKernel, Cost};
+pub use chain::{Chain, Head, Step, Value};
+pub use group::{Group, Member};
 
 /// Bytes on their way to a device; they may still lie in a mapped file.
 pub type Payload = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -36,6 +41,13 @@ pub enum Command {
         /// The head's buffers in the order of its bindings, then what the steps read, then what they write.
         buffers: Vec<BufferRef>,
     },
+    /// Runs dispatches of one kernel as one.
+    Group {
+        /// Which.
+        group: Group,
+        /// What its members are given.
+        buffers: Vec<BufferRef>,
+    },
     /// Brings a buffer's elements to the host.
     Download {
         /// Where from.
@@ -53,81 +65,6 @@ pub enum Command {
         /// The buffer.
         buffer: BufferRef,
     },
-}
-
-/// Pointwise kernels that run as one: element by element, each step's result goes straight into the steps behind it.
-#[derive(Clone)]
-pub struct Chain {
-    /// A kernel that writes rows, to whose elements the steps are applied as they come.
-    pub head: Option<Head>,
-    /// Elements of every result.
-    pub elements: usize,
-    /// What is computed, in this order.
-    pub steps: Vec<Step>,
-    /// The steps whose results are written.
-    pub outputs: Vec<usize>,
-    /// How it uses each of its buffers.
-    pub access: Vec<Access>,
-}
-
-/// The kernel that a chain begins with, if not with a step.
-#[derive(Clone)]
-pub struct Head {
-    /// Which.
-    pub kernel: &'static AnyKernel,
-    /// Its parameters' bytes (in words, to be aligned).
-    pub params: Vec<u32>,
-}
-
-/// A pointwise kernel of a chain.
-#[derive(Clone)]
-pub struct Step {
-    /// Which.
-    pub kernel: &'static AnyKernel,
-    /// Its parameters' bytes (in words, to be aligned).
-    pub params: Vec<u32>,
-    /// Where its inputs come from.
-    pub inputs: Vec<Value>,
-}
-
-/// Where a step gets a number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Value {
-    /// From one of the buffers that the steps read.
-    Buffer(usize),
-    /// From the head.
-    Head,
-    /// From an earlier step.
-    Step(usize),
-}
-
-impl Chain {
-    /// Its buffers: those of the head, what the steps read, and what they write.
-    pub fn split<'a, T>(&self, buffers: &'a [T]) -> [&'a [T]; 3] {
-        let (head, rest) = buffers.split_at(self.head.as_ref().map_or(0, |head| head.kernel.access.len()));
-        let (reads, writes) = rest.split_at(rest.len() - self.outputs.len());
-        [head, reads, writes]
-    }
-
-    /// Its kernels in order, the head's first, with their parameters.
-    pub fn kernels(&self) -> impl Iterator<Item = (&'static AnyKernel, &[u32])> {
-        let head = self.head.iter().map(|head| (head.kernel, head.params.as_slice()));
-        head.chain(self.steps.iter().map(|step| (step.kernel, step.params.as_slice())))
-    }
-}
-
-impl Head {
-    /// What its kernel says of its rows.
-    pub fn rowwise(&self) -> &'static AnyRowwise {
-        self.kernel.rowwise.as_ref().expect("only kernels that write rows are heads")
-    }
-}
-
-impl Step {
-    /// What its kernel says of one element.
-    pub fn pointwise(&self) -> &'static AnyPointwise {
-        self.kernel.pointwise.as_ref().expect("only pointwise kernels are fused")
-    }
 }
 
 impl Command {
@@ -152,8 +89,16 @@ impl Command {
             Command::Upload { to: buffer, .. } | Command::Download { from: buffer } | Command::Free { buffer } => {
                 std::slice::from_mut(buffer)
             }
-            Command::Dispatch { buffers, .. } | Command::Fused { buffers, .. } | Command::Refused { buffers, .. } => buffers,
+            Command::Dispatch { buffers, .. }
+            | Command::Fused { buffers, .. }
+            | Command::Group { buffers, .. }
+            | Command::Refused { buffers, .. } => buffers,
         }
+    }
+
+    /// Whether it runs kernels.
+    pub fn is_dispatched(&self) -> bool {
+        matches!(self, Command::Dispatch { .. } | Command::Fused { .. } | Command::Group { .. })
     }
 
     /// What profiles and errors call it.
@@ -162,6 +107,7 @@ impl Command {
             Command::Upload { .. } => "upload",
             Command::Dispatch { kernel, .. } => kernel.name,
             Command::Fused { .. } => "fused",
+            Command::Group { group, .. } => group.kernel.name,
             Command::Download { .. } => "download",
             Command::Refused { .. } => "refused",
             Command::Free { .. } => "free",
@@ -177,6 +123,10 @@ impl Command {
                 flops: chain.kernels().map(|(kernel, params)| of(kernel, params).flops).sum(),
                 bytes: buffers.iter().map(|buffer| 4 * buffer.elements as u64).sum(),
             },
+            Command::Group { group, .. } => {
+                let costs = || group.members().map(|member| of(group.kernel, &member.params));
+                Cost { flops: costs().map(|cost| cost.flops).sum(), bytes: costs().map(|cost| cost.bytes).sum() }
+            }
             Command::Upload { .. } | Command::Download { .. } | Command::Refused { .. } | Command::Free { .. } => Cost::default(),
         }
     }
@@ -188,6 +138,7 @@ impl Command {
             Command::Download { from } => (&[Access::Read], std::slice::from_ref(from)),
             Command::Dispatch { kernel, buffers, .. } => (kernel.access, buffers),
             Command::Fused { chain, buffers } => (&chain.access, buffers),
+            Command::Group { group, buffers } => (&group.access, buffers),
             Command::Refused { .. } | Command::Free { .. } => (&[], &[]),
         };
         access.iter().copied().zip(buffers.iter().copied())
@@ -219,6 +170,10 @@ impl fmt::Debug for Command {
                 let steps = chain.steps.iter().map(|step| format!("{}{:?}", step.kernel.name, step.inputs));
                 write!(f, "fused {} {}", buffers.join(" "), head.chain(steps).collect::<Vec<_>>().join("; "))
             }
+            Command::Group { group, buffers } => {
+                let alone: Vec<String> = group.dispatches(buffers).map(|dispatch| format!("{dispatch:?}")).collect();
+                write!(f, "group of {}", alone.join("; "))
+            }
         }
     }
 }
@@ -233,7 +188,7 @@ pub struct Recording {
 impl Recording {
     /// How many of its commands run a kernel.
     pub fn dispatches(&self) -> usize {
-        self.commands.iter().filter(|command| matches!(command, Command::Dispatch { .. } | Command::Fused { .. })).count()
+        self.commands.iter().filter(|command| command.is_dispatched()).count()
     }
 }
 
