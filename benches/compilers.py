@@ -7,9 +7,9 @@ Mesa's drivers for AMD (RADV), NVIDIA (NVK) and Apple (Honeykrisp) compile for G
 drm-shim): nothing runs, and all that is told is what became of each shader. They are those of Debian's newest suite, in a folder of its own,
 which --debian keeps, or takes where it is there already. Linux on x86-64, root, debootstrap.
 
-For each GPU, `wgtune bench --compile` goes to OUT/NAME.json, a line a shader; a table of those that a run may choose, without the rungs of
-the ladders, goes to standard output as Markdown. With --compare nothing is written: a shader that spills more than the file says is an
-error, and what differs otherwise is told.
+For each GPU, `wgtune bench --compile` goes to OUT/NAME.json, a line a shader, with the shaders of LoRA steps that run several dispatches as
+one; a table of those that a run may choose, without the rungs of the ladders, goes to standard output as Markdown. With --compare nothing is
+written: a shader that spills more than the file says is an error, and what differs otherwise is told, but steps are left out.
 """
 
 import argparse
@@ -32,7 +32,9 @@ GPUS = {
     "m1": ("asahi", "asahi", {}),
 }
 # All variants of products are candidates where products may take f16.
-OPTIONS = "bench --compile --device gpu --shapes 135m --tokens 256 --matmul-precision high --json".split()
+OPTIONS = "bench --compile --device gpu --shapes 135m --tokens 256 --json".split()
+OPS = [*OPTIONS, "--matmul-precision", "high"]
+STEPS = [*OPTIONS, "--filter", "LoRA training step"]
 
 
 def made(debian):
@@ -60,11 +62,18 @@ def compiled(name, options, debian):
     environment = os.environ | settings | {"MESA_SHADER_CACHE_DISABLE": "1", "VK_DRIVER_FILES": icd, "VK_ICD_FILENAMES": icd}
     # The Debian's own loader and libraries run the program, whatever the system's are.
     command = [loader, "--library-path", libraries, "--preload", libraries / f"lib{shim}_noop_drm_shim.so", options.wgtune]
-    compare = ["--compare", options.out / f"{name}.json"] if options.compare else []
-    run = subprocess.run([*command, *OPTIONS, *compare], env=environment, stdout=subprocess.PIPE, text=True)
-    if run.returncode != 0:
-        sys.exit(f"{name}: wgtune failed")
-    return json.loads(run.stdout)
+
+    def run(arguments):
+        ran = subprocess.run([*command, *arguments], env=environment, stdout=subprocess.PIPE, text=True)
+        if ran.returncode != 0:
+            sys.exit(f"{name}: wgtune failed")
+        return json.loads(ran.stdout)
+
+    if options.compare:
+        return run([*OPS, "--compare", options.out / f"{name}.json"])
+    ops, steps = run(OPS), run(STEPS)
+    groups = [kernel for kernel in steps["kernels"] if kernel["kernel"] == "group"]
+    return ops | {"kernels": ops["kernels"] + groups, "steps": steps["steps"]}
 
 
 def write(file, report):
@@ -90,7 +99,7 @@ def table(reports):
     first = {name: {} for name in reports}
     for name, report in reports.items():
         for kernel in report["kernels"]:
-            if not kernel["kernel"].startswith("ladder"):
+            if not kernel["kernel"].startswith(("ladder", "group")):
                 first[name].setdefault(kernel["shader"], kernel)
     shaders = sorted({shader for of_one in first.values() for shader in of_one})
     print("| shader | " + " | ".join(reports) + " |")
@@ -99,6 +108,12 @@ def table(reports):
         print(f"| {shader} | " + " | ".join(cell(first[name].get(shader)) for name in reports) + " |")
     for name, report in reports.items():
         print(f"\n{name}: {report['device']['name'].strip()}, {report['device']['driver']}")
+        groups = [kernel for kernel in report["kernels"] if kernel["kernel"] == "group"]
+        spill = sum(1 for kernel in groups if kernel["spills"] or kernel["scratch"])
+        most = max((kernel["registers"] or 0 for kernel in groups), default=0)
+        print(f"{len(groups)} groups, {spill} of which spill, of at most {most:.0f} registers")
+        for step in report["steps"]:
+            print(f"{step['name']}: {step['dispatches']} dispatches")
 
 
 def main():

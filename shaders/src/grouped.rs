@@ -18,8 +18,7 @@ pub const PARAMS_STRIDE: usize = 256;
 /// # Errors
 /// If there is no such shader.
 pub fn grouped(name: &str, lanes: &[Vec<Vec<usize>>], written: &[bool]) -> Result<String, Missing> {
-    let text: Vec<String> = source(name)?.lines().map(|line| line.split("//").next().unwrap_or_default().to_string()).collect();
-    let text = text.join("\n");
+    let text = without_comments(&source(name)?);
     let items = items(&text);
     let entry =
         items.iter().find(|item| item.attributes.contains("@compute")).ok_or_else(|| Missing { name: name.to_string() })?;
@@ -56,12 +55,13 @@ pub fn grouped(name: &str, lanes: &[Vec<Vec<usize>>], written: &[bool]) -> Resul
     grouped += &format!("\nstruct Group {{ lanes: array<vec4<u32>, {}>,{params} }}\n", lanes.len());
     grouped += "@group(1) @binding(0) var<uniform> group: Group;\n";
     grouped += &with_names(entry.attributes, false, |word| renamed(0, word));
-    grouped += &entry_text(&Given::to(entry, &items), lanes);
+    let has_memory = items.iter().any(|item| item.space == "workgroup");
+    grouped += &entry_text(&Given::to(entry, &items), lanes, has_memory);
     Ok(grouped)
 }
 
-/// The entry point: which lane a workgroup is of, and its place there.
-fn entry_text(given: &[Given], lanes: &[Vec<Vec<usize>>]) -> String {
+/// The entry point: which lane a workgroup is of, and its place there. Workgroup memory may be used again once all are done with it.
+fn entry_text(given: &[Given], lanes: &[Vec<Vec<usize>>], has_memory: bool) -> String {
     let inputs = given.iter().flat_map(|given| &given.inputs).filter(|input| input.place().is_none());
     let inputs: String =
         inputs.map(|Input { builtin, name, of_type }| format!(", @builtin({builtin}) {name}: {of_type}")).collect();
@@ -81,7 +81,7 @@ fn entry_text(given: &[Given], lanes: &[Vec<Vec<usize>>]) -> String {
         );
         for behind in 0..dispatches.len() {
             let given: Vec<String> = given.iter().map(Given::text).collect();
-            let barrier = if behind == 0 { "" } else { "        workgroupBarrier();\n" };
+            let barrier = if behind > 0 && has_memory { "        workgroupBarrier();\n" } else { "" };
             text += &format!("{barrier}        main_{number}({});\n", given.join(", "));
             number += 1;
         }
@@ -227,6 +227,10 @@ fn with_names(text: &str, is_struct: bool, renamed: impl Fn(&str) -> Option<Stri
     out + rest
 }
 
+fn without_comments(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
 fn is_in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
@@ -235,4 +239,48 @@ fn without_builtins(text: &str) -> String {
     let mut parts = text.split("@builtin(");
     let first = parts.next().unwrap_or_default().to_string();
     parts.fold(first, |text, part| text + part.split_once(')').map_or("", |(_, behind)| behind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names;
+
+    /// Values that dispatches of a group agree in: of the device, the shader's own, and what `Kernel::grouped_by` names.
+    const AGREED: [&str; 4] = ["SUBGROUP", "LANES", "ROWS", "HEAD_DIM"];
+
+    #[test]
+    fn workgroup_memory_depends_on_what_all_of_a_group_agree_in_alone() {
+        for name in names().into_iter().filter(|name| !name.starts_with("ladder/")) {
+            let text = without_comments(&source(&name).unwrap());
+            let items = items(&text);
+            let words = |text: &str| -> Vec<String> { text.split(|c| !is_in_word(c)).map(str::to_string).collect() };
+            let shared = items.iter().filter(|item| item.space == "workgroup").map(|item| item.text);
+            let sizes = items.iter().filter(|item| item.attributes.contains("@compute")).map(|item| item.attributes);
+            let mut reached: Vec<String> = shared.chain(sizes).flat_map(words).collect();
+            let mut at = 0;
+            while at < reached.len() {
+                let item = items.iter().find(|item| item.name == reached[at] && item.keyword != "fn");
+                if let Some(item) = item.filter(|item| !AGREED.contains(&item.name)) {
+                    // One without a value of its own is set by the kernel.
+                    let is_computed = item.text.contains(|c| matches!(c, '+' | '*' | '/' | '(')) || item.keyword != "override";
+                    assert!(is_computed, "{name}: {} decides over a workgroup's size or memory", item.name);
+                    let more = words(item.text).into_iter().filter(|word| !reached.contains(word)).collect::<Vec<_>>();
+                    reached.extend(more);
+                }
+                at += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_in_a_shader_that_would_be_lost_or_mean_another_thing() {
+        let known = ["enable", "fn", "override", "struct", "alias", "const", "var"];
+        for name in names().into_iter().filter(|name| !name.starts_with("ladder/")) {
+            let text = without_comments(&source(&name).unwrap());
+            assert!(!text.contains("global_invocation_id"), "{name}: that would be one of the whole group");
+            let unknown: Vec<&str> = items(&text).iter().map(|item| item.keyword).filter(|word| !known.contains(word)).collect();
+            assert!(unknown.is_empty(), "{name}: {unknown:?}");
+        }
+    }
 }

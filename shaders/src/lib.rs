@@ -197,9 +197,13 @@ mod tests {
                 written.resize(written.len().max(number + 1), false);
                 written[number] = rest.starts_with(" var<storage, read_write>");
             }
-            // Two behind each other and one beside them, with the same first buffer.
-            let buffers = |first: usize| [0].into_iter().chain(first + 1..first + written.len()).collect();
-            let lanes = [vec![buffers(0), buffers(written.len())], vec![buffers(2 * written.len())]];
+            // Two behind each other and one beside them, with the same first buffer; the second adds the result of the first.
+            let buffers = |first: usize| [0].into_iter().chain(first + 1..first + written.len()).collect::<Vec<_>>();
+            let mut lanes = [vec![buffers(0), buffers(written.len())], vec![buffers(2 * written.len())]];
+            let residual = text.lines().find(|line| line.contains("> residual: ")).and_then(|line| line.split(['(', ')']).nth(3));
+            if let Some(residual) = residual {
+                lanes[0][1][residual.parse::<usize>().unwrap()] = written.iter().position(|written| *written).unwrap();
+            }
             check(&format!("{name}, grouped"), &grouped(&name, &lanes, &written.repeat(3)).unwrap());
         }
     }

@@ -17,15 +17,17 @@ pub struct Config {
     pub matmul_precision: MatmulPrecision,
     /// Runs every command as it was recorded, on its own.
     pub no_fusion: bool,
-    /// Runs dispatches that do not wait for each other as one on adapters that run on the CPU too, which gain nothing by it.
-    pub groups: bool,
+    /// Whether a GPU runs dispatches as one that do not wait for each other; without it, all do but those that are the CPU, which gain
+    /// nothing by it.
+    pub groups: Option<bool>,
     /// The most bytes that tensors may hold at once; more is an error, [`OutOfMemory`](crate::Error::OutOfMemory). Without it, what the
     /// system or the driver gives.
     pub memory_limit: Option<u64>,
     /// The most bytes of a buffer that a kernel is given at once on a GPU, if the adapter does not allow less. Weights past it are read
     /// in parts; any other tensor past it is an error, [`TooLarge`](crate::Error::TooLarge).
     pub binding_limit: Option<u64>,
-    /// Places recordings in memory and computes nothing; whatever is read is 0. [`Memory`](super::Memory) is then what the same work would take.
+    /// Places recordings in memory and computes nothing; whatever is read is 0. [`Memory`](super::Memory) is then what the same work would
+    /// take, and a profile has the dispatches that it would start.
     pub dry: bool,
     /// As `dry`, but the driver's compiler is asked what it makes of every kernel, by each shader that is worth a try, for
     /// [`Device::compilations`](super::Device::compilations). Vulkan alone: [`Open`](crate::Error::Open) says so elsewhere.

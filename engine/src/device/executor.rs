@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use super::lost::Lost;
 use super::profile::Profile;
 use super::watch::Watch;
-use super::{Compilation, Config, HostBuffer, cpu, gpu};
+use super::{Compilation, Config, HostBuffer, Span, cpu, gpu};
 use crate::buffer::BufferRef;
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
@@ -229,6 +229,10 @@ impl Executor {
         }
         if self.dry {
             backend.ask_compiler(recording)?;
+            if let Some(profile) = profile {
+                let dispatched = recording.commands.iter().filter(|command| command.is_dispatched());
+                profile.spans.extend(dispatched.map(|command| Span::of(command, "")));
+            }
             let zeros = |command: &Command| match command {
                 Command::Download { from } => Some(HostBuffer::zeros(from)),
                 _ => None,

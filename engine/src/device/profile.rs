@@ -12,13 +12,13 @@ use crate::recording::Command;
 pub struct Span {
     /// The kernel's name.
     pub kernel: &'static str,
-    /// The stem of the WGSL file that ran; `twin` on the CPU.
+    /// The stem of the WGSL file that ran; `twin` on the CPU, nothing on a device that is dry.
     pub shader: &'static str,
     /// The parameters, printed.
     pub params: String,
     /// When it began, in seconds since the first dispatch of the profile.
     pub start: f64,
-    /// How long it took, in seconds.
+    /// How long it took, in seconds; 0 on a device that is dry.
     pub seconds: f64,
     /// The work it did.
     pub cost: Cost,

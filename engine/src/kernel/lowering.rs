@@ -1,5 +1,7 @@
 //! What takes the place of a dispatch on a device.
 
+use rustc_hash::FxHashMap;
+
 use super::{AnyKernel, Kernel, Traits, words};
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
@@ -9,10 +11,27 @@ pub struct Lowering<'a> {
     /// Of the device that is to run them.
     pub traits: &'a Traits,
     new_id: &'a mut dyn FnMut() -> u64,
+    kept: &'a mut Kept,
     /// What was recorded.
     pub dispatches: Vec<Lowered>,
     /// What ends with the last of them.
     pub temporaries: Vec<BufferRef>,
+}
+
+/// What was found of buffers for one dispatch, and serves those behind it until the buffer is written or ends.
+#[derive(Default)]
+pub struct Kept(FxHashMap<u64, Vec<(BufferRef, BufferRef)>>);
+
+impl Kept {
+    /// The buffers that hold what was found of these, which is no longer so.
+    pub fn forget(&mut self, buffers: &[u64]) -> Vec<BufferRef> {
+        buffers.iter().filter_map(|buffer| self.0.remove(buffer)).flatten().map(|(_, found)| found).collect()
+    }
+
+    /// Those of all.
+    pub fn forget_all(&mut self) -> impl Iterator<Item = BufferRef> {
+        self.0.drain().flat_map(|(_, found)| found).map(|(_, found)| found)
+    }
 }
 
 /// One of the dispatches.
@@ -26,9 +45,21 @@ pub struct Lowered {
 }
 
 impl<'a> Lowering<'a> {
-    /// Nothing so far. `new_id` gives buffers their names.
-    pub fn new(traits: &'a Traits, new_id: &'a mut dyn FnMut() -> u64) -> Lowering<'a> {
-        Lowering { traits, new_id, dispatches: Vec::new(), temporaries: Vec::new() }
+    /// Nothing so far. `new_id` gives buffers their names, and `kept` has what was found before.
+    pub fn new(traits: &'a Traits, new_id: &'a mut dyn FnMut() -> u64, kept: &'a mut Kept) -> Lowering<'a> {
+        Lowering { traits, new_id, kept, dispatches: Vec::new(), temporaries: Vec::new() }
+    }
+
+    /// What was found of a buffer, by an earlier dispatch or by dispatches that `find` records now, in a buffer of so many elements.
+    pub fn found(&mut self, of: BufferRef, elements: usize, find: impl FnOnce(BufferRef, &mut Self)) -> BufferRef {
+        let known = self.kept.0.get(&of.id).and_then(|found| found.iter().find(|(buffer, _)| *buffer == of));
+        if let Some((_, found)) = known {
+            return *found;
+        }
+        let found = BufferRef::new((self.new_id)(), DType::F32, elements);
+        find(found, self);
+        self.kept.0.entry(of.id).or_default().push((of, found));
+        found
     }
 
     /// A buffer for the dispatches alone.

@@ -11,7 +11,7 @@ use crate::buffer::BufferRef;
 use crate::real::Real;
 pub use capabilities::{AnyEpilogue, AnyPointwise, AnyRowwise, Epilogue, Finish, Indices, Pointwise, Rowwise};
 pub use io::{Data, DataMut, Io};
-pub use lowering::{Lowered, Lowering};
+pub use lowering::{Kept, Lowered, Lowering};
 use shader::choose;
 pub use shader::{Constants, Halves, Shader, Target, Traits, grid};
 
@@ -58,8 +58,11 @@ pub trait Kernel: 'static {
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
     /// How it writes its rows, if pointwise work can follow there.
     const ROWWISE: Option<&'static Rowwise<Self::Params>> = None;
-    /// Whether its dispatches may run as one (`passes::group`).
-    const GROUPS: bool = true;
+    /// What dispatches must agree in that run as one by the same shader (`passes::group`): all that its workgroups' size and memory
+    /// depend on but for the device. `None` if none may.
+    fn grouped_by(_: &Self::Params) -> Option<u32> {
+        Some(0)
+    }
     /// What it can do to its result, if anything.
     const EPILOGUE: Option<&'static Epilogue<Self::Params>> = None;
     /// What the kernel before could do in its place.
@@ -110,8 +113,8 @@ pub struct AnyKernel {
     pub rowwise: Option<AnyRowwise>,
     /// See [`Kernel::EPILOGUE`].
     pub epilogue: Option<AnyEpilogue>,
-    /// See [`Kernel::GROUPS`].
-    pub groups: bool,
+    /// See [`Kernel::grouped_by`].
+    pub grouped_by: fn(&[u8]) -> Option<u32>,
     /// See [`Kernel::finish`].
     pub finish: fn(&[u8]) -> Option<Finish>,
     /// See [`Kernel::copies`].
@@ -157,7 +160,7 @@ impl AnyKernel {
                     Some(_) => Some(AnyEpilogue::of::<K>()),
                     None => None,
                 },
-                groups: K::GROUPS,
+                grouped_by: |params| K::grouped_by(bytemuck::from_bytes(params)),
                 finish: |params| K::finish(bytemuck::from_bytes(params)),
                 copies: |params| K::copies(bytemuck::from_bytes(params)),
                 lower: |params, buffers, into| K::lower(bytemuck::from_bytes(params), buffers, into),

@@ -4,44 +4,77 @@
 use rustc_hash::FxHashMap;
 
 use crate::buffer::BufferRef;
-use crate::kernel::{Access, AnyKernel};
+use crate::kernel::{Access, AnyKernel, Cost};
 use crate::recording::{Command, Group, Recording};
 
 /// Commands past which nothing is brought forward: a result that waits long for its readers takes memory that others could have.
 const FAR: usize = 128;
-
-/// A dispatch of more workgroups fills any GPU for long enough on its own.
-const MANY: u32 = 4096;
+/// Bytes of a result that may be brought forward past what made room for it.
+const LITTLE: usize = 4 << 20;
+/// Work of a group: more gains nothing, and must end before a driver's watchdog ends it, which half a second's work of the slowest GPUs
+/// is far from (`device/gpu/encoding.rs`).
+const MOST_WORK: Cost = Cost { flops: 16_000_000_000, bytes: 1_600_000_000 };
 
 /// The recording in which every dispatch runs as early as it can with one by the same shader: beside it, or behind it where it adds that
-/// one's result to its own, which the same invocations write. `shader` says by which a kernel runs, and `bindings` how many buffers the
-/// device can give one.
-pub fn group(recording: Recording, mut shader: impl FnMut(&'static AnyKernel, &[u32]) -> usize, bindings: usize) -> Recording {
+/// one's result to its own, which the same invocations write. `shader` says by which a kernel runs, if it can, and `bindings` how many
+/// buffers the device can give one.
+pub fn group(
+    recording: Recording,
+    mut shader: impl FnMut(&'static AnyKernel, &[u32]) -> Option<usize>,
+    bindings: usize,
+) -> Recording {
     let mut out: Vec<Command> = Vec::with_capacity(recording.commands.len());
+    // Bytes that were freed before each of them, and before the next.
+    let (mut freed, mut freed_now) = (Vec::with_capacity(recording.commands.len()), 0);
     let mut touched = Touched::default();
-    // Where commands of a kernel and shader stand.
-    let mut alike: FxHashMap<(*const AnyKernel, usize), Vec<usize>> = FxHashMap::default();
+    // Where groups stand that may grow.
+    let mut open: FxHashMap<(*const AnyKernel, usize, u32), Vec<usize>> = FxHashMap::default();
     for command in recording.commands {
         let far = out.len().saturating_sub(FAR);
         let last = touched.last_in_the_way_of(&command, far);
+        if let Command::Free { buffer } = &command {
+            freed_now += buffer.whole * buffer.dtype.size();
+        }
+        let kind = Kind::of(&command, &mut shader);
         let mut at = out.len();
-        if let Some(candidate) = Candidate::of(&command, &mut shader) {
-            let places = alike.entry((candidate.kernel, candidate.shader)).or_default();
+        if let (Some(kind), Command::Dispatch { params, buffers, .. }) = (kind, &command) {
+            let places = open.entry(kind.key()).or_default();
             let first = last.unwrap_or(far).max(far);
             let near = &places[places.partition_point(|&place| place < first)..];
-            let joined =
-                near.iter().find_map(|&place| Some((place, candidate.join(&out[place], last == Some(place), bindings)?)));
+            let written: usize = command.writes().map(|buffer| buffer.elements * buffer.dtype.size()).sum();
+            let takes_room = |place: usize| written > LITTLE && freed_now - freed[place] >= written;
+            let joined = near.iter().copied().find(|&place| {
+                let Command::Group { group, buffers: all } = &mut out[place] else { return false };
+                !takes_room(place) && kind.join((params, buffers), (group, all), last == Some(place), bindings)
+            });
             match joined {
-                Some((place, group)) => (at, out[place]) = (place, group),
+                Some(place) => at = place,
                 None => places.push(at),
+            }
+            if matches!(&out.get(at), Some(Command::Group { group, .. }) if group.members().count() == Group::MOST) {
+                places.retain(|&place| place != at);
             }
         }
         touched.add(at, &command, far);
         if at == out.len() {
-            out.push(command);
+            freed.push(freed_now);
+            out.push(match (kind, &command) {
+                (Some(kind), Command::Dispatch { params, buffers, .. }) => kind.alone(params, buffers),
+                _ => command,
+            });
         }
     }
-    Recording { commands: out }
+    Recording { commands: out.into_iter().map(dispatch_if_alone).collect() }
+}
+
+/// A group of one member as the dispatch that it was.
+fn dispatch_if_alone(command: Command) -> Command {
+    match command {
+        Command::Group { group, buffers } if group.members().count() == 1 => {
+            group.dispatches(&buffers).next().expect("a group has members")
+        }
+        other => other,
+    }
 }
 
 /// What the commands so far did to each buffer, and where they stand.
@@ -69,62 +102,68 @@ impl Touched {
     }
 }
 
-/// A dispatch that could be one of a group.
-struct Candidate<'a> {
+/// What all dispatches of a group have in common.
+#[derive(Clone, Copy)]
+struct Kind {
     kernel: &'static AnyKernel,
     shader: usize,
-    params: &'a [u32],
-    buffers: &'a [BufferRef],
+    /// See [`Kernel::grouped_by`](crate::kernel::Kernel::grouped_by).
+    by: u32,
 }
 
-impl<'a> Candidate<'a> {
-    fn of(command: &'a Command, shader: impl FnOnce(&'static AnyKernel, &[u32]) -> usize) -> Option<Candidate<'a>> {
-        let Command::Dispatch { kernel, params, buffers } = command else { return None };
-        if kernel.shaders == 0 || !kernel.groups || kernel.params_size > wgtune_shaders::PARAMS_STRIDE {
+impl Kind {
+    fn of(command: &Command, shader: impl FnOnce(&'static AnyKernel, &[u32]) -> Option<usize>) -> Option<Kind> {
+        let Command::Dispatch { kernel, params, .. } = command else { return None };
+        if kernel.shaders == 0 || kernel.params_size > wgtune_shaders::PARAMS_STRIDE {
             return None;
         }
-        let candidate = Candidate { kernel, shader: shader(kernel, params), params, buffers };
-        (candidate.workgroups() <= MANY).then_some(candidate)
+        Some(Kind { kernel, by: (kernel.grouped_by)(bytemuck::cast_slice(params))?, shader: shader(kernel, params)? })
     }
 
-    fn workgroups(&self) -> u32 {
-        (self.kernel.workgroups)(bytemuck::cast_slice(self.params), self.shader).iter().product()
+    fn key(&self) -> (*const AnyKernel, usize, u32) {
+        (self.kernel, self.shader, self.by)
     }
 
-    /// What a command by the same shader becomes if this one runs with it: behind one of its lanes or beside them all.
-    fn join(&self, command: &Command, depends: bool, bindings: usize) -> Option<Command> {
-        let (mut group, mut buffers) = match command {
-            Command::Group { group, buffers } => (group.clone(), buffers.clone()),
-            Command::Dispatch { params, buffers, .. } => {
-                let (mut group, mut all) = (Group::new(self.kernel, self.shader), Vec::new());
-                group.add(None, params, buffers, &mut all);
-                (group, all)
-            }
-            _ => return None,
-        };
-        let lane = if depends { Some(self.lane(&group, &buffers)?) } else { None };
-        if group.members().count() == Group::MOST || self.clashes(&group, &buffers, lane.is_some()) {
-            return None;
+    /// A group of one dispatch.
+    fn alone(&self, params: &[u32], own: &[BufferRef]) -> Command {
+        let (mut group, mut buffers) = (Group::new(self.kernel, self.shader), Vec::with_capacity(own.len()));
+        group.add(None, params, own, &mut buffers, usize::MAX);
+        Command::Group { group, buffers }
+    }
+
+    /// Makes a dispatch one of a group, behind one of its lanes if it depends on the group, or beside them all. False if it cannot be.
+    fn join(
+        &self,
+        (params, own): (&[u32], &[BufferRef]),
+        (group, buffers): (&mut Group, &mut Vec<BufferRef>),
+        depends: bool,
+        bindings: usize,
+    ) -> bool {
+        let lane = if depends { self.lane((params, own), (group, buffers)) } else { None };
+        if depends && lane.is_none() || self.clashes(own, (group, buffers), depends) {
+            return false;
         }
-        group.add(lane, self.params, self.buffers, &mut buffers);
-        (buffers.len() <= bindings).then_some(Command::Group { group, buffers })
+        let cost = |params: &[u32]| (self.kernel.cost)(bytemuck::cast_slice(params));
+        let costs = || group.members().map(|member| cost(&member.params)).chain([cost(params)]);
+        let is_short = costs().map(|cost| cost.flops).sum::<u64>() <= MOST_WORK.flops
+            && costs().map(|cost| cost.bytes).sum::<u64>() <= MOST_WORK.bytes;
+        is_short && group.add(lane, params, own, buffers, bindings)
     }
 
     /// The lane whose last result this one adds to its own, each element by the invocation that wrote it.
-    fn lane(&self, group: &Group, buffers: &[BufferRef]) -> Option<usize> {
+    fn lane(&self, (params, own): (&[u32], &[BufferRef]), (group, buffers): (&Group, &[BufferRef])) -> Option<usize> {
         let epilogue = self.kernel.epilogue.as_ref()?;
         let shared = |params: &[u32]| (epilogue.shared)(bytemuck::cast_slice(params));
         group.lanes.iter().position(|lane| {
             lane.last().is_some_and(|last| {
-                buffers[last.buffers[epilogue.result]] == self.buffers[epilogue.residual]
-                    && shared(&last.params) == shared(self.params)
+                buffers[last.buffers[epilogue.result]] == own[epilogue.residual] && shared(&last.params) == shared(params)
             })
         })
     }
 
     /// Whether it needs the group to be over for another buffer than what it may add. No device lets a dispatch read one part of a buffer
     /// and write another.
-    fn clashes(&self, group: &Group, buffers: &[BufferRef], adds: bool) -> bool {
+    fn clashes(&self, own: &[BufferRef], (group, buffers): (&Group, &[BufferRef]), adds: bool) -> bool {
         let added = self.kernel.epilogue.as_ref().filter(|_| adds).map(|epilogue| epilogue.residual);
         let with = |access: &Access, buffer: &BufferRef| {
             group.access.iter().zip(buffers).any(|(other_access, other)| match (access, other_access) {
@@ -133,7 +172,7 @@ impl<'a> Candidate<'a> {
                 (_, _) => other.overlaps(buffer),
             })
         };
-        let own = self.kernel.access.iter().zip(self.buffers).enumerate();
+        let own = self.kernel.access.iter().zip(own).enumerate();
         own.filter(|(binding, _)| Some(*binding) != added).any(|(_, (access, buffer))| with(access, buffer))
     }
 }
@@ -147,7 +186,7 @@ mod tests {
     /// How many members the lanes of each dispatch have, in order.
     fn lanes(device: &Device, bindings: usize) -> Vec<Vec<usize>> {
         let traits = Traits::default();
-        let shader = |kernel: &'static AnyKernel, params: &[u32]| (kernel.choose)(bytemuck::cast_slice(params), &traits);
+        let shader = |kernel: &'static AnyKernel, params: &[u32]| Some((kernel.choose)(bytemuck::cast_slice(params), &traits));
         let recording = crate::passes::finish(device.recorded(), &crate::passes::reads(&device.recorded(), |_| true));
         let grouped = group(recording, shader, bindings);
         let of_command = |command: &Command| match command {
@@ -170,7 +209,7 @@ mod tests {
         let late = ops::matmul(&x, &c);
         let both = ops::matmul(&r, &q);
         assert_eq!(lanes(&device, 30), [vec![1, 1, 1], vec![1], vec![1]]);
-        // Two of them have seven bindings: x as four, two weights, and two results.
+        // Two of them have eight bindings: x as four, two weights, and two results.
         assert_eq!(lanes(&device, 8), [vec![1, 1], vec![1], vec![1], vec![1]]);
         drop((late, both));
     }
@@ -196,5 +235,14 @@ mod tests {
         let squared = ops::add(&ops::matmul(&after, &a), &after);
         assert_eq!(lanes(&device, 30), [vec![1], vec![1], vec![1]]);
         drop((before, squared));
+    }
+
+    #[test]
+    fn what_takes_the_memory_of_the_one_before_it_waits_for_that() {
+        let device = Device::cpu();
+        let [x, weight] = [[1024, 64], [64, 2048]].map(|shape| device.empty(shape, crate::DType::F32));
+        let sums: Vec<Tensor> = (0..3).map(|_| ops::sum_axis(&ops::matmul(&x, &weight), 0)).collect();
+        assert_eq!(lanes(&device, 30), vec![[1]; 6]);
+        drop(sums);
     }
 }

@@ -37,23 +37,29 @@ impl Group {
     }
 
     /// Adds a member with these of its own buffers, behind a lane or as one beside them all. `all` are the group's: those that a shader
-    /// declares alike are there once.
-    pub fn add(&mut self, lane: Option<usize>, params: &[u32], buffers: &[BufferRef], all: &mut Vec<BufferRef>) {
-        let mut member = Member { params: params.to_vec(), buffers: Vec::with_capacity(buffers.len()) };
-        for (binding, (access, buffer)) in self.kernel.access.iter().zip(buffers).enumerate() {
+    /// declares alike are there once. False, and nothing is added, if they would be more than `most`.
+    pub fn add(&mut self, lane: Option<usize>, params: &[u32], own: &[BufferRef], all: &mut Vec<BufferRef>, most: usize) -> bool {
+        let known = |binding: usize| {
             // What the lane wrote is declared as it was there.
-            let is_alike = |at: usize| self.access[at] != Access::Read || self.binding(at) == Some(binding);
-            let known = (0..all.len()).find(|&at| *access == Access::Read && all[at] == *buffer && is_alike(at));
-            member.buffers.push(known.unwrap_or_else(|| {
-                all.push(*buffer);
-                self.access.push(*access);
-                all.len() - 1
-            }));
+            let is_alike = |at: &usize| self.access[*at] != Access::Read || self.binding(*at) == Some(binding);
+            let is_read = self.kernel.access[binding] == Access::Read;
+            (0..all.len()).filter(|&at| is_read && all[at] == own[binding]).find(is_alike)
+        };
+        let mut buffers: Vec<Option<usize>> = (0..own.len()).map(known).collect();
+        if all.len() + buffers.iter().filter(|buffer| buffer.is_none()).count() > most {
+            return false;
         }
+        for (binding, buffer) in buffers.iter_mut().enumerate().filter(|(_, buffer)| buffer.is_none()) {
+            *buffer = Some(all.len());
+            all.push(own[binding]);
+            self.access.push(self.kernel.access[binding]);
+        }
+        let member = Member { params: params.to_vec(), buffers: buffers.into_iter().flatten().collect() };
         match lane {
             Some(lane) => self.lanes[lane].push(member),
             None => self.lanes.push(vec![member]),
         }
+        true
     }
 
     /// Which binding of the kernel's one of the group's buffers is, of the first member that is given it.

@@ -10,6 +10,7 @@ use wgtune_models::error::{Error, Result};
 use wgtune_models::wording::counted;
 
 use super::results::{DeviceUnderTest, Direction, LeftOut, open};
+use super::steps::{Loaded, Step, Subject};
 use super::workload::{Workload, gradient_like};
 use crate::progress::Progress;
 use crate::tables::columns;
@@ -21,8 +22,18 @@ pub struct Compiled {
     pub wgtune: String,
     pub device: DeviceUnderTest,
     pub kernels: Vec<Kernel>,
+    /// How many dispatches each step would start.
+    #[serde(default)]
+    pub steps: Vec<StepDispatches>,
     /// What could not be compiled, and why.
     pub left_out: Vec<LeftOut>,
+}
+
+/// How many dispatches a step of a model starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepDispatches {
+    pub name: String,
+    pub dispatches: usize,
 }
 
 /// A shader with a set of constants. What a driver does not tell is missing.
@@ -76,17 +87,16 @@ pub fn compile(device: &Device, seed: u64, workloads: &[(Workload, Workload)], b
         wgtune: env!("CARGO_PKG_VERSION").into(),
         device: DeviceUnderTest::of(device),
         kernels: Vec::new(),
+        steps: Vec::new(),
         left_out: Vec::new(),
     };
     for (workload, _) in workloads {
         if let Err(error) = record(device, workload, seed) {
             compiled.left_out.push(LeftOut { name: workload.title(), reason: error.to_string() });
         }
-        let used_by = workload.title();
-        compiled.kernels.extend(device.compilations().into_iter().map(|found| Kernel::new(found, &used_by)));
+        compiled.add_kernels(device, &workload.title());
         bar.advance(&workload.name);
     }
-    compiled.kernels.sort_by(|one, other| one.key().cmp(&other.key()));
     compiled
 }
 
@@ -101,6 +111,38 @@ fn record(device: &Device, workload: &Workload, seed: u64) -> wgtune_engine::Res
 }
 
 impl Compiled {
+    /// Has it asked about each of these steps too.
+    ///
+    /// # Errors
+    /// What [`Subject::load`] says.
+    pub fn add_steps(
+        &mut self,
+        device: &Device,
+        steps: &[Step],
+        model: &Subject,
+        tokens: usize,
+        bar: &mut Progress,
+    ) -> Result<()> {
+        let mut loaded = Loaded::default();
+        for step in steps {
+            let name = step.title(&model.name(), tokens);
+            let outcome = step.dispatches(loaded.of(*step, model, device)?, tokens);
+            self.add_kernels(device, &name);
+            match outcome {
+                Ok(dispatches) => self.steps.push(StepDispatches { name, dispatches }),
+                Err(error) => self.left_out.push(LeftOut { name, reason: error.to_string() }),
+            }
+            bar.advance(step.name());
+        }
+        Ok(())
+    }
+
+    /// What was compiled since this was asked last.
+    fn add_kernels(&mut self, device: &Device, used_by: &str) {
+        self.kernels.extend(device.compilations().into_iter().map(|found| Kernel::new(found, used_by)));
+        self.kernels.sort_by(|one, other| one.key().cmp(&other.key()));
+    }
+
     /// Reads what `--compile --json` printed.
     pub fn open(path: &Path) -> Result<Compiled> {
         open(path, "wgtune bench --compile --json")
@@ -127,7 +169,8 @@ impl Compiled {
         let spilling = self.kernels.iter().filter(|kernel| kernel.spills_any()).count();
         let summary = format!("{}, of which {spilling} spill", counted(self.kernels.len(), "compiled shader"));
         let table = columns(&head, self.kernels.iter().map(row));
-        [device].into_iter().chain(table).chain([String::new(), summary]).chain(left_out).collect()
+        let steps = self.steps.iter().map(|step| format!("{}: {} dispatches", step.name, step.dispatches));
+        [device].into_iter().chain(table).chain([String::new(), summary]).chain(steps).chain(left_out).collect()
     }
 
     /// An error where a shader spills more than in the earlier run, or none of it is there; a line for each whose figures differ.
@@ -247,7 +290,7 @@ mod tests {
             clock: "device".into(),
             matmul_precision: Default::default(),
         };
-        Compiled { wgtune: "0".into(), device, kernels, left_out: Vec::new() }
+        Compiled { wgtune: "0".into(), device, kernels, steps: Vec::new(), left_out: Vec::new() }
     }
 
     #[test]

@@ -25,7 +25,6 @@ use wgtune_engine::device::Config;
 use wgtune_models::error::Error;
 use wgtune_models::formats::files::write_bytes;
 use wgtune_models::model::Model;
-use wgtune_models::peft::Tuned;
 
 use crate::common::{Compute, Outcome, Overwrite, note, print_json, print_line};
 use crate::config::Given;
@@ -38,7 +37,7 @@ use measure::{Bench, Measured};
 use results::{DeviceUnderTest, LeftOut, Results};
 use sensors::{GpuState, Watch};
 use shapes::Shapes;
-use steps::{Step, Subject};
+use steps::{Loaded, Step, Subject};
 use workload::Workload;
 
 /// Measures the device's ceilings, every op, and whole steps, and says how near each comes to what the device can do
@@ -49,7 +48,7 @@ use workload::Workload;
 #[command(
     after_help = "Examples:\n  wgtune bench --report bench.html\n  wgtune bench --filter 'attention backward' --shapes all --tokens 1024\n  \
     wgtune bench --filter prefill,decode --model DIR --json\n  wgtune bench --json > before.json; wgtune bench --compare before.json\n  \
-    wgtune bench --compile --device gpu --shapes 135m"
+    wgtune bench --compile --device gpu --shapes 135m\n  wgtune bench --compile --device gpu --filter 'LoRA training step'"
 )]
 pub struct Arguments {
     /// Only what has all these words in its name, op, shape or direction; commas separate alternatives
@@ -67,8 +66,9 @@ pub struct Arguments {
     /// Take the steps with this model, a Hugging Face directory, instead of random weights of SmolLM2-135M's shape
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Measure nothing, and tell what the driver's compiler makes of every shader of every kernel: registers, spills, instructions; with
-    /// --compare, fail if one spills more than in an earlier --compile --json
+    /// Measure nothing, and tell what the driver's compiler makes of every shader of every kernel: registers, spills, instructions; of
+    /// steps that --filter names also how many dispatches they start. With --compare, fail if a shader spills more than in an earlier
+    /// --compile --json
     #[arg(long, conflicts_with_all = ["model", "seconds", "list", "from", "report", "tolerance", "no_tune"])]
     compile: bool,
     /// Print what would be measured, and measure nothing
@@ -164,9 +164,15 @@ impl Arguments {
             return Err("--compile is of a GPU's driver, and --device is the CPU: expected gpu, or a part of its name".into());
         }
         let model = Subject { directory: None, seed: self.compute.seed };
-        let plan = self.plan(&about, &model, self.tokens.unwrap_or(1024))?;
-        let mut bar = Progress::new("compiling", plan.ops.len(), 0);
-        let compiled = compile::compile(&device, self.compute.seed, &plan.ops, &mut bar);
+        let tokens = self.tokens.unwrap_or(1024);
+        let mut plan = self.plan(&about, &model, tokens)?;
+        // Their kernels are those of the ops, but for groups, and take minutes.
+        if self.filter.is_empty() {
+            plan.steps.clear();
+        }
+        let mut bar = Progress::new("compiling", plan.ops.len() + plan.steps.len(), 0);
+        let mut compiled = compile::compile(&device, self.compute.seed, &plan.ops, &mut bar);
+        compiled.add_steps(&device, &plan.steps, &model, tokens, &mut bar)?;
         drop(bar);
         match self.json {
             true => print_json(&compiled)?,
@@ -275,16 +281,9 @@ impl Arguments {
         bar: &mut Progress,
         results: &mut Results,
     ) -> Outcome {
-        let mut loaded: Option<(bool, Tuned)> = None;
+        let mut loaded = Loaded::default();
         for step in steps {
-            let whole = step.trains_whole();
-            if !matches!(&loaded, Some((is_whole, _)) if *is_whole == whole) {
-                // The one before goes first: both may not fit.
-                drop(loaded.take());
-                let bare = Tuned::bare(model.load(&bench.device(None)?)?);
-                loaded = Some((whole, if whole { bare.requiring_grad() } else { bare }));
-            }
-            let Some((_, tuned)) = &loaded else { continue };
+            let tuned = loaded.of(*step, model, &bench.device(None)?)?;
             match step.measure(&model.name(), tuned, tokens, bench.budget, &results.ceilings) {
                 Ok(measured) if measured.kernel_seconds > Some(0.0) => results.results.push(measured),
                 Ok(measured) => {
@@ -292,7 +291,7 @@ impl Arguments {
                 }
                 Err(Error::Device(error)) => {
                     results.left_out.push(LeftOut { name: step.title(&model.name(), tokens), reason: error.to_string() });
-                    loaded = None;
+                    loaded = Loaded::default();
                     bench.reopen();
                 }
                 Err(error) => return Err(error.into()),

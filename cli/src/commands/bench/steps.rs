@@ -50,6 +50,30 @@ pub enum Step {
     },
 }
 
+/// The model as a step takes it, kept for the next.
+#[derive(Default)]
+pub struct Loaded(Option<(bool, Tuned)>);
+
+impl Loaded {
+    /// The subject as this step takes it.
+    ///
+    /// # Errors
+    /// What [`Subject::load`] says.
+    pub fn of(&mut self, step: Step, subject: &Subject, device: &Device) -> Result<&Tuned> {
+        let whole = step.trains_whole();
+        // The one before goes first: both may not fit.
+        let kept = self.0.take().filter(|(is_whole, _)| *is_whole == whole);
+        let loaded = match kept {
+            Some(loaded) => loaded,
+            None => {
+                let bare = Tuned::bare(subject.load(device)?);
+                (whole, if whole { bare.requiring_grad() } else { bare })
+            }
+        };
+        Ok(&self.0.insert(loaded).1)
+    }
+}
+
 /// What one step took.
 struct Timing {
     seconds: Vec<f64>,
@@ -95,7 +119,7 @@ impl Step {
     }
 
     /// Whether the model's own parameters are trained.
-    pub fn trains_whole(self) -> bool {
+    fn trains_whole(self) -> bool {
         matches!(self, Step::Full { .. })
     }
 
@@ -123,14 +147,7 @@ impl Step {
         budget: Duration,
         ceilings: &Ceilings,
     ) -> Result<Measurement> {
-        let decoder = &tuned.decoder;
-        let timing = match self {
-            Step::Prefill => prefill(decoder, tokens, budget)?,
-            Step::Decode { rows, adapters } => decode(decoder, rows, adapters, tokens)?,
-            Step::Lora { checkpointed } => training(&with_lora(decoder, 0.0)?, tokens, checkpointed, budget)?,
-            Step::LoraWithDropout => training(&with_lora(decoder, 0.05)?, tokens, false, budget)?,
-            Step::Full { checkpointed } => training(tuned, tokens, checkpointed, budget)?,
-        };
+        let timing = self.take(tuned, tokens, Some(budget))?;
         let mut measured = Measurement::new(&timing.seconds, &timing.spans, ceilings);
         measured.name = self.name().to_string();
         measured.op = "step".to_string();
@@ -143,6 +160,26 @@ impl Step {
         measured.idle_share = Some((1.0 - kernel_seconds / measured.seconds.median).max(0.0));
         measured.peak_tensor_bytes = Some(timing.peak_tensor_bytes);
         Ok(measured)
+    }
+
+    /// How many dispatches it starts.
+    ///
+    /// # Errors
+    /// What the device met.
+    pub fn dispatches(self, tuned: &Tuned, tokens: usize) -> Result<usize> {
+        Ok(self.take(tuned, tokens, None)?.spans.len())
+    }
+
+    /// Takes it for so long, or once.
+    fn take(self, tuned: &Tuned, tokens: usize, budget: Option<Duration>) -> Result<Timing> {
+        let decoder = &tuned.decoder;
+        match self {
+            Step::Prefill => prefill(decoder, tokens, budget),
+            Step::Decode { rows, adapters } => decode(decoder, rows, adapters, tokens),
+            Step::Lora { checkpointed } => training(&with_lora(decoder, 0.0)?, tokens, checkpointed, budget),
+            Step::LoraWithDropout => training(&with_lora(decoder, 0.05)?, tokens, false, budget),
+            Step::Full { checkpointed } => training(tuned, tokens, checkpointed, budget),
+        }
     }
 }
 
@@ -233,12 +270,13 @@ impl Listener for Moments {
 }
 
 /// The passage through a prompt, up to its first new token.
-fn prefill(decoder: &Decoder, tokens: usize, budget: Duration) -> Result<Timing> {
+fn prefill(decoder: &Decoder, tokens: usize, budget: Option<Duration>) -> Result<Timing> {
     let (device, prompt) = (decoder.device(), ids(decoder, tokens));
     let bare = [Tuned::bare(decoder.clone())];
     let once = || continued(&bare, 1, &prompt, 1, &mut ());
     device.reset_peak();
-    let seconds = repeat(budget, || once().map(|generated| generated[0].prefill.as_secs_f64()))?;
+    let mut timed = || once().map(|generated| generated[0].prefill.as_secs_f64());
+    let seconds = budget.map(|budget| repeat(budget, &mut timed)).transpose()?.unwrap_or_default();
     let peak_tensor_bytes = device.memory().peak;
     let (done, spans) = device.profile(once)?;
     done?;
@@ -280,7 +318,7 @@ fn with_lora(decoder: &Decoder, dropout: f64) -> Result<Tuned> {
 }
 
 /// Forward, backward, clipping and AdamW on one row of tokens.
-fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Duration) -> Result<Timing> {
+fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Option<Duration>) -> Result<Timing> {
     let plan = Plan {
         steps: usize::MAX,
         accumulate: 1,
@@ -302,7 +340,7 @@ fn training(model: &Tuned, tokens: usize, checkpoint_blocks: bool, budget: Durat
         let metrics = step(&mut [Turn::new(model, &recipe, &plan, &mut progress)])?.remove(0)?;
         Ok((begun.elapsed().as_secs_f64(), metrics.peak_tensor_bytes))
     };
-    let runs = repeat(budget, &mut once)?;
+    let runs = budget.map(|budget| repeat(budget, &mut once)).transpose()?.unwrap_or_default();
     let (done, spans) = model.decoder.device().profile(once)?;
     done?;
     let peak_tensor_bytes = runs.iter().map(|(_, peak)| *peak).max().unwrap_or(0);

@@ -23,9 +23,9 @@ use crate::buffer::BufferRef;
 use crate::device::tune::Winners;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{AnyKernel, Traits};
+use crate::kernel::Traits;
 use crate::passes::{self, Change};
-use crate::recording::{Command, Recording};
+use crate::recording::{Command, Member, Recording};
 use bindings::Bindings;
 use compiled::Compiled;
 use driver::Driver;
@@ -51,7 +51,7 @@ pub(crate) struct Gpu {
     params: Params,
     /// The shader to take of every kernel that allows it.
     forced: Option<usize>,
-    groups: bool,
+    groups: Option<bool>,
     tuner: Option<Tuner>,
     compiled: Option<Compiled>,
     inspector: Option<Inspector>,
@@ -102,14 +102,20 @@ impl Gpu {
         })
     }
 
-    /// The recording with dispatches that run as one, where a dispatch is worth that: not where they run on the CPU.
+    /// The recording with dispatches that run as one, where a dispatch is worth that.
     pub fn group(&mut self, recording: Recording) -> Recording {
-        if self.traits.software && !self.groups {
+        if !self.groups.unwrap_or(!self.traits.software) {
             return recording;
         }
-        let bindings = self.driver.limits.max_storage_buffers_per_shader_stage.min(pipelines::MOST_BINDINGS) as usize;
-        let by_rule = |gpu: &Gpu, kernel: &AnyKernel, params: &[u32]| (kernel.choose)(bytemuck::cast_slice(params), &gpu.traits);
-        let shader = |kernel, params: &[u32]| self.known_shader(kernel, params).unwrap_or_else(|| by_rule(self, kernel, params));
+        let limits = &self.driver.limits;
+        // The parameters are a buffer too.
+        let of_any_kind = limits.max_buffers_and_acceleration_structures_per_shader_stage - 1;
+        let bindings = limits.max_storage_buffers_per_shader_stage.min(of_any_kind).min(pipelines::MOST_BINDINGS) as usize;
+        let shader = |kernel, params: &[u32]| {
+            let bytes = bytemuck::cast_slice(params);
+            let shader = self.known_shader(kernel, params).unwrap_or_else(|| (kernel.choose)(bytes, &self.traits));
+            (kernel.allows)(bytes, shader, &self.traits).then_some(shader)
+        };
         passes::group(recording, shader, bindings)
     }
 
@@ -208,7 +214,8 @@ impl Gpu {
         self.memory.change(&self.driver, encoding, changes)
     }
 
-    /// Encodes a group whose parameters lie at `offset`. Where other shaders turn out to be faster for its members, each runs alone.
+    /// Encodes a group whose parameters lie at `offset`. Its members run one by one where another shader turns out to be faster for one, or
+    /// the driver takes no shader for all.
     fn run_group(
         &mut self,
         encoding: &mut Encoding,
@@ -218,7 +225,15 @@ impl Gpu {
         offset: u32,
     ) -> Result<()> {
         let Command::Group { group, buffers } = command else { unreachable!("only groups have members") };
-        if group.members().all(|member| self.known_shader(group.kernel, &member.params) == Some(group.shader)) {
+        let mut is_known = |member: &Member| self.known_shader(group.kernel, &member.params) == Some(group.shader);
+        let mut agree = group.members().all(&mut is_known);
+        if !agree {
+            agree = true;
+            for (number, alone) in group.dispatches(buffers).enumerate() {
+                agree &= self.shader(encoding, run, &alone, offset + grouped::offset(number))? == group.shader;
+            }
+        }
+        if agree && self.pipelines.can_group(&self.driver, &self.traits, group) {
             return self.dispatch(encoding, run, timing, command, offset);
         }
         for (number, alone) in group.dispatches(buffers).enumerate() {

@@ -4,6 +4,8 @@ use rustc_hash::FxHashMap;
 use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 
+use wgtune_shaders::Missing;
+
 use super::driver::Driver;
 use super::{fused, grouped};
 use crate::buffer::BufferRef;
@@ -19,7 +21,8 @@ pub(super) const MOST_BINDINGS: u32 = 63;
 pub(super) struct Pipelines {
     compiled: FxHashMap<Vec<u64>, wgpu::ComputePipeline>,
     fused: FxHashMap<fused::Shape, wgpu::ComputePipeline>,
-    grouped: FxHashMap<grouped::Shape, wgpu::ComputePipeline>,
+    /// Nothing where the driver refused it.
+    grouped: FxHashMap<grouped::Shape, Option<wgpu::ComputePipeline>>,
     modules: FxHashMap<&'static str, wgpu::ShaderModule>,
     /// Group 0 by which of its buffers are written.
     layouts: FxHashMap<u64, Layout>,
@@ -138,10 +141,8 @@ impl Pipelines {
         let source = "fused";
         let shape = fused::Shape::of(chain, buffers, traits);
         if !self.fused.contains_key(&shape) {
-            let text = fused::text(&shape, chain).map_err(|missing| driver.rejected(source, missing.to_string()))?;
-            let module = compile_text(&driver.device, source, text, driver.checked);
-            driver.check(source)?;
-            let pipeline = self.pipeline(driver, source, &chain.access, &module, &fused::constants(chain, traits))?;
+            let text = fused::text(&shape, chain);
+            let pipeline = self.written(driver, source, text, &chain.access, &fused::constants(chain, traits))?;
             self.fused.insert(shape.clone(), pipeline);
         }
         let workgroups = fused::workgroups(chain, traits);
@@ -151,23 +152,45 @@ impl Pipelines {
         Ok(Ready { pipeline: &self.fused[&shape], layout, signature, workgroups, source })
     }
 
-    fn ready_grouped(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> Result<Ready<'_>> {
-        let source = group.source();
+    /// Whether the driver takes a shader for all of a group.
+    pub fn can_group(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> bool {
         let shape = grouped::Shape::of(group, traits);
         if !self.grouped.contains_key(&shape) {
-            let text = shape.text().map_err(|missing| driver.rejected(source, missing.to_string()))?;
-            let module = compile_text(&driver.device, source, text, driver.checked);
-            driver.check(source)?;
             let constants = grouped::constants(group, traits);
             let constants: Vec<_> = constants.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            let pipeline = self.pipeline(driver, source, &group.access, &module, &constants)?;
-            self.grouped.insert(shape.clone(), pipeline);
+            let pipeline = self.written(driver, group.source(), shape.text(), &group.access, &constants);
+            if pipeline.is_err() {
+                driver.forget_error();
+            }
+            self.grouped.insert(shape.clone(), pipeline.ok());
         }
+        self.grouped[&shape].is_some()
+    }
+
+    /// Of a group that [`can_group`](Self::can_group).
+    fn ready_grouped(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> Result<Ready<'_>> {
+        let source = group.source();
         let workgroups = grouped::workgroups(group);
         check_workgroups(driver, source, workgroups)?;
         let signature = signature(&group.access);
         let layout = &self.layouts[&signature].buffers;
-        Ok(Ready { pipeline: &self.grouped[&shape], layout, signature, workgroups, source })
+        let pipeline = self.grouped[&grouped::Shape::of(group, traits)].as_ref().expect("a group is only run where it can be");
+        Ok(Ready { pipeline, layout, signature, workgroups, source })
+    }
+
+    /// The pipeline of a shader that is written when it is needed.
+    fn written(
+        &mut self,
+        driver: &Driver,
+        name: &str,
+        text: std::result::Result<String, Missing>,
+        access: &[Access],
+        constants: &[(&str, f64)],
+    ) -> Result<wgpu::ComputePipeline> {
+        let text = text.map_err(|missing| driver.rejected(name, missing.to_string()))?;
+        let module = compile_text(&driver.device, name, text, driver.checked);
+        driver.check(name)?;
+        self.pipeline(driver, name, access, &module, constants)
     }
 
     fn compile(

@@ -41,6 +41,9 @@ impl Kernel for QueryGrad {
     }
     /// Of the five products of a backward pass (Dao 2023, "FlashAttention-2", arXiv:2307.08691): its own, and half of the two that
     /// both kernels compute.
+    fn grouped_by(p: &Params) -> Option<u32> {
+        Some(p.head_dim)
+    }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
         p.cost(2, 4 * query + 2 * key)
@@ -119,6 +122,9 @@ impl Kernel for KeyValueGrad {
         p.bucket()
     }
     /// Of the five products of a backward pass: its own two, and half of those that both kernels compute.
+    fn grouped_by(p: &Params) -> Option<u32> {
+        Some(p.head_dim)
+    }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
         p.cost(3, 2 * query + 4 * key)

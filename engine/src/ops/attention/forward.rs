@@ -46,6 +46,9 @@ impl Kernel for Forward {
             parts => join::lowered(p, buffers, parts, into),
         }
     }
+    fn grouped_by(p: &Params) -> Option<u32> {
+        Some(p.head_dim)
+    }
     fn cost(p: &Params) -> Cost {
         let [query, key] = p.elements();
         p.cost(2, 2 * (query + key))

@@ -64,8 +64,10 @@ impl Kernel for LadderAttention {
         rung::<32>("ladder/attention_8")
             .allowed(|_, traits| traits.subgroups.is_some_and(|(least, most)| least >= 4 && most <= 32)),
     ];
-    // Each rung is read and timed as it stands.
-    const GROUPS: bool = false;
+    /// Each rung is read and timed as it stands.
+    fn grouped_by(_: &Params) -> Option<u32> {
+        None
+    }
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.batch, p.heads, p.positions, p.head_dim]
     }

@@ -59,8 +59,10 @@ impl Kernel for LadderMatmul {
         rung("ladder/matmul_10", |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1]).allowed(in_subgroups::<4>),
         rung("ladder/matmul_11", |p| [p.m.div_ceil(32), p.n.div_ceil(64), 1]).allowed(in_subgroups::<8>),
     ];
-    // Each rung is read and timed as it stands.
-    const GROUPS: bool = false;
+    /// Each rung is read and timed as it stands.
+    fn grouped_by(_: &Params) -> Option<u32> {
+        None
+    }
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         [p.m, p.n, p.k]
     }

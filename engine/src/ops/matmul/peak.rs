@@ -20,10 +20,10 @@ pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
 
 /// The same of a buffer, where it is lowered.
 pub(super) fn lowered(x: BufferRef, into: &mut Lowering) -> BufferRef {
-    let peak = into.buffer(DType::F32, 1);
-    fill(peak, 0.0, into);
-    into.dispatch::<Peak>(Params { elements: x.elements as u32 }, &[x, peak]);
-    peak
+    into.found(x, 1, |peak, into| {
+        fill(peak, 0.0, into);
+        into.dispatch::<Peak>(Params { elements: x.elements as u32 }, &[x, peak]);
+    })
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

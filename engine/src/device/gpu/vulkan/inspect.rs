@@ -49,7 +49,7 @@ struct Source {
     constants: Vec<(String, f64)>,
 }
 
-/// What a command may run: each shader of its kernel that is worth a try, or the one that is written for what was fused.
+/// What a command may run: each shader of its kernel that is worth a try, or the one that is written for what was fused or grouped.
 fn sources(traits: &Traits, command: &Command) -> std::result::Result<Vec<Source>, Missing> {
     match command {
         Command::Dispatch { kernel, params, .. } => {
@@ -66,10 +66,14 @@ fn sources(traits: &Traits, command: &Command) -> std::result::Result<Vec<Source
             let (buffers, constants) = (chain.access.len(), owned(fused::constants(chain, traits)));
             Ok(vec![Source { kernel: "fused", shader: "fused", text, buffers, constants }])
         }
-        Command::Group { group, .. } => {
+        Command::Group { group, buffers } => {
             let (text, shader) = (grouped::Shape::of(group, traits).text()?, group.source());
-            let (buffers, constants) = (group.access.len(), grouped::constants(group, traits));
-            Ok(vec![Source { kernel: "group", shader, text, buffers, constants }])
+            let constants = grouped::constants(group, traits);
+            let mut all = vec![Source { kernel: "group", shader, text, buffers: buffers.len(), constants }];
+            for alone in group.dispatches(buffers) {
+                all.extend(sources(traits, &alone)?);
+            }
+            Ok(all)
         }
         _ => Ok(Vec::new()),
     }
