@@ -263,7 +263,7 @@ mod tests {
                 let item = items.iter().find(|item| item.name == reached[at] && item.keyword != "fn");
                 if let Some(item) = item.filter(|item| !AGREED.contains(&item.name)) {
                     // One without a value of its own is set by the kernel.
-                    let is_computed = item.text.contains(|c| matches!(c, '+' | '*' | '/' | '(')) || item.keyword != "override";
+                    let is_computed = item.text.contains(['+', '*', '/', '(']) || item.keyword != "override";
                     assert!(is_computed, "{name}: {} decides over a workgroup's size or memory", item.name);
                     let more = words(item.text).into_iter().filter(|word| !reached.contains(word)).collect::<Vec<_>>();
                     reached.extend(more);
