@@ -27,8 +27,8 @@ pub fn group(
     // Bytes that were freed before each of them, and before the next.
     let (mut freed, mut freed_now) = (Vec::with_capacity(recording.commands.len()), 0);
     let mut touched = Touched::default();
-    // Where groups stand that may grow.
-    let mut open: FxHashMap<(*const AnyKernel, usize, u32), Vec<usize>> = FxHashMap::default();
+    // Where groups stand.
+    let mut places: FxHashMap<(*const AnyKernel, usize, u32), Vec<usize>> = FxHashMap::default();
     for command in recording.commands {
         let far = out.len().saturating_sub(FAR);
         let last = touched.last_in_the_way_of(&command, far);
@@ -38,7 +38,7 @@ pub fn group(
         let kind = Kind::of(&command, &mut shader);
         let mut at = out.len();
         if let (Some(kind), Command::Dispatch { params, buffers, .. }) = (kind, &command) {
-            let places = open.entry(kind.key()).or_default();
+            let places = places.entry(kind.key()).or_default();
             let first = last.unwrap_or(far).max(far);
             let near = &places[places.partition_point(|&place| place < first)..];
             let written: usize = command.writes().map(|buffer| buffer.elements * buffer.dtype.size()).sum();
@@ -50,9 +50,6 @@ pub fn group(
             match joined {
                 Some(place) => at = place,
                 None => places.push(at),
-            }
-            if matches!(&out.get(at), Some(Command::Group { group, .. }) if group.members().count() == Group::MOST) {
-                places.retain(|&place| place != at);
             }
         }
         touched.add(at, &command, far);
@@ -140,7 +137,8 @@ impl Kind {
         bindings: usize,
     ) -> bool {
         let lane = if depends { self.lane((params, own), (group, buffers)) } else { None };
-        if depends && lane.is_none() || self.clashes(own, (group, buffers), depends) {
+        let is_full = group.members().count() == Group::MOST;
+        if is_full || depends && lane.is_none() || self.clashes(own, (group, buffers), depends) {
             return false;
         }
         let cost = |params: &[u32]| (self.kernel.cost)(bytemuck::cast_slice(params));

@@ -53,8 +53,8 @@ pub struct Input {
 
 #[derive(Clone, Copy)]
 enum Values {
-    /// Normal, and differentiated where the direction asks for gradients.
-    Learnt,
+    /// Normal of this deviation, and differentiated where the direction asks for gradients.
+    Learnt(f32),
     /// Normal, never differentiated, stored in a type.
     Given(DType),
     Positive,
@@ -66,7 +66,12 @@ enum Values {
 impl Input {
     /// f32, standard normal; takes a gradient.
     pub fn learnt(shape: impl Into<Shape>) -> Input {
-        Input { shape: shape.into(), values: Values::Learnt }
+        Input { shape: shape.into(), values: Values::Learnt(1.0) }
+    }
+
+    /// f32, a layer's weight [outputs, inputs] that makes standard normal numbers of such; takes a gradient.
+    pub fn weight([outputs, inputs]: [usize; 2]) -> Input {
+        Input { shape: [outputs, inputs].into(), values: Values::Learnt((inputs as f32).sqrt().recip()) }
     }
 
     /// f32, f16 or bf16, standard normal; takes none.
@@ -103,8 +108,11 @@ impl Input {
         let shape = part.map_or(self.shape, |indices| Shape::new(&indices.iter().map(Vec::len).collect::<Vec<_>>()));
         let normal = || normal_at(random, &places);
         match self.values {
-            Values::Learnt if differentiated => device.tensor(&normal(), shape).requiring_grad(),
-            Values::Learnt => device.tensor(&normal(), shape),
+            Values::Learnt(deviation) => {
+                let values: Vec<f32> = normal().iter().map(|value| deviation * value).collect();
+                let tensor = device.tensor(&values, shape);
+                if differentiated { tensor.requiring_grad() } else { tensor }
+            }
             Values::Given(dtype) => ops::cast(&device.tensor(&normal(), shape), dtype),
             Values::Positive => device.tensor(&normal().iter().map(|value| value.abs()).collect::<Vec<_>>(), shape),
             Values::Zeros => device.tensor(&vec![0.0; places.len()], shape),
