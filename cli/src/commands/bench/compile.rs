@@ -247,8 +247,12 @@ impl Kernel {
         self.spills.is_some_and(|spills| spills > 0.0) || self.scratch.is_some_and(|scratch| scratch > 0.0)
     }
 
-    /// The kernel, its shader where that has another name, and the constants.
+    /// The kernel, its shader where that has another name, and the constants, or of a group how many.
     fn name(&self) -> String {
+        // Those of a group are its members' own, each with its number.
+        if self.kernel == "group" {
+            return format!("group, {}, {}", self.shader, counted(self.constants.len(), "constant"));
+        }
         let constants: Vec<String> = self.constants.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let shader = if self.shader == self.kernel { String::new() } else { format!(", {}", self.shader) };
         let constants = if constants.is_empty() { String::new() } else { format!(" ({})", constants.join(" ")) };
