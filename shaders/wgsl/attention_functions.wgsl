@@ -23,9 +23,12 @@ fn row_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
     return lie.w + batch / params.parts * lie.x + position * lie.y + head * lie.z;
 }
 
+// Whether keys may lie in pages: adapters on the CPU go through both sides of what is only known when it runs.
+override IN_PAGES: bool = true;
+
 // Where a key lies: at its position in its batch row, or in the page that the row's table names.
 fn place_of(batch: u32, position: u32) -> u32 {
-    if params.page_size == 0u {
+    if !IN_PAGES || params.page_size == 0u {
         return position;
     }
     let page = segments_or_pages[batch / params.parts * params.pages + position / params.page_size];
@@ -57,7 +60,7 @@ fn length(batch: u32) -> u32 {
 
 // The position of query 0 among the keys; below 0 where a row in pages has fewer tokens than there are queries.
 fn start_of(batch: u32) -> i32 {
-    if params.page_size > 0u {
+    if IN_PAGES && params.page_size > 0u {
         return i32(length(batch)) - i32(params.queries);
     }
     return i32(params.start);

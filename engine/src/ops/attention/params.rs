@@ -140,7 +140,7 @@ impl Params {
 
     /// What all shaders but those of rows are specialised for.
     pub fn constants(&self) -> Constants {
-        vec![("HEAD_DIM", self.head_dim.into())]
+        vec![("HEAD_DIM", self.head_dim.into()), ("IN_PAGES", (self.page_size > 0).into())]
     }
 
     /// Elements of the query, and of the key.
