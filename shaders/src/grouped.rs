@@ -246,7 +246,8 @@ mod tests {
     use super::*;
     use crate::names;
 
-    /// Values that dispatches of a group agree in: of the device, the shader's own, and what `Kernel::grouped_by` names.
+    /// What all of a group agree in: the device, how many invocations a shader's teams are together (LANES * ROWS), and what
+    /// `Kernel::grouped_by` names.
     const AGREED: [&str; 4] = ["SUBGROUP", "LANES", "ROWS", "HEAD_DIM"];
 
     #[test]
@@ -262,7 +263,7 @@ mod tests {
             while at < reached.len() {
                 let item = items.iter().find(|item| item.name == reached[at] && item.keyword != "fn");
                 if let Some(item) = item.filter(|item| !AGREED.contains(&item.name)) {
-                    // One without a value of its own is set by the kernel.
+                    // Only what is computed of others is not set from outside.
                     let is_computed = item.text.contains(['+', '*', '/', '(']) || item.keyword != "override";
                     assert!(is_computed, "{name}: {} decides over a workgroup's size or memory", item.name);
                     let more = words(item.text).into_iter().filter(|word| !reached.contains(word)).collect::<Vec<_>>();

@@ -24,8 +24,8 @@ pub struct Kept(FxHashMap<u64, Vec<(BufferRef, BufferRef)>>);
 
 impl Kept {
     /// The buffers that hold what was found of these, which is no longer so.
-    pub fn forget(&mut self, buffers: &[u64]) -> Vec<BufferRef> {
-        buffers.iter().filter_map(|buffer| self.0.remove(buffer)).flatten().map(|(_, found)| found).collect()
+    pub fn forget(&mut self, buffers: impl Iterator<Item = u64>) -> Vec<BufferRef> {
+        buffers.filter_map(|buffer| self.0.remove(&buffer)).flatten().map(|(_, found)| found).collect()
     }
 
     /// Those of all.

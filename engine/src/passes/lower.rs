@@ -10,9 +10,7 @@ pub fn lower(recording: Recording, traits: &Traits, mut new_id: impl FnMut() -> 
     let mut out = Vec::with_capacity(recording.commands.len());
     let mut kept = Kept::default();
     for command in recording.commands {
-        let ended = if let Command::Free { buffer } = &command { Some(buffer.id) } else { None };
-        let changed: Vec<u64> = command.writes().map(|buffer| buffer.id).chain(ended).collect();
-        out.extend(kept.forget(&changed).into_iter().map(free));
+        out.extend(kept.forget(changed(&command)).into_iter().map(free));
         let Command::Dispatch { kernel, params, buffers } = &command else {
             out.push(command);
             continue;
@@ -26,10 +24,16 @@ pub fn lower(recording: Recording, traits: &Traits, mut new_id: impl FnMut() -> 
         }
         let dispatch = |Lowered { kernel, params, buffers }| Command::Dispatch { kernel, params, buffers };
         out.extend(dispatches.into_iter().map(dispatch));
-        out.extend(temporaries.into_iter().chain(kept.forget(&changed)).map(free));
+        out.extend(temporaries.into_iter().chain(kept.forget(changed(&command))).map(free));
     }
     out.extend(kept.forget_all().map(free));
     Recording { commands: out }
+}
+
+/// What a command writes or ends.
+fn changed(command: &Command) -> impl Iterator<Item = u64> {
+    let ended = if let Command::Free { buffer } = command { Some(*buffer) } else { None };
+    command.writes().chain(ended).map(|buffer| buffer.id)
 }
 
 fn free(buffer: BufferRef) -> Command {

@@ -233,8 +233,9 @@ impl Gpu {
                 agree &= self.shader(encoding, run, &alone, offset + grouped::offset(number))? == group.shader;
             }
         }
-        if agree && self.pipelines.can_group(&self.driver, &self.traits, group) {
-            return self.dispatch(encoding, run, timing, command, offset);
+        let shader = if agree { self.pipelines.group(&self.driver, &self.traits, group) } else { None };
+        if let Some(shader) = shader {
+            return self.encode(encoding, run, timing, command, shader, offset);
         }
         for (number, alone) in group.dispatches(buffers).enumerate() {
             self.dispatch(encoding, run, timing.as_deref_mut(), &alone, offset + grouped::offset(number))?;
@@ -242,7 +243,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Encodes a dispatch, of one kernel, fused or a group, whose parameters lie at `offset`.
+    /// Encodes a dispatch, of one kernel or fused, whose parameters lie at `offset`.
     fn dispatch(
         &mut self,
         encoding: &mut Encoding,
@@ -251,9 +252,6 @@ impl Gpu {
         command: &Command,
         offset: u32,
     ) -> Result<()> {
-        for written in command.overwrites() {
-            self.memory.prepare(&self.driver, encoding, run, &written);
-        }
         let mut shader = 0;
         if let Command::Dispatch { kernel, params, .. } = command {
             shader = self.shader(encoding, run, command, offset)?;
@@ -262,6 +260,22 @@ impl Gpu {
                 let reason = format!("it cannot run {} here", (kernel.describe)(params));
                 return Err(self.driver.rejected(kernel.name, reason));
             }
+        }
+        self.encode(encoding, run, timing, command, shader, offset)
+    }
+
+    /// The same by this shader, of a group too.
+    fn encode(
+        &mut self,
+        encoding: &mut Encoding,
+        run: &mut Run<'_>,
+        timing: Option<&mut Timing>,
+        command: &Command,
+        shader: usize,
+        offset: u32,
+    ) -> Result<()> {
+        for written in command.overwrites() {
+            self.memory.prepare(&self.driver, encoding, run, &written);
         }
         let (ready, buffers) = self.pipelines.of_command(&self.driver, &self.traits, command, shader)?;
         let spans: Vec<_> = buffers.iter().map(|buffer| self.memory.span(run, buffer)).collect();

@@ -21,8 +21,9 @@ pub(super) const MOST_BINDINGS: u32 = 63;
 pub(super) struct Pipelines {
     compiled: FxHashMap<Vec<u64>, wgpu::ComputePipeline>,
     fused: FxHashMap<fused::Shape, wgpu::ComputePipeline>,
-    /// Nothing where the driver refused it.
-    grouped: FxHashMap<grouped::Shape, Option<wgpu::ComputePipeline>>,
+    of_groups: Vec<wgpu::ComputePipeline>,
+    /// Which of those a group takes; none where the driver refused it.
+    grouped: FxHashMap<grouped::Shape, Option<usize>>,
     modules: FxHashMap<&'static str, wgpu::ShaderModule>,
     /// Group 0 by which of its buffers are written.
     layouts: FxHashMap<u64, Layout>,
@@ -84,6 +85,7 @@ impl Pipelines {
         Pipelines {
             compiled: FxHashMap::default(),
             fused: FxHashMap::default(),
+            of_groups: Vec::new(),
             grouped: FxHashMap::default(),
             modules: FxHashMap::default(),
             layouts: FxHashMap::default(),
@@ -93,7 +95,7 @@ impl Pipelines {
         }
     }
 
-    /// The pipeline and workgroups of a dispatch, by this shader where it is of one kernel, and its buffers.
+    /// The pipeline and workgroups of a dispatch, and its buffers: by this shader of its kernel, or of what [`group`](Self::group) says.
     pub fn of_command<'a>(
         &'a mut self,
         driver: &Driver,
@@ -106,7 +108,7 @@ impl Pipelines {
                 Ok((self.ready(driver, traits, kernel, bytemuck::cast_slice(params), shader)?, buffers))
             }
             Command::Fused { chain, buffers } => Ok((self.ready_fused(driver, traits, chain, buffers)?, buffers)),
-            Command::Group { group, buffers } => Ok((self.ready_grouped(driver, traits, group)?, buffers)),
+            Command::Group { group, buffers } => Ok((self.ready_grouped(driver, group, shader)?, buffers)),
             _ => unreachable!("only dispatches are dispatched"),
         }
     }
@@ -152,30 +154,35 @@ impl Pipelines {
         Ok(Ready { pipeline: &self.fused[&shape], layout, signature, workgroups, source })
     }
 
-    /// Whether the driver takes a shader for all of a group.
-    pub fn can_group(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> bool {
+    /// Which of the shaders of groups runs this one. `None` if the driver refuses it.
+    pub fn group(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> Option<usize> {
         let shape = grouped::Shape::of(group, traits);
-        if !self.grouped.contains_key(&shape) {
-            let constants = grouped::constants(group, traits);
-            let constants: Vec<_> = constants.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            let pipeline = self.written(driver, group.source(), shape.text(), &group.access, &constants);
-            if pipeline.is_err() {
-                driver.forget_error();
-            }
-            self.grouped.insert(shape.clone(), pipeline.ok());
+        if let Some(known) = self.grouped.get(&shape) {
+            return *known;
         }
-        self.grouped[&shape].is_some()
+        let constants = grouped::constants(group, traits);
+        let constants: Vec<_> = constants.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let shader = match self.written(driver, group.source(), shape.text(), &group.access, &constants) {
+            Ok(pipeline) => {
+                self.of_groups.push(pipeline);
+                Some(self.of_groups.len() - 1)
+            }
+            Err(_) => {
+                driver.forget_error();
+                None
+            }
+        };
+        self.grouped.insert(shape, shader);
+        shader
     }
 
-    /// Of a group that [`can_group`](Self::can_group).
-    fn ready_grouped(&mut self, driver: &Driver, traits: &Traits, group: &Group) -> Result<Ready<'_>> {
+    fn ready_grouped(&self, driver: &Driver, group: &Group, shader: usize) -> Result<Ready<'_>> {
         let source = group.source();
         let workgroups = grouped::workgroups(group);
         check_workgroups(driver, source, workgroups)?;
         let signature = signature(&group.access);
         let layout = &self.layouts[&signature].buffers;
-        let pipeline = self.grouped[&grouped::Shape::of(group, traits)].as_ref().expect("a group is only run where it can be");
-        Ok(Ready { pipeline, layout, signature, workgroups, source })
+        Ok(Ready { pipeline: &self.of_groups[shader], layout, signature, workgroups, source })
     }
 
     /// The pipeline of a shader that is written when it is needed.
