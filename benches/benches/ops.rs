@@ -6,6 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use wgtune_engine::Device;
 use wgtune_engine::device::adapters;
 use wgtune_engine::ops::OPS;
+use wgtune_engine::testing::Draw;
 
 fn every_case(criterion: &mut Criterion) {
     let mut devices = vec![("cpu", Device::cpu())];
@@ -17,7 +18,7 @@ fn every_case(criterion: &mut Criterion) {
             let mut group = criterion.benchmark_group(format!("{label}/{}", op.name));
             group.sample_size(10);
             for case in (op.cases)() {
-                let inputs = case.tensors(device, false);
+                let inputs = case.tensors(device, Draw::Plain);
                 // Outputs are held until they have been computed: what nobody waits for is dropped from the recording.
                 group.bench_function(&case.name, |bencher| {
                     bencher.iter(|| {

@@ -37,17 +37,23 @@ pub fn rows<T: Send>(out: &mut [T], width: usize, effort: usize, work: impl Fn(u
         return;
     }
     let rows_a_task = (GRAIN / (width * effort).max(1)).max(1);
-    let run = |(task, chunk): (usize, &mut [T])| {
+    let run = |task: usize, chunk: &mut [T]| {
         vectorized(
             #[inline(always)]
             || work(task * rows_a_task, chunk.len() / width, chunk),
         )
     };
     if out.len() <= rows_a_task * width {
-        run((0, out));
+        run(0, out);
     } else {
-        out.par_chunks_mut(rows_a_task * width).enumerate().for_each(run);
+        chunks(out, rows_a_task * width, &run);
     }
+}
+
+/// Calls `run(task, chunk)` for chunks of a length. It takes no closure's own type, as the threads' code that it brings along is larger
+/// than what most of them do, and would be compiled for each.
+fn chunks<T: Send>(out: &mut [T], length: usize, run: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    out.par_chunks_mut(length).enumerate().for_each(|(task, chunk)| run(task, chunk));
 }
 
 /// [`rows`] over two outputs of as many rows: `work(first, rows, chunk_a, chunk_b)`.
@@ -61,26 +67,34 @@ pub fn rows_of_two<A: Send, B: Send>(
         return;
     }
     let rows_a_task = (GRAIN / (a_width.max(b_width) * effort).max(1)).max(1);
-    let tasks = a.par_chunks_mut(rows_a_task * a_width).zip(b.par_chunks_mut(rows_a_task * b_width));
-    tasks.enumerate().for_each(|(task, (a, b))| {
+    let run = |task: usize, a: &mut [A], b: &mut [B]| {
         vectorized(
             #[inline(always)]
             || work(task * rows_a_task, a.len() / a_width, a, b),
         )
-    });
+    };
+    chunks_of_two((a, rows_a_task * a_width), (b, rows_a_task * b_width), &run);
+}
+
+/// What is run on a task's chunks of two outputs.
+type OnTwo<'a, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'a;
+
+/// [`chunks`] of two outputs.
+fn chunks_of_two<A: Send, B: Send>((a, a_length): (&mut [A], usize), (b, b_length): (&mut [B], usize), run: &OnTwo<A, B>) {
+    let tasks = a.par_chunks_mut(a_length).zip(b.par_chunks_mut(b_length));
+    tasks.enumerate().for_each(|(task, (a, b))| run(task, a, b));
 }
 
 /// The sum of `part(range)` over consecutive ranges of `0..count`, always cut at the same places and added in order.
 pub fn sum(count: usize, part: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
-    let parts: Vec<f64> = (0..count.div_ceil(GRAIN))
-        .into_par_iter()
-        .map(|task| {
-            vectorized(
-                #[inline(always)]
-                || part(task * GRAIN..((task + 1) * GRAIN).min(count)),
-            )
-        })
-        .collect();
+    let mut parts = vec![0.0; count.div_ceil(GRAIN)];
+    let run = |task: usize, sum: &mut [f64]| {
+        sum[0] = vectorized(
+            #[inline(always)]
+            || part(task * GRAIN..((task + 1) * GRAIN).min(count)),
+        )
+    };
+    chunks(&mut parts, 1, &run);
     parts.iter().sum()
 }
 

@@ -152,7 +152,7 @@ mod tests {
     use crate::passes;
     use crate::random::Philox;
     use crate::recording::Command;
-    use crate::testing::backward;
+    use crate::testing::{Draw, backward};
 
     /// A kernel whose parameters are rows and their width.
     fn softmax() -> &'static AnyKernel {
@@ -230,8 +230,8 @@ mod tests {
         for op in OPS {
             for case in (op.cases)() {
                 let device = Device::cpu();
-                let outputs = case.call(&case.tensors(&device, false));
-                drop(backward(&outputs));
+                let outputs = case.call(&case.tensors(&device, Draw::Plain));
+                drop(backward(&outputs, Draw::Plain));
                 for command in device.recorded().commands {
                     let Command::Dispatch { kernel, params, .. } = command else { continue };
                     if kernel.shaders < 2 || kernel.access.contains(&Access::Update) {

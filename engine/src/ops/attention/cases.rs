@@ -133,7 +133,7 @@ fn case(name: String, sizes: Sizes, plan: &Plan) -> Case {
         }
     };
     // A key's gradient sums over the queries of its group, each from a sum over keys and one over D.
-    let case = Case::new(format!("attention {name}"), inputs, run).terms(queries * heads / key_heads + keys + dim);
+    let case = Case::new(format!("attention {name}"), inputs, run).terms(queries * heads / key_heads + keys + dim).cancels();
     match queries * keys {
         0 => case,
         _ => case.composed(move |x| vec![composed(&scored(&x[0]), &scored(&x[1]), &x[2], &sizes, &by_parts)]),
@@ -175,7 +175,10 @@ fn of_a_fused_projection() -> Case {
         let sizes = Sizes { batch: 2, queries: 67, keys: 67, heads: 3, key_heads: 1, dim: 8 };
         vec![composed(&query, &key, &value, &sizes, &Plan { causal: true, ..Plan::default() })]
     };
-    Case::new("attention of slices of a fused projection", [Input::any([2, 67, 40])], run).terms(280).composed(by_copies)
+    Case::new("attention of slices of a fused projection", [Input::any([2, 67, 40])], run)
+        .terms(280)
+        .cancels()
+        .composed(by_copies)
 }
 
 /// Keys as [B, KV, S, D], as a cache may hold them; values with D first, which are copied.
@@ -191,7 +194,7 @@ fn of_transposed_inputs() -> Case {
         let [query, key, value] = lain(x);
         vec![composed(&query, &key, &value, &sizes, &Plan::default())]
     };
-    Case::new("attention of transposed inputs", inputs, run).terms(39).composed(by_parts)
+    Case::new("attention of transposed inputs", inputs, run).terms(39).cancels().composed(by_parts)
 }
 
 /// Rows of any lengths in pages of a pool, in no order, and the same row by row, its keys and values gathered.
@@ -231,7 +234,7 @@ fn in_pages() -> Vec<Case> {
             };
             vec![cat(&(0..lengths.len()).map(row).collect::<Vec<_>>().iter().collect::<Vec<_>>(), 0)]
         };
-        Case::new(format!("attention in pages, {name}"), inputs, run).terms(terms).composed(row_by_row)
+        Case::new(format!("attention in pages, {name}"), inputs, run).terms(terms).cancels().composed(row_by_row)
     };
     vec![
         of("of one token a row", [1, 16, 8], None, &[40, 1, 64, 17]),

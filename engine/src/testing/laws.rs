@@ -1,0 +1,159 @@
+//! The laws, and their trials.
+
+use super::{Case, Draw, backward, read, weighted};
+use crate::device::{Config, Device};
+use crate::kernel::{AnyKernel, Target};
+use crate::ops::{self, Op};
+use crate::random::Philox;
+use crate::shape::Shape;
+use crate::tensor::Tensor;
+
+/// A law: what it says, and the check of one case on one device.
+pub struct Law {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is about the device at hand, or only about the op's mathematics.
+    pub on_every_device: bool,
+    /// Whether it wants [`Config::guards`].
+    pub guards: bool,
+    /// The check; the error says what was expected and what came.
+    pub check: fn(&Case, &Device) -> Result<(), String>,
+}
+
+/// The laws that run over every case. PyTorch's own numbers are compared in `tests/pytorch.rs`; edge sizes are in the cases.
+pub const LAWS: [Law; 6] = [
+    Law { name: "gradient", on_every_device: false, guards: false, check: gradient },
+    Law { name: "agrees with f64", on_every_device: true, guards: false, check: agrees },
+    Law { name: "finite at 1e4", on_every_device: true, guards: false, check: finite },
+    Law { name: "same bits again", on_every_device: true, guards: false, check: repeats },
+    Law { name: "fused equals composed", on_every_device: true, guards: false, check: composes },
+    Law { name: "stays inside", on_every_device: true, guards: true, check: stays_inside },
+];
+
+/// Every law on one op's cases, by the op's name; the error says which laws do not hold.
+pub type Trial = (String, Box<dyn FnOnce() -> Result<(), String> + Send>);
+
+/// Every op's every case under every law that applies to the device of this name ([`Device::open`]). On a GPU, ops with
+/// several shaders run once more on each of them but those for products of f16, which these laws are too strict for. A trial opens
+/// its devices for itself, so that what one breaks no other sees.
+pub fn trials(device: &str) -> Vec<Trial> {
+    let variants = if is_gpu(device) { ops::OPS.iter().map(shaders).max().unwrap_or(0) } else { 0 };
+    let mut trials = Vec::new();
+    for shader in std::iter::once(None).chain((0..variants).map(Some)) {
+        let has_it = |op: &&Op| shader.is_none_or(|shader| shaders(op) > shader.max(1));
+        trials.extend(ops::OPS.iter().filter(has_it).map(|op| trial(device.to_string(), op, shader)));
+    }
+    trials
+}
+
+fn is_gpu(device: &str) -> bool {
+    device.starts_with("gpu")
+}
+
+fn trial(device: String, op: &'static Op, shader: Option<usize>) -> Trial {
+    let variant = shader.map_or(String::new(), |shader| format!(", shader {shader}"));
+    let check = move || {
+        let laws = LAWS.iter().filter(|law| law.on_every_device != (device == "reference"));
+        // A driver compiles every shader anew for each device that is opened, which takes most of the time, so that there all laws
+        // share the one with guards. These change no shader.
+        let open = |guards: bool| Device::open_with(&device, &Config { guards, shader, ..Config::default() });
+        let guarded = open(true).map_err(|error| error.to_string())?;
+        let plain = if is_gpu(&device) { guarded.clone() } else { open(false).map_err(|error| error.to_string())? };
+        let cases = (op.cases)();
+        let broken = |law: &Law| {
+            let device = if law.guards { &guarded } else { &plain };
+            let checked =
+                |case: &Case| (law.check)(case, device).map_err(|error| format!("{}: {}: {error}", law.name, case.name));
+            cases.iter().try_for_each(checked).err()
+        };
+        let broken: Vec<String> = laws.filter_map(broken).collect();
+        if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
+    };
+    (format!("{}{variant}", op.name), Box::new(check))
+}
+
+/// The most shaders of f32 that one of an op's kernels has: they are listed before those of f16.
+fn shaders(op: &Op) -> usize {
+    let of_kernel = |kernel: &&AnyKernel| {
+        let is_of_halves = |&shader: &usize| matches!((kernel.target)(shader), Target::Halves(_));
+        (0..kernel.shaders).find(is_of_halves).unwrap_or(kernel.shaders)
+    };
+    op.kernels.iter().map(of_kernel).max().unwrap_or(0)
+}
+
+/// The gradient along a random direction is the difference quotient along it, in f64.
+fn gradient(case: &Case, _: &Device) -> Result<(), String> {
+    let device = Device::reference();
+    let inputs = case.tensors(&device, Draw::Plain);
+    let leaves: Vec<usize> = (0..inputs.len()).filter(|&at| inputs[at].requires_grad()).collect();
+    let outputs = case.call(&inputs);
+    if case.large || leaves.is_empty() || inputs.iter().any(|input| input.elements() == 0) {
+        return Ok(());
+    }
+    let Some(gradients) = backward(&outputs, Draw::Plain) else { return Ok(()) };
+    let random = |key: u64, shape: Shape| {
+        let random = Philox::new(key);
+        let values: Vec<f32> = (0..shape.elements() as u64).map(|i| random.normal(i)).collect();
+        device.tensor(&values, shape)
+    };
+    // Central differences err by the step squared, and by the rounding of f64 over the step: 1e-4 balances them near 1e-9.
+    const STEP: f32 = 1e-4;
+    let shifted = |sign: f32| {
+        let inputs: Vec<Tensor> = inputs
+            .iter()
+            .enumerate()
+            .map(|(at, input)| match leaves.contains(&at) {
+                true => ops::add(&input.detach(), &ops::scale(&random(1000 + at as u64, input.shape()), sign * STEP)),
+                false => input.clone(),
+            })
+            .collect();
+        weighted(&case.call(&inputs), Draw::Plain).map_or(Ok(0.0), |loss| read(&loss).map(|values| values[0]))
+    };
+    let quotient = (shifted(1.0)? - shifted(-1.0)?) / (2.0 * f64::from(STEP));
+    let (mut slope, mut size) = (0.0, 0.0);
+    for at in leaves {
+        let direction = read(&random(1000 + at as u64, inputs[at].shape()))?;
+        let gradient = gradients.get(&inputs[at]).map_or(Ok(vec![0.0; direction.len()]), read)?;
+        slope += gradient.iter().zip(&direction).map(|(g, d)| g * d).sum::<f64>();
+        size += gradient.iter().map(|g| g * g).sum::<f64>();
+    }
+    // The slope may happen to be near 0, so the gap is measured against the gradient's length too.
+    let gap = (slope - quotient).abs() / slope.abs().max(size.sqrt()).max(1e-3);
+    (gap < 1e-6).then_some(()).ok_or_else(|| format!("expected a slope of {quotient}, got {slope} (relative gap {gap:.1e})"))
+}
+
+fn agrees(case: &Case, device: &Device) -> Result<(), String> {
+    case.truth()?.compare(&case.outcome(device, &case.run, Draw::Plain)?, case.tolerance())
+}
+
+fn finite(case: &Case, device: &Device) -> Result<(), String> {
+    for (which, values) in case.outcome(device, &case.run, Draw::Extreme)?.iter().enumerate() {
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(format!("expected finite results, got {} at {at} of result {which}", values[at]));
+        }
+    }
+    Ok(())
+}
+
+fn repeats(case: &Case, device: &Device) -> Result<(), String> {
+    let (first, second) = (case.outcome(device, &case.run, Draw::Plain)?, case.outcome(device, &case.run, Draw::Plain)?);
+    (first == second).then_some(()).ok_or_else(|| "expected the same bits again".to_string())
+}
+
+fn composes(case: &Case, device: &Device) -> Result<(), String> {
+    let Some(composed) = &case.composed else { return Ok(()) };
+    let expected = case.outcome(device, composed, Draw::Plain)?;
+    // Both sides round, and the composition more often.
+    case.truth()?.around(&expected).compare(&case.outcome(device, &case.run, Draw::Plain)?, 4.0 * case.tolerance())
+}
+
+/// The device has guards: it says itself what was written outside, and what was read there, or not written, is NaN or the largest
+/// u32.
+fn stays_inside(case: &Case, device: &Device) -> Result<(), String> {
+    for (which, values) in case.outcome(device, &case.run, Draw::Plain)?.iter().enumerate() {
+        if let Some(at) = values.iter().position(|value| value.is_nan() || *value == f64::from(u32::MAX)) {
+            return Err(format!("expected what was computed inside, got poison at {at} of result {which}"));
+        }
+    }
+    Ok(())
+}
