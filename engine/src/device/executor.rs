@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use super::lost::Lost;
 use super::profile::Profile;
 use super::watch::Watch;
-use super::{Compilation, Config, HostBuffer, Span, cpu, gpu};
+use super::{Compilation, Config, HostBuffer, Reading, Span, cpu, gpu};
 use crate::buffer::BufferRef;
 use crate::error::{Error, Result};
 use crate::kernel::Traits;
@@ -132,7 +132,7 @@ impl Backend {
         }
     }
 
-    fn execute(&mut self, run: Run<'_>) -> Result<Vec<HostBuffer>> {
+    fn execute(&mut self, run: Run<'_>) -> Result<Vec<Reading>> {
         match self {
             Backend::Cpu(cpu) => cpu.execute(run),
             Backend::Reference(cpu) => cpu.execute(run),
@@ -182,13 +182,13 @@ impl Executor {
     ///
     /// # Errors
     /// What the device met; for a download of what was lost, what it was lost by.
-    pub fn run(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
+    pub fn run(&mut self, recording: Recording) -> Result<Vec<Reading>> {
         let (recording, refused) = self.lost.spare(recording);
         let outcome = self.attempt(recording);
         refused.map_or(outcome, Err)
     }
 
-    fn attempt(&mut self, recording: Recording) -> Result<Vec<HostBuffer>> {
+    fn attempt(&mut self, recording: Recording) -> Result<Vec<Reading>> {
         if recording.commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -219,7 +219,7 @@ impl Executor {
         outcome
     }
 
-    fn place_and_execute(&mut self, recording: &Recording) -> Result<Vec<HostBuffer>> {
+    fn place_and_execute(&mut self, recording: &Recording) -> Result<Vec<Reading>> {
         let Executor { backend, slots, watch, profile, encoding, .. } = self;
         backend.check_sizes(recording)?;
         let placement = passes::place(recording, slots, |buffer| backend.bytes(buffer));
@@ -234,7 +234,7 @@ impl Executor {
                 profile.spans.extend(dispatched.map(|command| Span::of(command, "")));
             }
             let zeros = |command: &Command| match command {
-                Command::Download { from } => Some(HostBuffer::zeros(from)),
+                Command::Download { from } => Some(Reading::here(Ok(HostBuffer::zeros(from)))),
                 _ => None,
             };
             return Ok(recording.commands.iter().filter_map(zeros).collect());

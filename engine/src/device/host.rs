@@ -1,7 +1,13 @@
 //! What comes back from devices.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::gpu;
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
+use crate::error::Result;
 
 /// Elements that came back from a device.
 #[derive(Clone, PartialEq, Debug)]
@@ -11,6 +17,40 @@ pub(crate) enum HostBuffer {
     F16(Vec<half::f16>),
     BF16(Vec<half::bf16>),
     U32(Vec<u32>),
+}
+
+/// Elements on their way from a device, as they were when it was told to bring them: a future, which nobody needs to hold for the
+/// device to go on.
+pub(crate) enum Reading {
+    /// They are here, or will never be.
+    Here(Option<Result<HostBuffer>>),
+    /// A GPU brings them.
+    Coming(Box<gpu::Mapping>),
+}
+
+impl Reading {
+    pub fn here(outcome: Result<HostBuffer>) -> Reading {
+        Reading::Here(Some(outcome))
+    }
+
+    /// Waits for them.
+    pub fn wait(self) -> Result<HostBuffer> {
+        match self {
+            Reading::Here(outcome) => outcome.expect("nobody took it yet"),
+            Reading::Coming(mapping) => mapping.wait(),
+        }
+    }
+}
+
+impl Future for Reading {
+    type Output = Result<HostBuffer>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Reading::Here(outcome) => Poll::Ready(outcome.take().expect("a future that is ready is not polled again")),
+            Reading::Coming(mapping) => mapping.poll(context),
+        }
+    }
 }
 
 impl HostBuffer {

@@ -31,7 +31,7 @@ pub use config::{Config, MatmulPrecision};
 pub(crate) use executor::Run;
 use executor::{Backend, Executor};
 pub use gpu::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
-pub(crate) use host::HostBuffer;
+pub(crate) use host::{HostBuffer, Reading};
 pub(crate) use profile::Profile;
 pub use profile::Span;
 pub use watch::NonFinite;
@@ -202,8 +202,8 @@ impl Device {
         Memory { in_use: slots.in_use(), peak: slots.peak(), peak_live: slots.peak_live(), reserved: slots.reserved() }
     }
 
-    /// The time that the host has spent so far on turning commands into the driver's own and handing them over, and on waiting
-    /// for what is read back; on the CPU, on running them.
+    /// The time that the host has spent so far on turning commands into the driver's own and handing them over; on the
+    /// CPU, on running them.
     pub fn encoding_time(&self) -> Duration {
         self.executor().encoding
     }
@@ -301,9 +301,10 @@ impl Device {
         rule()
     }
 
-    pub(crate) fn download(&self, from: BufferRef) -> Result<HostBuffer> {
-        let mut downloads = self.run(&mut self.executor(), Some(from))?;
-        Ok(downloads.pop().expect("a download brings a buffer"))
+    /// Brings a buffer's elements, as they are after everything recorded so far. Nobody else waits for them: the device goes on.
+    pub(crate) fn download(&self, from: BufferRef) -> Reading {
+        let begun = self.run(&mut self.executor(), Some(from));
+        begun.map_or_else(|error| Reading::here(Err(error)), |mut all| all.pop().expect("a download brings a buffer"))
     }
 
     /// Runs early. An op cannot fail, so an error waits for the next call that can.
@@ -315,14 +316,14 @@ impl Device {
         }
     }
 
-    fn run(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<HostBuffer>> {
+    fn run(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<Reading>> {
         match executor.untold.take() {
             Some(error) => Err(error),
             None => self.run_pending(executor, download),
         }
     }
 
-    fn run_pending(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<HostBuffer>> {
+    fn run_pending(&self, executor: &mut Executor, download: Option<BufferRef>) -> Result<Vec<Reading>> {
         let mut recording = {
             let mut pending = self.pending();
             pending.upload_bytes = 0;

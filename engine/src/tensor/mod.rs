@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::buffer::BufferRef;
-use crate::device::{Device, HostBuffer};
+use crate::device::{Device, HostBuffer, Reading};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{AnyKernel, Kernel, words};
@@ -190,26 +190,29 @@ impl Tensor {
     /// # Errors
     /// Whatever the device met since the last read.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
-        Ok(match self.read()? {
-            HostBuffer::F32(values) => values,
-            HostBuffer::F64(values) => values.into_iter().map(|value| value as f32).collect(),
-            HostBuffer::F16(values) => values.into_iter().map(|value| value.to_f32()).collect(),
-            HostBuffer::BF16(values) => values.into_iter().map(|value| value.to_f32()).collect(),
-            HostBuffer::U32(_) => panic!("[to_vec] expected a floating-point tensor, got u32"),
-        })
+        self.reading().wait().map(floats)
+    }
+
+    /// What [`to_vec`](Self::to_vec) gives, as a future: the elements as they are now, whatever is recorded before they are here.
+    ///
+    /// # Errors
+    /// Whatever the device met since the last read.
+    pub fn read(&self) -> impl Future<Output = Result<Vec<f32>>> + Send + use<> {
+        let reading = self.reading();
+        async { reading.await.map(floats) }
     }
 
     /// [`to_vec`](Self::to_vec) with all digits of the reference device.
     pub fn to_vec_f64(&self) -> Result<Vec<f64>> {
-        match self.read()? {
-            HostBuffer::F64(values) => Ok(values),
-            _ => Ok(self.to_vec()?.into_iter().map(f64::from).collect()),
-        }
+        Ok(match self.reading().wait()? {
+            HostBuffer::F64(values) => values,
+            other => floats(other).into_iter().map(f64::from).collect(),
+        })
     }
 
     /// The elements of a u32 tensor.
     pub fn to_vec_u32(&self) -> Result<Vec<u32>> {
-        match self.read()? {
+        match self.reading().wait()? {
             HostBuffer::U32(values) => Ok(values),
             _ => panic!("[to_vec_u32] expected u32, got {}", self.dtype()),
         }
@@ -225,7 +228,7 @@ impl Tensor {
 
     /// Its elements as stored, little-endian, for a file. On the reference device f32 is rounded from f64.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        Ok(match self.read()? {
+        Ok(match self.reading().wait()? {
             HostBuffer::F32(values) => bytemuck::cast_slice(&values).to_vec(),
             HostBuffer::F64(values) => values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect(),
             HostBuffer::F16(values) => bytemuck::cast_slice(&values).to_vec(),
@@ -241,7 +244,7 @@ impl Tensor {
         Ok(self.to_vec()?[0])
     }
 
-    fn read(&self) -> Result<HostBuffer> {
+    fn reading(&self) -> Reading {
         let whole = self.detach().whole();
         whole.device().download(whole.reference())
     }
@@ -298,6 +301,17 @@ impl Tensor {
     }
 }
 
+/// What came back, as f32 where it is floating-point.
+fn floats(elements: HostBuffer) -> Vec<f32> {
+    match elements {
+        HostBuffer::F32(values) => values,
+        HostBuffer::F64(values) => values.into_iter().map(|value| value as f32).collect(),
+        HostBuffer::F16(values) => values.into_iter().map(|value| value.to_f32()).collect(),
+        HostBuffer::BF16(values) => values.into_iter().map(|value| value.to_f32()).collect(),
+        HostBuffer::U32(_) => panic!("[to_vec] expected a floating-point tensor, got u32"),
+    }
+}
+
 /// Records a dispatch of kernel `K` on these tensors, in the order of its bindings. Kernels see whole buffers: where a view's
 /// strides or offset matter, they are among the parameters. Where an index may be out of range nothing runs: the next flush or read
 /// is an error, and so is whatever reads what would have been written.
@@ -342,6 +356,20 @@ mod tests {
                 assert_eq!(view.to_bytes().unwrap(), ops::cast(&wide.transpose(), dtype).to_bytes().unwrap(), "{view:?}");
                 assert_eq!(view.to_bytes().unwrap().len(), 12, "{view:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_read_is_a_future_of_what_was_there_when_it_began() {
+        for device in device_names().map(|name| Device::open(name).unwrap()) {
+            let x = device.tensor(&[1.0, 2.0, 3.0], [3]);
+            let (before, empty) = (x.read(), device.zeros([0]).read());
+            x.replace(bytemuck::cast_slice(&[4.0f32, 5.0, 6.0]));
+            let after = x.read();
+            drop(x);
+            assert_eq!(pollster::block_on(after).unwrap(), [4.0, 5.0, 6.0], "{device:?}");
+            assert_eq!(pollster::block_on(before).unwrap(), [1.0, 2.0, 3.0], "{device:?}");
+            assert_eq!(pollster::block_on(empty).unwrap(), [0.0; 0], "{device:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashSet;
 
-use super::{Config, HostBuffer, POISON, Run, Span};
+use super::{Config, HostBuffer, POISON, Reading, Run, Span};
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ impl<R: RunTwin> Cpu<R> {
     }
 
     /// Runs the commands in order. On a thread of the pool, so that a twin's first parallel loop need not wake it.
-    pub fn execute(&mut self, run: Run<'_>) -> Result<Vec<HostBuffer>> {
+    pub fn execute(&mut self, run: Run<'_>) -> Result<Vec<Reading>> {
         rayon::scope(|_| self.execute_here(run))
     }
 
@@ -65,7 +65,7 @@ impl<R: RunTwin> Cpu<R> {
         }
     }
 
-    fn execute_here(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
+    fn execute_here(&mut self, mut run: Run<'_>) -> Result<Vec<Reading>> {
         let mut downloads = Vec::new();
         let (recording, placement) = (run.recording, run.placement);
         for (at, command) in recording.commands.iter().enumerate() {
@@ -79,7 +79,7 @@ impl<R: RunTwin> Cpu<R> {
                     self.dispatch(&mut run, command, |io| fused::run(chain, io, buffers.len()))?;
                 }
                 Command::Group { .. } => unreachable!("dispatches are grouped for GPUs alone"),
-                Command::Download { from } => downloads.push(self.download(&run, from)),
+                Command::Download { from } => downloads.push(Reading::here(Ok(self.download(&run, from)))),
                 Command::Free { buffer } => self.memory.give_back(buffer),
                 Command::Refused { .. } => {}
             }

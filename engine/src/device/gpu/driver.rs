@@ -1,12 +1,15 @@
 //! A wgpu device and its queue, with whatever goes wrong there turned into the engine's errors.
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 
+use super::mapping::Mapping;
 use super::{adapters, vulkan};
 use crate::device::{Config, MatmulPrecision};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// The wgpu device. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step that can fail.
+/// The wgpu device; a clone is the same one. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step that can fail.
+#[derive(Clone)]
 pub(super) struct Driver {
     pub name: String,
     pub device: wgpu::Device,
@@ -104,21 +107,16 @@ impl Driver {
         polled.map(|_| ()).map_err(|error| Error::Lost { device: self.name.clone(), reason: error.to_string() })
     }
 
+    /// Calls the callbacks of what has been done.
+    pub fn ask(&self) -> Result<()> {
+        let polled = self.device.poll(wgpu::PollType::Poll);
+        self.check("the work behind a download")?;
+        polled.map(|_| ()).map_err(|error| Error::Lost { device: self.name.clone(), reason: error.to_string() })
+    }
+
     /// The first bytes of a buffer that can be mapped, once all that was submitted has been done.
-    pub fn read(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
-        let (done, outcome) = mpsc::channel();
-        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |mapped| {
-            let _ = done.send(mapped);
-        });
-        self.wait()?;
-        let mapped = match outcome.try_recv() {
-            Ok(Ok(())) => buffer.get_mapped_range(..bytes).map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the driver did not answer".to_string()),
-        };
-        let read = mapped.map_err(|reason| self.rejected("a download", reason))?.to_vec();
-        buffer.unmap();
-        Ok(read)
+    pub fn read(&self, buffer: &wgpu::Buffer, bytes: usize) -> Result<Vec<u8>> {
+        Mapping::begin(self, buffer.clone(), DType::U32, bytes).wait_for(<[u8]>::to_vec)
     }
 }
 

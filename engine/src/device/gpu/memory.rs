@@ -6,6 +6,7 @@ use rustc_hash::FxHashSet;
 
 use super::driver::Driver;
 use super::encoding::Encoding;
+use super::mapping::Mapping;
 use crate::buffer::BufferRef;
 use crate::device::{POISON, Run, bytes_of};
 use crate::error::Result;
@@ -136,14 +137,15 @@ impl Memory {
         Ok(())
     }
 
-    /// A tensor's bytes, once all that is encoded has been done.
-    pub fn download(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, from: &BufferRef) -> Result<Vec<u8>> {
+    /// Submits what is encoded and a copy of a tensor behind it, which is on its way to the host then.
+    pub fn download(&self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, from: &BufferRef) -> Result<Mapping> {
         let bytes = from.elements * from.dtype.size();
-        let (start, whole_words) = (self.start(from), bytes.next_multiple_of(4));
-        let mut read = Vec::with_capacity(whole_words);
-        self.read(driver, encoding, run.place(from).slot, start..start + whole_words as u64, &mut read)?;
-        read.truncate(bytes);
-        Ok(read)
+        let words = bytes.next_multiple_of(4) as u64;
+        let copy = driver.buffer(words, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?;
+        let slot = self.buffer(run.place(from).slot);
+        encoding.between(driver).copy_buffer_to_buffer(slot, self.start(from), &copy, 0, words);
+        encoding.submit(driver);
+        Ok(Mapping::begin(driver, copy, from.dtype, bytes))
     }
 
     /// Whether the zones round a tensor are as they were.
@@ -186,7 +188,7 @@ impl Memory {
             let bytes = CHUNK.min(range.end - start);
             encoding.between(driver).copy_buffer_to_buffer(self.buffer(slot), start, &readback, 0, bytes);
             encoding.submit(driver);
-            into.extend_from_slice(&driver.read(&readback, bytes)?);
+            into.extend_from_slice(&driver.read(&readback, bytes as usize)?);
         }
         self.in_flight = 0;
         self.readback = Some(readback);

@@ -7,6 +7,7 @@ mod driver;
 mod encoding;
 mod fused;
 mod grouped;
+mod mapping;
 mod memory;
 mod params;
 mod pipelines;
@@ -18,7 +19,7 @@ mod vulkan;
 
 use rustc_hash::FxHashSet;
 
-use super::{Compilation, Config, HostBuffer, Run, Span, bytes_of};
+use super::{Compilation, Config, HostBuffer, Reading, Run, Span, bytes_of};
 use crate::buffer::BufferRef;
 use crate::device::tune::Winners;
 use crate::dtype::DType;
@@ -39,6 +40,7 @@ use vulkan::Inspector;
 
 pub use adapters::{AdapterFeatures, AdapterInfo, AdapterLimits, MatrixShape, adapters};
 pub(crate) use adapters::{best_real, find};
+pub(crate) use mapping::Mapping;
 
 /// One adapter, open.
 pub(crate) struct Gpu {
@@ -150,8 +152,8 @@ impl Gpu {
         bytes_of(buffer.whole, buffer.dtype)
     }
 
-    /// Encodes the commands in order, submits them, and reads back what they ask for.
-    pub fn execute(&mut self, mut run: Run<'_>) -> Result<Vec<HostBuffer>> {
+    /// Encodes the commands in order, submits them, and begins to read back what they ask for.
+    pub fn execute(&mut self, mut run: Run<'_>) -> Result<Vec<Reading>> {
         self.driver.in_use = run.in_use;
         self.params.write(&self.driver, &self.pipelines.params_layout, run.recording)?;
         let (mut encoding, mut offset, mut downloads) = (Encoding::default(), 0, Vec::new());
@@ -176,9 +178,10 @@ impl Gpu {
                     self.run_group(&mut encoding, &mut run, timing.as_mut(), command, offset)?;
                     offset += Params::stride(&self.driver, grouped::params_words(group));
                 }
+                Command::Download { from } if from.elements == 0 => downloads.push(Reading::here(Ok(HostBuffer::zeros(from)))),
                 Command::Download { from } => {
-                    let bytes = self.memory.download(&self.driver, &mut encoding, &run, from)?;
-                    downloads.push(host_buffer(from.dtype, &bytes));
+                    let mapping = self.memory.download(&self.driver, &mut encoding, &run, from)?;
+                    downloads.push(Reading::Coming(Box::new(mapping)));
                 }
                 Command::Refused { .. } | Command::Free { .. } => {}
             }
@@ -299,10 +302,9 @@ impl Gpu {
                 return Err(self.driver.rejected(command.name(), "it wrote outside its output".to_string()));
             }
             if run.watch.is_some() && buffer.dtype == DType::F32 {
-                let bytes = self.memory.download(&self.driver, encoding, run, &buffer)?;
-                let values = bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-                if let Some(watch) = &mut run.watch {
-                    watch.look(command.name(), values);
+                let read = self.memory.download(&self.driver, encoding, run, &buffer)?.wait()?;
+                if let (Some(watch), HostBuffer::F32(values)) = (&mut run.watch, read) {
+                    watch.look(command.name(), values.into_iter());
                 }
             }
         }
@@ -315,14 +317,5 @@ impl Drop for Gpu {
         if let Some(compiled) = &self.compiled {
             compiled.save();
         }
-    }
-}
-
-fn host_buffer(dtype: DType, bytes: &[u8]) -> HostBuffer {
-    match dtype {
-        DType::F32 => HostBuffer::F32(bytemuck::pod_collect_to_vec(bytes)),
-        DType::F16 => HostBuffer::F16(bytemuck::pod_collect_to_vec(bytes)),
-        DType::BF16 => HostBuffer::BF16(bytemuck::pod_collect_to_vec(bytes)),
-        DType::U32 => HostBuffer::U32(bytemuck::pod_collect_to_vec(bytes)),
     }
 }

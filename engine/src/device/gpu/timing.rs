@@ -73,7 +73,7 @@ impl Timing {
         encoder.resolve_query_set(&queries.set, 0..count, &queries.resolved, 0);
         encoder.copy_buffer_to_buffer(&queries.resolved, 0, &queries.readback, 0, bytes);
         encoding.submit(driver);
-        let read = driver.read(&queries.readback, bytes)?;
+        let read = driver.read(&queries.readback, bytes as usize)?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&read);
         for (span, ticks) in self.waiting.drain(..).zip(ticks.chunks_exact(2)) {
             profile.add_device([ticks[0], ticks[1]], queries.period, span);

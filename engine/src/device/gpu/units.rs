@@ -85,7 +85,7 @@ fn asked(driver: &Driver, shader: &'static str) -> Result<u32> {
     drop(pass);
     encoder.copy_buffer_to_buffer(&found, 0, &read, 0, MOST);
     driver.queue.submit([encoder.finish()]);
-    let bytes = driver.read(&read, MOST)?;
+    let bytes = driver.read(&read, MOST as usize)?;
     let numbers: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
     // The one number behind the product: each of its elements is a side.
     Ok(numbers.iter().rev().find(|number| **number != 0.0).map_or(0, |number| *number as u32))

@@ -1,0 +1,100 @@
+//! Bytes that come back from a GPU, as a future.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use super::driver::Driver;
+use crate::device::HostBuffer;
+use crate::dtype::DType;
+use crate::error::Result;
+
+/// The first bytes of a buffer that is being mapped, behind all that was submitted before.
+pub(crate) struct Mapping {
+    driver: Driver,
+    buffer: wgpu::Buffer,
+    dtype: DType,
+    bytes: usize,
+    answer: Arc<Mutex<Answer>>,
+}
+
+/// What the driver said, and whom to tell.
+#[derive(Default)]
+struct Answer {
+    outcome: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
+    waker: Option<Waker>,
+}
+
+impl Mapping {
+    /// Asks for the first `bytes` of a buffer, elements of `dtype`.
+    pub(super) fn begin(driver: &Driver, buffer: wgpu::Buffer, dtype: DType, bytes: usize) -> Mapping {
+        let answer = Arc::<Mutex<Answer>>::default();
+        let heard = answer.clone();
+        buffer.map_async(wgpu::MapMode::Read, ..bytes.next_multiple_of(4) as u64, move |outcome| {
+            let mut answer = lock(&heard);
+            answer.outcome = Some(outcome);
+            let waker = answer.waker.take();
+            drop(answer);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
+        Mapping { driver: driver.clone(), buffer, dtype, bytes, answer }
+    }
+
+    /// Waits for them.
+    pub fn wait(self) -> Result<HostBuffer> {
+        let dtype = self.dtype;
+        self.wait_for(|bytes| host_buffer(dtype, bytes))
+    }
+
+    /// Waits for what `read` makes of them.
+    pub(super) fn wait_for<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.driver.wait()?;
+        let outcome = lock(&self.answer).outcome.take();
+        match outcome {
+            Some(outcome) => self.take(outcome, read),
+            None => Err(self.driver.rejected("a download", "the driver did not answer".to_string())),
+        }
+    }
+
+    /// As a future's.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<HostBuffer>> {
+        // Outside a browser callbacks are called by whoever asks, so that the task has to come back and ask.
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Err(error) = self.driver.ask() {
+            return Poll::Ready(Err(error));
+        }
+        let mut answer = lock(&self.answer);
+        let Some(outcome) = answer.outcome.take() else {
+            answer.waker = Some(context.waker().clone());
+            #[cfg(not(target_arch = "wasm32"))]
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        drop(answer);
+        Poll::Ready(self.take(outcome, |bytes| host_buffer(self.dtype, bytes)))
+    }
+
+    fn take<T>(&self, outcome: std::result::Result<(), wgpu::BufferAsyncError>, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let words = self.bytes.next_multiple_of(4) as u64;
+        let mapped = outcome.map_err(|error| error.to_string()).and_then(|()| {
+            let mapped = self.buffer.get_mapped_range(..words).map_err(|error| error.to_string())?;
+            Ok(read(&mapped[..self.bytes]))
+        });
+        self.buffer.unmap();
+        mapped.map_err(|reason| self.driver.rejected("a download", reason))
+    }
+}
+
+fn lock(answer: &Mutex<Answer>) -> MutexGuard<'_, Answer> {
+    answer.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn host_buffer(dtype: DType, bytes: &[u8]) -> HostBuffer {
+    match dtype {
+        DType::F32 => HostBuffer::F32(bytemuck::pod_collect_to_vec(bytes)),
+        DType::F16 => HostBuffer::F16(bytemuck::pod_collect_to_vec(bytes)),
+        DType::BF16 => HostBuffer::BF16(bytemuck::pod_collect_to_vec(bytes)),
+        DType::U32 => HostBuffer::U32(bytemuck::pod_collect_to_vec(bytes)),
+    }
+}
