@@ -13,9 +13,9 @@ pub fn shortened(text: &str, characters: usize) -> String {
     }
 }
 
-/// What a library says of an error, which may quote all of what it read.
-pub fn sentence(error: impl std::fmt::Display) -> String {
-    shortened(&error.to_string(), 1000)
+/// What there is to say, where that may be all of what was read: a library's error, a list of names.
+pub fn sentence(what: impl std::fmt::Display) -> String {
+    shortened(&what.to_string(), 1000)
 }
 
 /// Names in quotes, the first of them where they are many.

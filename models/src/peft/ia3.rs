@@ -18,6 +18,7 @@ use crate::formats::json::Object;
 use crate::formats::model_card::Card;
 use crate::nn::{Linear, Tuning};
 use crate::transformer::Decoder;
+use crate::wording::sentence;
 
 const PEFT_TYPE: &str = "IA3";
 
@@ -138,7 +139,7 @@ impl Ia3 {
             vectors.insert(path.clone(), Vector { values, of_inputs });
         }
         match vectors.is_empty() {
-            true => Err(targets::no_layer(&paths(decoder), &format!("IA3 targets {} are", config.targets))),
+            true => Err(targets::no_layer(&paths(decoder), &format!("IA3 targets {} are", sentence(&config.targets)))),
             false => Ok(Ia3 { config, vectors }),
         }
     }

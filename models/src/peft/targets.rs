@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::settings::names;
 use crate::error::{Error, Result};
 use crate::formats::json::Object;
+use crate::wording::sentence;
 
 /// Help of a setting that names them.
 pub(super) const HELP: &str = "Layers to tune: names separated by commas, each in the model, all-linear, or a regular expression that \
@@ -106,17 +107,18 @@ impl Targets {
             Targets::Named(names) => {
                 let is_lost = |name: &&String| !modules.iter().any(|module| is_or_ends_in(module, name));
                 match names.iter().find(is_lost) {
-                    Some(name) => Err(no_layer(modules, &format!("target {name:?} is"))),
+                    Some(name) => Err(no_layer(modules, &format!("target {:?} is", sentence(name)))),
                     None => Ok(()),
                 }
             }
             Targets::Pattern(regex) => {
                 let mut found = false;
                 for module in modules {
-                    let error = |error| Error::Data { message: format!("targets {self} and the name {module:?}: {error}") };
+                    let error =
+                        |error| Error::Data { message: format!("targets {} and the name {module:?}: {error}", sentence(self)) };
                     found |= regex.is_match(module).map_err(error)?;
                 }
-                if found { Ok(()) } else { Err(no_layer(modules, &format!("targets {self} are"))) }
+                if found { Ok(()) } else { Err(no_layer(modules, &format!("targets {} are", sentence(self)))) }
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::formats::model_card::Card;
 use crate::nn::{Embedding, Linear, Tuning};
 use crate::transformer::Decoder;
+use crate::wording::sentence;
 
 /// The low-rank updates of a decoder's layers.
 #[derive(Clone)]
@@ -161,7 +162,8 @@ impl Lora {
         for name in &config.saved {
             let one = LoraConfig { saved: vec![name.clone()], ..LoraConfig::default() };
             if !parameters.iter().any(|parameter| one.saves(parameter)) {
-                let message = format!("module {name:?} to be saved is not in the model: expected names as lm_head and norm");
+                let message =
+                    format!("module {:?} to be saved is not in the model: expected names as lm_head and norm", sentence(name));
                 return Err(Error::Data { message });
             }
         }
@@ -184,7 +186,7 @@ impl Lora {
         if pairs.is_empty() {
             return Err(no_layer(
                 &layers(&decoder).map(|layer| layer.path).collect::<Vec<_>>(),
-                &format!("LoRA targets {} are", config.targets),
+                &format!("LoRA targets {} are", sentence(&config.targets)),
             ));
         }
         // What is done to an embedding is not done to the output projection, nor the other way.
