@@ -25,7 +25,7 @@ pub(crate) enum Reading {
     /// They are here, or will never be.
     Here(Option<Result<HostBuffer>>),
     /// A GPU brings them.
-    Coming(Box<gpu::Mapping>),
+    Coming(DType, Box<gpu::Mapping>),
 }
 
 impl Reading {
@@ -37,7 +37,7 @@ impl Reading {
     pub fn wait(self) -> Result<HostBuffer> {
         match self {
             Reading::Here(outcome) => outcome.expect("nobody took it yet"),
-            Reading::Coming(mapping) => mapping.wait(),
+            Reading::Coming(dtype, mapping) => mapping.wait(|bytes| HostBuffer::of(dtype, bytes)),
         }
     }
 }
@@ -48,12 +48,22 @@ impl Future for Reading {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Reading::Here(outcome) => Poll::Ready(outcome.take().expect("a future that is ready is not polled again")),
-            Reading::Coming(mapping) => mapping.poll(context),
+            Reading::Coming(dtype, mapping) => mapping.poll(context, |bytes| HostBuffer::of(*dtype, bytes)),
         }
     }
 }
 
 impl HostBuffer {
+    /// Elements from their bytes, little-endian.
+    pub fn of(dtype: DType, bytes: &[u8]) -> HostBuffer {
+        match dtype {
+            DType::F32 => HostBuffer::F32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F16 => HostBuffer::F16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::BF16 => HostBuffer::BF16(bytemuck::pod_collect_to_vec(bytes)),
+            DType::U32 => HostBuffer::U32(bytemuck::pod_collect_to_vec(bytes)),
+        }
+    }
+
     /// As many zeros as a buffer has elements.
     pub fn zeros(like: &BufferRef) -> HostBuffer {
         match like.dtype {

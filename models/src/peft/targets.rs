@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::settings::names;
 use crate::error::{Error, Result};
 use crate::formats::json::Object;
-use crate::wording::sentence;
+use crate::wording::{sentence, shortened};
 
 /// Help of a setting that names them.
 pub(super) const HELP: &str = "Layers to tune: names separated by commas, each in the model, all-linear, or a regular expression that \
@@ -107,7 +107,7 @@ impl Targets {
             Targets::Named(names) => {
                 let is_lost = |name: &&String| !modules.iter().any(|module| is_or_ends_in(module, name));
                 match names.iter().find(is_lost) {
-                    Some(name) => Err(no_layer(modules, &format!("target {:?} is", sentence(name)))),
+                    Some(name) => Err(no_layer(modules, &format!("target {:?} is", shortened(name, 200)))),
                     None => Ok(()),
                 }
             }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use super::mapping::Mapping;
 use super::{adapters, vulkan};
 use crate::device::{Config, MatmulPrecision};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// The wgpu device; a clone is the same one. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step that can fail.
+/// The wgpu device; a clone is the same one. Errors reach wgpu's callbacks; [`check`](Self::check) fetches them after a step
+/// that can fail.
 #[derive(Clone)]
 pub(super) struct Driver {
     pub name: String,
@@ -102,21 +102,19 @@ impl Driver {
 
     /// Waits until all that was submitted has been done.
     pub fn wait(&self) -> Result<()> {
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
-        self.check("the work before a wait")?;
-        polled.map(|_| ()).map_err(|error| Error::Lost { device: self.name.clone(), reason: error.to_string() })
+        self.poll(wgpu::PollType::wait_indefinitely())
     }
 
     /// Calls the callbacks of what has been done.
-    pub fn ask(&self) -> Result<()> {
-        let polled = self.device.poll(wgpu::PollType::Poll);
-        self.check("the work behind a download")?;
+    pub fn poll(&self, how_long: wgpu::PollType) -> Result<()> {
+        let polled = self.device.poll(how_long);
+        self.check("the work before a wait")?;
         polled.map(|_| ()).map_err(|error| Error::Lost { device: self.name.clone(), reason: error.to_string() })
     }
 
     /// The first bytes of a buffer that can be mapped, once all that was submitted has been done.
     pub fn read(&self, buffer: &wgpu::Buffer, bytes: usize) -> Result<Vec<u8>> {
-        Mapping::begin(self, buffer.clone(), DType::U32, bytes).wait_for(<[u8]>::to_vec)
+        Mapping::begin(self, buffer.clone(), bytes).wait(<[u8]>::to_vec)
     }
 }
 

@@ -4,29 +4,28 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use super::driver::Driver;
-use crate::device::HostBuffer;
-use crate::dtype::DType;
 use crate::error::Result;
 
 /// The first bytes of a buffer that is being mapped, behind all that was submitted before.
 pub(crate) struct Mapping {
     driver: Driver,
     buffer: wgpu::Buffer,
-    dtype: DType,
     bytes: usize,
     answer: Arc<Mutex<Answer>>,
 }
 
+type Outcome = std::result::Result<(), wgpu::BufferAsyncError>;
+
 /// What the driver said, and whom to tell.
 #[derive(Default)]
 struct Answer {
-    outcome: Option<std::result::Result<(), wgpu::BufferAsyncError>>,
+    outcome: Option<Outcome>,
     waker: Option<Waker>,
 }
 
 impl Mapping {
-    /// Asks for the first `bytes` of a buffer, elements of `dtype`.
-    pub(super) fn begin(driver: &Driver, buffer: wgpu::Buffer, dtype: DType, bytes: usize) -> Mapping {
+    /// Asks for the first `bytes` of a buffer.
+    pub(super) fn begin(driver: &Driver, buffer: wgpu::Buffer, bytes: usize) -> Mapping {
         let answer = Arc::<Mutex<Answer>>::default();
         let heard = answer.clone();
         buffer.map_async(wgpu::MapMode::Read, ..bytes.next_multiple_of(4) as u64, move |outcome| {
@@ -38,17 +37,11 @@ impl Mapping {
                 waker.wake();
             }
         });
-        Mapping { driver: driver.clone(), buffer, dtype, bytes, answer }
-    }
-
-    /// Waits for them.
-    pub fn wait(self) -> Result<HostBuffer> {
-        let dtype = self.dtype;
-        self.wait_for(|bytes| host_buffer(dtype, bytes))
+        Mapping { driver: driver.clone(), buffer, bytes, answer }
     }
 
     /// Waits for what `read` makes of them.
-    pub(super) fn wait_for<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    pub fn wait<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
         self.driver.wait()?;
         let outcome = lock(&self.answer).outcome.take();
         match outcome {
@@ -57,11 +50,11 @@ impl Mapping {
         }
     }
 
-    /// As a future's.
-    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<HostBuffer>> {
+    /// What `read` makes of them, if they are here; otherwise the task is woken to ask again.
+    pub fn poll<T>(&mut self, context: &mut Context<'_>, read: impl FnOnce(&[u8]) -> T) -> Poll<Result<T>> {
         // Outside a browser callbacks are called by whoever asks, so that the task has to come back and ask.
         #[cfg(not(target_arch = "wasm32"))]
-        if let Err(error) = self.driver.ask() {
+        if let Err(error) = self.driver.poll(wgpu::PollType::Poll) {
             return Poll::Ready(Err(error));
         }
         let mut answer = lock(&self.answer);
@@ -72,10 +65,10 @@ impl Mapping {
             return Poll::Pending;
         };
         drop(answer);
-        Poll::Ready(self.take(outcome, |bytes| host_buffer(self.dtype, bytes)))
+        Poll::Ready(self.take(outcome, read))
     }
 
-    fn take<T>(&self, outcome: std::result::Result<(), wgpu::BufferAsyncError>, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    fn take<T>(&self, outcome: Outcome, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let words = self.bytes.next_multiple_of(4) as u64;
         let mapped = outcome.map_err(|error| error.to_string()).and_then(|()| {
             let mapped = self.buffer.get_mapped_range(..words).map_err(|error| error.to_string())?;
@@ -88,13 +81,4 @@ impl Mapping {
 
 fn lock(answer: &Mutex<Answer>) -> MutexGuard<'_, Answer> {
     answer.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn host_buffer(dtype: DType, bytes: &[u8]) -> HostBuffer {
-    match dtype {
-        DType::F32 => HostBuffer::F32(bytemuck::pod_collect_to_vec(bytes)),
-        DType::F16 => HostBuffer::F16(bytemuck::pod_collect_to_vec(bytes)),
-        DType::BF16 => HostBuffer::BF16(bytemuck::pod_collect_to_vec(bytes)),
-        DType::U32 => HostBuffer::U32(bytemuck::pod_collect_to_vec(bytes)),
-    }
 }

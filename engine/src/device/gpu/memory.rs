@@ -12,7 +12,7 @@ use crate::device::{POISON, Run, bytes_of};
 use crate::error::Result;
 use crate::passes::Change;
 
-/// Bytes that go up or down at a time: what a large tensor costs in host memory beside its own.
+/// Bytes that go up at a time: what a large tensor costs in host memory beside its own.
 const CHUNK: u64 = 16 << 20;
 /// Bytes that may be on their way up before the host waits for the device.
 const MOST_IN_FLIGHT: u64 = 128 << 20;
@@ -25,7 +25,6 @@ pub(super) struct Memory {
     /// Bytes of a zone; 0 in memory without guards.
     zone: u64,
     poison: Option<wgpu::Buffer>,
-    readback: Option<wgpu::Buffer>,
     in_flight: u64,
 }
 
@@ -60,7 +59,7 @@ impl Memory {
         } else {
             None
         };
-        Ok(Memory { slots: Vec::new(), zone: if guards { zone } else { 0 }, poison, readback: None, in_flight: 0 })
+        Ok(Memory { slots: Vec::new(), zone: if guards { zone } else { 0 }, poison, in_flight: 0 })
     }
 
     /// Makes and drops the buffers of slots, once what is encoded no longer needs those that go.
@@ -139,22 +138,26 @@ impl Memory {
 
     /// Submits what is encoded and a copy of a tensor behind it, which is on its way to the host then.
     pub fn download(&self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, from: &BufferRef) -> Result<Mapping> {
-        let bytes = from.elements * from.dtype.size();
-        let words = bytes.next_multiple_of(4) as u64;
-        let copy = driver.buffer(words, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?;
-        let slot = self.buffer(run.place(from).slot);
-        encoding.between(driver).copy_buffer_to_buffer(slot, self.start(from), &copy, 0, words);
-        encoding.submit(driver);
-        Ok(Mapping::begin(driver, copy, from.dtype, bytes))
+        let (start, bytes) = (self.start(from), from.elements * from.dtype.size());
+        self.copied(driver, encoding, run.place(from).slot, start..start + bytes as u64)
     }
 
     /// Whether the zones round a tensor are as they were.
-    pub fn intact(&mut self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<bool> {
-        let mut read = Vec::new();
-        for zone in self.zones(tensor) {
-            self.read(driver, encoding, run.place(tensor).slot, zone, &mut read)?;
-        }
-        Ok(read.iter().all(|byte| *byte == POISON))
+    pub fn intact(&self, driver: &Driver, encoding: &mut Encoding, run: &Run<'_>, tensor: &BufferRef) -> Result<bool> {
+        let is_poison = |bytes: &[u8]| bytes.iter().all(|byte| *byte == POISON);
+        let slot = run.place(tensor).slot;
+        let mut zones = self.zones(tensor).into_iter();
+        zones.try_fold(true, |intact, zone| Ok(intact & self.copied(driver, encoding, slot, zone)?.wait(is_poison)?))
+    }
+
+    /// Bytes of a slot on their way to the host, as they are behind what is encoded.
+    fn copied(&self, driver: &Driver, encoding: &mut Encoding, slot: usize, range: Range<u64>) -> Result<Mapping> {
+        let bytes = range.end - range.start;
+        let words = bytes.next_multiple_of(4);
+        let copy = driver.buffer(words, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?;
+        encoding.between(driver).copy_buffer_to_buffer(self.buffer(slot), range.start, &copy, 0, words);
+        encoding.submit(driver);
+        Ok(Mapping::begin(driver, copy, bytes as usize))
     }
 
     /// The zones before and behind the whole buffer of a tensor.
@@ -170,28 +173,5 @@ impl Memory {
 
     fn buffer(&self, slot: usize) -> &wgpu::Buffer {
         self.slots[slot].as_ref().expect("a tensor is written before it is read")
-    }
-
-    fn read(
-        &mut self,
-        driver: &Driver,
-        encoding: &mut Encoding,
-        slot: usize,
-        range: Range<u64>,
-        into: &mut Vec<u8>,
-    ) -> Result<()> {
-        let readback = match self.readback.take() {
-            Some(buffer) => buffer,
-            None => driver.buffer(CHUNK, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)?,
-        };
-        for start in range.clone().step_by(CHUNK as usize) {
-            let bytes = CHUNK.min(range.end - start);
-            encoding.between(driver).copy_buffer_to_buffer(self.buffer(slot), start, &readback, 0, bytes);
-            encoding.submit(driver);
-            into.extend_from_slice(&driver.read(&readback, bytes as usize)?);
-        }
-        self.in_flight = 0;
-        self.readback = Some(readback);
-        Ok(())
     }
 }

@@ -181,7 +181,7 @@ impl Gpu {
                 Command::Download { from } if from.elements == 0 => downloads.push(Reading::here(Ok(HostBuffer::zeros(from)))),
                 Command::Download { from } => {
                     let mapping = self.memory.download(&self.driver, &mut encoding, &run, from)?;
-                    downloads.push(Reading::Coming(Box::new(mapping)));
+                    downloads.push(Reading::Coming(from.dtype, Box::new(mapping)));
                 }
                 Command::Refused { .. } | Command::Free { .. } => {}
             }
@@ -301,9 +301,10 @@ impl Gpu {
             if self.guards && !self.memory.intact(&self.driver, encoding, run, &buffer)? {
                 return Err(self.driver.rejected(command.name(), "it wrote outside its output".to_string()));
             }
-            if run.watch.is_some() && buffer.dtype == DType::F32 {
-                let read = self.memory.download(&self.driver, encoding, run, &buffer)?.wait()?;
-                if let (Some(watch), HostBuffer::F32(values)) = (&mut run.watch, read) {
+            if run.watch.is_some() && buffer.dtype == DType::F32 && buffer.elements > 0 {
+                let values: Vec<f32> =
+                    self.memory.download(&self.driver, encoding, run, &buffer)?.wait(bytemuck::pod_collect_to_vec)?;
+                if let Some(watch) = &mut run.watch {
                     watch.look(command.name(), values.into_iter());
                 }
             }

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::formats::model_card::Card;
 use crate::nn::{Embedding, Linear, Tuning};
 use crate::transformer::Decoder;
-use crate::wording::sentence;
+use crate::wording::{sentence, shortened};
 
 /// The low-rank updates of a decoder's layers.
 #[derive(Clone)]
@@ -162,8 +162,10 @@ impl Lora {
         for name in &config.saved {
             let one = LoraConfig { saved: vec![name.clone()], ..LoraConfig::default() };
             if !parameters.iter().any(|parameter| one.saves(parameter)) {
-                let message =
-                    format!("module {:?} to be saved is not in the model: expected names as lm_head and norm", sentence(name));
+                let message = format!(
+                    "module {:?} to be saved is not in the model: expected names as lm_head and norm",
+                    shortened(name, 200)
+                );
                 return Err(Error::Data { message });
             }
         }
