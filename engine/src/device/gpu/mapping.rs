@@ -1,17 +1,21 @@
 //! Bytes that come back from a GPU, as a future.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::driver::Driver;
 use crate::error::Result;
+
+/// How long another thread may take to pass on an answer that it was given.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The first bytes of a buffer that is being mapped, behind all that was submitted before.
 pub(crate) struct Mapping {
     driver: Driver,
     buffer: wgpu::Buffer,
     bytes: usize,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<(Mutex<Answer>, Condvar)>,
 }
 
 type Outcome = std::result::Result<(), wgpu::BufferAsyncError>;
@@ -26,13 +30,14 @@ struct Answer {
 impl Mapping {
     /// Asks for the first `bytes` of a buffer.
     pub(super) fn begin(driver: &Driver, buffer: wgpu::Buffer, bytes: usize) -> Mapping {
-        let answer = Arc::<Mutex<Answer>>::default();
+        let answer = Arc::<(Mutex<Answer>, Condvar)>::default();
         let heard = answer.clone();
         buffer.map_async(wgpu::MapMode::Read, ..bytes.next_multiple_of(4) as u64, move |outcome| {
-            let mut answer = lock(&heard);
+            let mut answer = lock(&heard.0);
             answer.outcome = Some(outcome);
             let waker = answer.waker.take();
             drop(answer);
+            heard.1.notify_one();
             if let Some(waker) = waker {
                 waker.wake();
             }
@@ -43,7 +48,10 @@ impl Mapping {
     /// Waits for what `read` makes of them.
     pub fn wait<T>(self, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
         self.driver.wait()?;
-        let outcome = lock(&self.answer).outcome.take();
+        // Whoever asks the driver is given the answers of all threads, and may pass this one on after the wait is over.
+        let (answer, told) = &*self.answer;
+        let waited = told.wait_timeout_while(lock(answer), PATIENCE, |answer| answer.outcome.is_none());
+        let outcome = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0.outcome.take();
         match outcome {
             Some(outcome) => self.take(outcome, read),
             None => Err(self.driver.rejected("a download", "the driver did not answer".to_string())),
@@ -57,7 +65,7 @@ impl Mapping {
         if let Err(error) = self.driver.poll(wgpu::PollType::Poll) {
             return Poll::Ready(Err(error));
         }
-        let mut answer = lock(&self.answer);
+        let mut answer = lock(&self.answer.0);
         let Some(outcome) = answer.outcome.take() else {
             answer.waker = Some(context.waker().clone());
             #[cfg(not(target_arch = "wasm32"))]
