@@ -1,5 +1,8 @@
 //! The laws, and their trials.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::{Case, Draw, backward, read, weighted};
 use crate::device::{Config, Device};
 use crate::kernel::{AnyKernel, Target};
@@ -59,7 +62,7 @@ fn trial(device: String, op: &'static Op, shader: Option<usize>) -> Trial {
         let open = |guards: bool| Device::open_with(&device, &Config { guards, shader, ..Config::default() });
         let guarded = open(true).map_err(|error| error.to_string())?;
         let plain = if is_gpu(&device) { guarded.clone() } else { open(false).map_err(|error| error.to_string())? };
-        let cases = (op.cases)();
+        let cases = cases(op);
         let broken = |law: &Law| {
             let device = if law.guards { &guarded } else { &plain };
             let checked =
@@ -70,6 +73,13 @@ fn trial(device: String, op: &'static Op, shader: Option<usize>) -> Trial {
         if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
     };
     (format!("{}{variant}", op.name), Box::new(check))
+}
+
+/// An op's cases, the same for all trials: what each comes to in f64 takes as long as many a device does.
+fn cases(op: &Op) -> Arc<Vec<Case>> {
+    static CASES: Mutex<BTreeMap<&str, Arc<Vec<Case>>>> = Mutex::new(BTreeMap::new());
+    let mut all = CASES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.entry(op.name).or_insert_with(|| Arc::new((op.cases)())).clone()
 }
 
 /// The most shaders of f32 that one of an op's kernels has: they are listed before those of f16.
