@@ -7,7 +7,7 @@ use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Tensor, ops};
 
 /// The shader that emulates matrix units: the last of products, and so of any kernel that has fewer.
-const EMULATED: usize = 12;
+const EMULATED: usize = 13;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -29,11 +29,13 @@ fn main() {
 type Check = fn(&Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error>;
 
 /// Name, check, and how many products there are in a row: a gradient of attention has scores, their gradients, and what those weigh.
-const CHECKS: [(&str, Check, f64); 8] = [
+const CHECKS: [(&str, Check, f64); 10] = [
     ("every layout and edge", layouts, 1.0),
     ("an epilogue", epilogue, 1.0),
     ("a weight stored in half the bits", narrow_weights, 1.0),
     ("gradients far below f16's range", small_gradients, 1.0),
+    ("operands outside f16's range", large_operands, 1.0),
+    ("an operand that outlives what failed", after_a_failure, 1.0),
     ("attention of every head dimension", head_dimensions, 3.0),
     ("attention of every edge", edges, 3.0),
     ("attention by every mask", masks, 3.0),
@@ -41,7 +43,12 @@ const CHECKS: [(&str, Check, f64); 8] = [
 ];
 
 fn run(device: &str, check: Check, products: f64) -> Result<(), Failed> {
-    let config = Config { matmul_precision: MatmulPrecision::High, shader: Some(EMULATED), ..Config::default() };
+    let config = Config {
+        matmul_precision: MatmulPrecision::High,
+        shader: Some(EMULATED),
+        memory_limit: Some(MEMORY),
+        ..Config::default()
+    };
     let device = Device::open_with(device, &config)?;
     assert_eq!(device.matmul_precision(), MatmulPrecision::High);
     let (expected, got) = (check(&Device::reference())?, check(&device)?);
@@ -110,6 +117,37 @@ fn small_gradients(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Erro
         }
     }
     Ok(results)
+}
+
+/// Both operands, f32 and bf16, where a few elements are far larger than all others, and where all are small; and few columns of many rows,
+/// which adapters on the CPU turn.
+fn large_operands(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let mut results = Vec::new();
+    for size in [1e6, 65_520.0, 1e-9] {
+        let x = random(device, 1, &[96, 64], size);
+        for outputs in [128, 32] {
+            let weight = random(device, 2, &[outputs, 64], size);
+            results.push(ops::linear(&x, &weight).to_vec_f64()?);
+            results.push(ops::linear(&x, &ops::cast(&weight, DType::BF16)).to_vec_f64()?);
+        }
+    }
+    Ok(results)
+}
+
+/// Bytes that the device may take.
+const MEMORY: u64 = 64 << 20;
+
+/// What was found of operands in a recording that failed, or before it, is found again.
+fn after_a_failure(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let [x, weight] = [1, 2].map(|key| random(device, key, &[64, 64], 1e6));
+    let before = ops::linear(&x, &weight).to_vec_f64()?;
+    if device.matmul_precision() == MatmulPrecision::High {
+        let lost = [ops::linear(&weight, &x), device.zeros([MEMORY as usize / 4])];
+        assert!(device.flush().is_err());
+        drop(lost);
+    }
+    x.replace(&[0x3f; 4 * 64 * 64]);
+    Ok(vec![before, ops::linear(&x, &weight).to_vec_f64()?, ops::linear(&weight, &weight).to_vec_f64()?])
 }
 
 /// What attention is run on: [B, T, H, D] over so many keys of so many heads.

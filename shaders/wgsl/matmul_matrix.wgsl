@@ -15,14 +15,15 @@ override WORKGROUP = 4u * SUBGROUP;
 // along DEPTH.
 override SPAN = WORKGROUP / 2u;
 
-// The largest magnitude of the operand that `params.scaled` names (1 is a, 2 is b), as the bits of an f32.
-@group(0) @binding(5) var<storage, read> peak: array<u32>;
+// The largest magnitudes of a, where `params.scaled` has its bit 0, and of b, where it has bit 1, as the bits of an f32.
+@group(0) @binding(5) var<storage, read> a_peak: array<u32>;
+@group(0) @binding(6) var<storage, read> b_peak: array<u32>;
 
-// The biased exponent of the power of two that brings the peak between 2^14 and 2^15: f16 ends just below 2^16, and rounds to
+// The biased exponent of the power of two that brings a peak between 2^14 and 2^15: f16 ends just below 2^16, and rounds to
 // zero what is below 2^-25.
-fn scale_exponent() -> u32 {
-    let exponent = min(peak[0] >> 23u, 254u);
-    return select(clamp(268u - exponent, 1u, 253u), 127u, params.scaled == 0u || exponent == 0u);
+fn scale_exponent(peak: u32, operand: u32) -> u32 {
+    let exponent = min(peak >> 23u, 254u);
+    return select(clamp(268u - exponent, 1u, 253u), 127u, extractBits(params.scaled, operand, 1u) == 0u || exponent == 0u);
 }
 
 // Four rows of a block of a, or columns of one of b, along k.
@@ -48,12 +49,12 @@ fn keep_b(column: u32, quad: u32, lines: Lines) {
 }
 
 // Writes one matrix of the sums, by way of shared memory: only there have its elements known places.
-fn finish(sums: Sums, batch: u32, row: u32, column: u32, scale: f32, subgroup: u32, member: u32) {
+fn finish(sums: Sums, batch: u32, row: u32, column: u32, down: vec2<f32>, subgroup: u32, member: u32) {
     stage(sums, subgroup);
     workgroupBarrier();
     for (var vector = member; vector < SIDE * SIDE / 4u; vector += SUBGROUP) {
         let at = subgroup * SIDE * SIDE + 4u * vector;
-        let four = scale * vec4(staged[at], staged[at + 1u], staged[at + 2u], staged[at + 3u]);
+        let four = down.x * vec4(staged[at], staged[at + 1u], staged[at + 2u], staged[at + 3u]) * down.y;
         store_four(batch, row + 4u * vector / SIDE, column + 4u * vector % SIDE, four);
     }
     workgroupBarrier();
@@ -67,11 +68,12 @@ fn multiply_matrices(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, sub
     // A row of a slice is 64 bytes of halves, and every bank is met once.
     let quad = lane % 8u;
     let line = lane / 8u * 4u;
-    let exponent = scale_exponent();
-    let up = bitcast<f32>(exponent << 23u);
-    let down = bitcast<f32>((254u - exponent) << 23u);
-    let a_scale = select(1.0, up, params.scaled == 1u);
-    let b_scale = select(1.0, up, params.scaled == 2u);
+    let a_exponent = scale_exponent(a_peak[0], 0u);
+    let b_exponent = scale_exponent(b_peak[0], 1u);
+    let a_scale = bitcast<f32>(a_exponent << 23u);
+    let b_scale = bitcast<f32>(b_exponent << 23u);
+    // Both are undone, one after the other: their product may be past what f32 holds.
+    let down = vec2(bitcast<f32>((254u - a_exponent) << 23u), bitcast<f32>((254u - b_exponent) << 23u));
     for (var batch = workgroup.z; batch < params.outer * params.inner; batch += workgroups.z) {
         var a_starts: array<vec4<u32>, 4>;
         var b_starts: array<vec4<u32>, 4>;

@@ -1,13 +1,27 @@
-// The largest magnitude, as the bits of an f32: those order as the numbers do. A maximum does not depend on the order.
+// The largest magnitude, as the bits of an f32: those order as the numbers do, and bf16 is the upper half of them. A maximum does not
+// depend on the order.
 #import common
 
-struct Params { elements: u32 }
+struct Params { elements: u32, dtype: u32 }
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<u32>;
 @group(0) @binding(1) var<storage, read_write> peak: array<atomic<u32>>;
 @group(1) @binding(0) var<uniform> params: Params;
 
+// How x is stored: f32 or bf16.
+override DTYPE: u32 = 0u;
+
 var<workgroup> largest: atomic<u32>;
+
+// The bits of a word's largest magnitude: it holds one f32, or two bf16, of which the last may have no second.
+fn magnitude(at: u32) -> u32 {
+    let word = x[at];
+    if DTYPE == 0u {
+        return word & 0x7fffffffu;
+    }
+    let second = select(0u, word & 0x7fff0000u, 2u * at + 1u < params.elements);
+    return max(word << 16u & 0x7fff0000u, second);
+}
 
 @compute @workgroup_size(256)
 fn main(
@@ -19,12 +33,13 @@ fn main(
         atomicStore(&largest, 0u);
     }
     workgroupBarrier();
+    let words = select((params.elements + 1u) / 2u, params.elements, DTYPE == 0u);
     var mine = 0u;
     let first = linear_workgroup(workgroup, workgroups) * 4096u + lane;
     for (var i = 0u; i < 16u; i++) {
         let at = first + i * 256u;
-        if at < params.elements {
-            mine = max(mine, bitcast<u32>(x[at]) & 0x7fffffffu);
+        if at < words {
+            mine = max(mine, magnitude(at));
         }
     }
     atomicMax(&largest, mine);

@@ -10,7 +10,7 @@ use super::watch::Watch;
 use super::{Compilation, Config, HostBuffer, Reading, Span, cpu, gpu};
 use crate::buffer::BufferRef;
 use crate::error::{Error, Result};
-use crate::kernel::Traits;
+use crate::kernel::{Kept, Traits};
 use crate::passes::{self, Place, Placement, Slots};
 use crate::recording::{Command, Recording};
 
@@ -27,6 +27,8 @@ pub(super) struct Executor {
     pub encoding: Duration,
     /// The name of the last buffer between the dispatches that take the place of one. They are above all others.
     temporaries: u64,
+    /// What was found of buffers that are still as they were.
+    kept: Kept,
     lost: Lost,
     /// An error that nobody has been told yet.
     pub untold: Option<Error>,
@@ -173,6 +175,7 @@ impl Executor {
             dry: dry || inspects,
             encoding,
             temporaries: 1 << 63,
+            kept: Kept::default(),
             lost: Lost::default(),
             untold: None,
         }
@@ -192,7 +195,7 @@ impl Executor {
         if recording.commands.is_empty() {
             return Ok(Vec::new());
         }
-        let Executor { backend, slots, temporaries, .. } = self;
+        let Executor { backend, slots, temporaries, kept, .. } = self;
         let is_new = |buffer| !slots.holds(buffer);
         let mut recording = passes::drop_dead(recording, is_new);
         let reads = passes::reads(&recording, is_new);
@@ -202,7 +205,7 @@ impl Executor {
             recording = passes::finish(recording, &reads);
         }
         if let Some(traits) = backend.traits() {
-            recording = passes::lower(recording, traits, || {
+            recording = passes::lower(recording, traits, kept, || {
                 *temporaries += 1;
                 *temporaries
             });
@@ -213,6 +216,8 @@ impl Executor {
         }
         let outcome = self.place_and_execute(&recording);
         if let Err(error) = &outcome {
+            // Nobody holds what was found; some of it would have been in this one.
+            recording.commands.extend(self.kept.forget_all().map(|buffer| Command::Free { buffer }));
             let kept = self.slots.abandon(self.lost.add(&recording, error));
             self.backend.recover(&recording, &kept);
         }

@@ -218,7 +218,10 @@ mod tests {
             (0..kernel.shaders).filter(is_tried).map(kernel.source).collect()
         };
         let real = Traits { subgroups: Some((32, 32)), ..Traits::default() };
-        assert_eq!(tried(real.clone()), ["matmul_tile_any", "matmul_tile_32", "matmul_tile_64", "matmul_tile_128"]);
+        assert_eq!(
+            tried(real.clone()),
+            ["matmul_tile_any", "matmul_tile_16", "matmul_tile_32", "matmul_tile_64", "matmul_tile_128"]
+        );
         let halves = Traits { halves: Some(Halves::Matrices16), ..real.clone() };
         assert_eq!(tried(halves).last(), Some(&"matmul_matrix_16"));
         assert!(tried(Traits { software: true, ..real }).contains(&"matmul_subgroup"));

@@ -18,14 +18,15 @@ pub struct Lowering<'a> {
     pub temporaries: Vec<BufferRef>,
 }
 
-/// What was found of buffers for one dispatch, and serves those behind it until the buffer is written or ends.
+/// What was found of buffers for one dispatch, and serves those behind it, of later recordings too, until the buffer is written or
+/// ends: what is frozen is looked at once.
 #[derive(Default)]
 pub struct Kept(FxHashMap<u64, Vec<(BufferRef, BufferRef)>>);
 
 impl Kept {
     /// The buffers that hold what was found of these, which is no longer so.
-    pub fn forget(&mut self, buffers: impl Iterator<Item = u64>) -> Vec<BufferRef> {
-        buffers.filter_map(|buffer| self.0.remove(&buffer)).flatten().map(|(_, found)| found).collect()
+    pub fn forget(&mut self, buffers: impl IntoIterator<Item = u64>) -> impl Iterator<Item = BufferRef> {
+        buffers.into_iter().filter_map(|buffer| self.0.remove(&buffer)).flatten().map(|(_, found)| found)
     }
 
     /// Those of all.

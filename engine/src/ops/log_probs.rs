@@ -2,8 +2,8 @@
 
 use super::cross_entropy::{StatisticsAndGradient, statistics, statistics_and_gradient};
 use super::{
-    Epilogue, IGNORE, Op, cast, cat, gather, linear, log_softmax, matmul_accumulate, matmul_of_gradient, matmul_with, mul, neg,
-    scale, softmax, sum_axis,
+    Epilogue, IGNORE, Op, cast, cat, gather, linear, log_softmax, matmul_accumulate, matmul_with, mul, neg, scale, softmax,
+    sum_axis,
 };
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
@@ -97,12 +97,12 @@ impl Projection {
             }
             all.push(statistics_and_gradient(&logits, targets, gradient, first));
             if for_hidden {
-                dhidden.push(matmul_of_gradient(&logits, weight, *scale));
+                dhidden.push(matmul_with(&logits, weight, &epilogue));
             }
             if for_weight {
                 match &dweight {
                     Some(sum) => matmul_accumulate(sum, &logits.transpose(), &inputs, *scale),
-                    None => dweight = Some(matmul_of_gradient(&logits.transpose(), &inputs, *scale)),
+                    None => dweight = Some(matmul_with(&logits.transpose(), &inputs, &epilogue)),
                 }
             }
         }

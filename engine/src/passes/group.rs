@@ -207,8 +207,8 @@ mod tests {
         let late = ops::matmul(&x, &c);
         let both = ops::matmul(&r, &q);
         assert_eq!(lanes(&device, 30), [vec![1, 1, 1], vec![1], vec![1]]);
-        // Two of them have eight bindings: x as four, two weights, and two results.
-        assert_eq!(lanes(&device, 8), [vec![1, 1], vec![1], vec![1], vec![1]]);
+        // Two of them have nine bindings: x as five, two weights, and two results.
+        assert_eq!(lanes(&device, 9), [vec![1, 1], vec![1], vec![1], vec![1]]);
         drop((late, both));
     }
 

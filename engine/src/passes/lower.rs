@@ -1,32 +1,27 @@
 //! Lowers what ops recorded, which is the same for every device, to what a GPU with these traits best runs.
 
-use crate::buffer::BufferRef;
 use crate::kernel::{Kept, Lowered, Lowering, Traits};
 use crate::recording::{Command, Recording};
 
 /// The recording with every dispatch that has something in its place ([`Kernel::lower`](crate::kernel::Kernel::lower)) replaced.
-/// `new_id` names the buffers between.
-pub fn lower(recording: Recording, traits: &Traits, mut new_id: impl FnMut() -> u64) -> Recording {
+/// `new_id` names the buffers between, and `kept` is what was found in earlier recordings.
+pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id: impl FnMut() -> u64) -> Recording {
     let mut out = Vec::with_capacity(recording.commands.len());
-    let mut kept = Kept::default();
     for command in recording.commands {
-        out.extend(kept.forget(changed(&command)).into_iter().map(free));
-        let Command::Dispatch { kernel, params, buffers } = &command else {
-            out.push(command);
-            continue;
-        };
-        let mut lowering = Lowering::new(traits, &mut new_id, &mut kept);
-        (kernel.lower)(bytemuck::cast_slice(params), buffers, &mut lowering);
+        let changed: Vec<u64> = changed(&command).collect();
+        let mut lowering = Lowering::new(traits, &mut new_id, kept);
+        if let Command::Dispatch { kernel, params, buffers } = &command {
+            (kernel.lower)(bytemuck::cast_slice(params), buffers, &mut lowering);
+        }
         let Lowering { dispatches, temporaries, .. } = lowering;
         if dispatches.is_empty() {
             out.push(command);
-            continue;
         }
         let dispatch = |Lowered { kernel, params, buffers }| Command::Dispatch { kernel, params, buffers };
         out.extend(dispatches.into_iter().map(dispatch));
-        out.extend(temporaries.into_iter().chain(kept.forget(changed(&command))).map(free));
+        let ended = temporaries.into_iter().chain(kept.forget(changed));
+        out.extend(ended.map(|buffer| Command::Free { buffer }));
     }
-    out.extend(kept.forget_all().map(free));
     Recording { commands: out }
 }
 
@@ -34,10 +29,6 @@ pub fn lower(recording: Recording, traits: &Traits, mut new_id: impl FnMut() -> 
 fn changed(command: &Command) -> impl Iterator<Item = u64> {
     let ended = if let Command::Free { buffer } = command { Some(*buffer) } else { None };
     command.writes().chain(ended).map(|buffer| buffer.id)
-}
-
-fn free(buffer: BufferRef) -> Command {
-    Command::Free { buffer }
 }
 
 #[cfg(test)]
@@ -57,7 +48,7 @@ mod tests {
             id += 1;
             id
         };
-        let lowered = lower(device.recorded(), traits, new_id);
+        let lowered = lower(device.recorded(), traits, &mut Kept::default(), new_id);
         drop((held, y));
         lowered.commands.iter().filter(|command| matches!(command, Command::Dispatch { .. })).map(Command::name).collect()
     }
@@ -69,8 +60,36 @@ mod tests {
         assert_eq!(names(&real, [64, 4096, 64]), ["matmul", "matmul_parts", "matmul", "matmul"]);
         assert_eq!(names(&Traits { software: true, ..real.clone() }, [64, 4096, 64]), ["matmul"; 3]);
         let halves = Traits { halves: Some(Halves::Matrices16), ..real };
-        // Once for both products that it is an operand of.
-        assert_eq!(names(&halves, [4096, 4096, 4096]), ["matmul", "full", "peak", "matmul", "matmul"]);
+        // Each operand once, for both products that it is one of.
+        let of_operands = ["full", "peak", "full", "peak", "matmul", "full", "peak", "matmul", "matmul"];
+        assert_eq!(names(&halves, [4096, 4096, 4096]), of_operands);
+    }
+
+    #[test]
+    fn what_was_found_of_an_operand_serves_until_that_is_written_or_ends() {
+        let device = Device::cpu();
+        let [a, b] = [[64, 64], [64, 64]].map(|shape| device.tensor(&[1.0; 64 * 64], shape));
+        let traits = Traits { halves: Some(Halves::Emulated), ..Traits::default() };
+        let (mut kept, mut id) = (Kept::default(), 1 << 63);
+        let mut dispatches = |weight: &Tensor| {
+            let y = ops::matmul(&a, weight);
+            let lowered = lower(device.recorded(), &traits, &mut kept, || {
+                id += 1;
+                id
+            });
+            device.flush().unwrap();
+            drop(y);
+            (lowered.dispatches(), lowered.commands.iter().filter(|command| matches!(command, Command::Free { .. })).count())
+        };
+        assert_eq!(dispatches(&b), (5, 0));
+        assert_eq!(dispatches(&b).0, 1);
+        b.replace(&[0; 4 * 64 * 64]);
+        // What was found of b ends, and the last product.
+        assert_eq!(dispatches(&b), (3, 2));
+        let c = ops::neg(&b);
+        assert_eq!(dispatches(&c).0, 4);
+        drop((b, c));
+        assert_eq!(dispatches(&a).1, 5);
     }
 
     #[test]
@@ -79,7 +98,7 @@ mod tests {
         let [q, k] = [[1, 1, 2, 8], [1, 4096, 2, 8]].map(|shape| device.empty(shape, crate::DType::F32));
         let y: Tensor = ops::attention(&q, &k, &k, &ops::Mask::default());
         let recorded = device.recorded();
-        let lowered = lower(recorded.clone(), &Traits::default(), || 1 << 63);
+        let lowered = lower(recorded.clone(), &Traits::default(), &mut Kept::default(), || 1 << 63);
         assert_eq!(recorded.dispatches(), 1);
         assert_eq!(lowered.dispatches(), 2);
         drop(y);

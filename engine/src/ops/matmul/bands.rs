@@ -12,7 +12,7 @@ use crate::ops::cat::{Place, PlaceParams};
 /// along the sums, and terms of the sums where they lie along the columns. False, and nothing recorded, where it need not be, or
 /// cannot.
 pub(super) fn lowered(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -> bool {
-    let [a, b, _, _, y, _] = buffers[..] else { unreachable!("a product has six buffers") };
+    let [a, b, _, _, y, ..] = buffers[..] else { unreachable!("a product has five buffers and peaks") };
     let along_sums = p.b.row == 1;
     let (rows, stride) = if along_sums { (p.n, p.b.column) } else { (p.k, p.b.row) };
     let is_plain = p.outer * p.inner == 1 && p.turned == 0 && p.b.offset == 0 && p.ending.is_plain() && p.m > 0;
@@ -25,13 +25,13 @@ pub(super) fn lowered(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -
         let band = b.part(first as usize * stride as usize, count as usize * stride as usize);
         if along_sums {
             let columns = into.buffer(DType::F32, p.m as usize * count as usize);
-            record::<Matmul>(Product { n: count, ..*p }, [a, band, a, a, columns, a], into);
+            record::<Matmul>(Product { n: count, ..*p }, [a, band, a, a, columns], into);
             into.dispatch::<Place>(PlaceParams::of_columns(p.m, count, first, p.n), &[columns, y]);
         } else {
             let terms = Product { k: count, a: Side { offset: p.a.offset + first * p.a.column, ..p.a }, ..*p };
             match first {
-                0 => record::<Matmul>(terms, [a, band, a, a, y, a], into),
-                _ => record::<MatmulAccumulate>(terms, [a, band, a, a, y, a], into),
+                0 => record::<Matmul>(terms, [a, band, a, a, y], into),
+                _ => record::<MatmulAccumulate>(terms, [a, band, a, a, y], into),
             }
         }
     }
@@ -39,8 +39,8 @@ pub(super) fn lowered(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -
 }
 
 /// What is best run in the place of a product that can be bound, or that itself.
-fn record<K: Kernel<Params = Product>>(p: Product, buffers: [BufferRef; 6], into: &mut Lowering) {
-    let before = into.dispatches.len();
+fn record<K: Kernel<Params = Product>>(p: Product, [a, b, bias, residual, y]: [BufferRef; 5], into: &mut Lowering) {
+    let (before, buffers) = (into.dispatches.len(), [a, b, bias, residual, y, a, a]);
     K::lower(&p, &buffers, into);
     if into.dispatches.len() == before {
         into.dispatch::<K>(p, &buffers);

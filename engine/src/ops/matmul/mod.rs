@@ -16,9 +16,9 @@ use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
 use epilogue::Ending;
 pub use epilogue::{Activation, Epilogue};
-pub(super) use params::Gradient;
 use params::{Params, Side, two};
 use parts::SumParts;
+pub(super) use parts::{sum_lowered, sum_parts};
 use peak::Peak;
 pub(super) use peak::peak;
 use product::{Matmul, MatmulAccumulate};
@@ -75,18 +75,16 @@ pub fn matmul_with(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
         return residual.map_or(y.clone(), |residual| add(&y, residual));
     }
     let (saved_a, saved_b) = (a.detach(), b.detach());
-    let y = multiply(&saved_a, &saved_b, epilogue, Gradient::None);
+    let y = multiply(&saved_a, &saved_b, epilogue);
     let (absent, columns) = (saved_a.clone(), y.last_size());
     y.with_rule("matmul", [a, b, bias.unwrap_or(&absent), residual.unwrap_or(&absent)], move |g, needs| {
         let scaled = Epilogue { scale, ..Default::default() };
         [
-            needs[0].then(|| sum_to(&multiply(g, &saved_b.transpose(), &scaled, Gradient::Left), saved_a.shape())),
+            needs[0].then(|| sum_to(&multiply(g, &saved_b.transpose(), &scaled), saved_a.shape())),
             needs[1].then(|| match saved_b.is_whole() || saved_b.rank() != saved_a.rank() {
-                true => sum_to(&multiply(&saved_a.transpose(), g, &scaled, Gradient::Right), saved_b.shape()),
+                true => sum_to(&multiply(&saved_a.transpose(), g, &scaled), saved_b.shape()),
                 // A weight's transpose: its gradient lies as the weight does.
-                false => {
-                    sum_to(&multiply(&g.transpose(), &saved_a, &scaled, Gradient::Left), saved_b.transpose().shape()).transpose()
-                }
+                false => sum_to(&multiply(&g.transpose(), &saved_a, &scaled), saved_b.transpose().shape()).transpose(),
             }),
             needs[2].then(|| sum_to(g, [columns].into())),
             needs[3].then(|| g.clone()),
@@ -116,13 +114,7 @@ pub fn linear_with(x: &Tensor, weight: &Tensor, epilogue: &Epilogue) -> Tensor {
     matmul_with(&rows, &weight.transpose(), &epilogue).reshape(shape.with(shape.len() - 1, outputs))
 }
 
-/// The product of a gradient a and any b, times `scale`, off the tape.
-#[track_caller]
-pub(super) fn matmul_of_gradient(a: &Tensor, b: &Tensor, scale: f32) -> Tensor {
-    multiply(&a.detach(), &b.detach(), &Epilogue { scale, ..Default::default() }, Gradient::Left)
-}
-
-/// y += scale * a b, in place, for a gradient a: y [.., M, N] fills its buffer, and nothing of this is on the tape.
+/// y += scale * a b, in place: y [.., M, N] fills its buffer, and nothing of this is on the tape.
 #[track_caller]
 pub fn matmul_accumulate(y: &Tensor, a: &Tensor, b: &Tensor, scale: f32) {
     let shape = product_shape(a, b);
@@ -130,8 +122,8 @@ pub fn matmul_accumulate(y: &Tensor, a: &Tensor, b: &Tensor, scale: f32) {
         [y, a, b].iter().all(|x| x.dtype() == DType::F32 && !x.requires_grad()) && y.is_whole() && y.shape() == shape,
         "[matmul_accumulate] expected f32 tensors off the tape and a whole {shape:?} to add to, got {a:?}, {b:?} and {y:?}"
     );
-    let (params, a, b) = arguments(a, b, &Epilogue { scale, ..Default::default() }, Gradient::Left);
-    dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y, &a]);
+    let (params, a, b) = arguments(a, b, &Epilogue { scale, ..Default::default() });
+    dispatch::<MatmulAccumulate>(params, &[&a, &b, &a, &a, y, &a, &a]);
 }
 
 #[track_caller]
@@ -150,8 +142,8 @@ fn batch(a: &Tensor, b: &Tensor) -> Shape {
     Shape::new(&a.shape()[..a.rank() - 2]).broadcast(&Shape::new(&b.shape()[..b.rank() - 2]))
 }
 
-/// The product of two tensors off the tape, one of which may be a gradient.
-fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> Tensor {
+/// The product of two tensors off the tape.
+fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> Tensor {
     let y = a.device().empty(product_shape(a, b), DType::F32);
     let [bias, residual] = [epilogue.bias, epilogue.residual].map(|x| x.map(|x| x.detach().whole()));
     let (k, n) = (a.last_size(), b.last_size());
@@ -163,13 +155,13 @@ fn multiply(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> 
         dispatch::<Matvec>(params, &[&a, b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y]);
         return y;
     }
-    let (params, a, b) = arguments(a, b, epilogue, gradient);
-    dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y, &a]);
+    let (params, a, b) = arguments(a, b, epilogue);
+    dispatch::<Matmul>(params, &[&a, &b, bias.as_ref().unwrap_or(&a), residual.as_ref().unwrap_or(&a), &y, &a, &a]);
     y
 }
 
 /// A product's parameters, and its operands as those say that they lie.
-fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) -> (Params, Tensor, Tensor) {
+fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> (Params, Tensor, Tensor) {
     let (m, n, k) = (a.size(a.rank() - 2), b.last_size(), a.last_size());
     let batch = batch(a, b);
     let (a, a_side) = Side::of(a, &batch);
@@ -185,7 +177,7 @@ fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue, gradient: Gradient) ->
         b: b_side,
         ending: Ending::new(epilogue),
         dtype: storage(b.dtype()),
-        scaled: gradient as u32,
+        scaled: 0,
         turned: 0,
     };
     (params, a, b)

@@ -21,18 +21,10 @@ pub(super) struct Params {
     pub ending: Ending,
     /// How b is stored, as `storage.wgsl` numbers it.
     pub dtype: u32,
-    /// Which operand the kernel's peak is of.
+    /// Which operands the kernel is given the peaks of: 1 is a, 2 is b, 3 both.
     pub scaled: u32,
     /// Whether the operands have changed places, b^T a^T: y and its epilogue are of the turned result.
     pub turned: u32,
-}
-
-/// Which operand of a product is a gradient: those can be too small for f16, or too large.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::ops) enum Gradient {
-    None,
-    Left,
-    Right,
 }
 
 impl Params {

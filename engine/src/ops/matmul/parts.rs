@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::arguments;
 use super::epilogue::{Ending, Epilogue};
-use super::params::{Gradient, Params as Product, Side};
+use super::params::{Params as Product, Side};
 use super::product::Matmul;
 use crate::buffer::BufferRef;
 use crate::device::parallel;
@@ -16,24 +16,35 @@ use crate::tensor::{Tensor, dispatch};
 /// Workgroups that occupy the larger GPUs: two for each of the 132 multiprocessors of an H100.
 const OCCUPYING: u32 = 264;
 
+/// Operations of a product so short that smaller tiles, which occupy a GPU as they are, cost less than a dispatch that adds parts up: some
+/// tens of microseconds' work of a middling GPU.
+const SHORT: u64 = 1 << 29;
+/// Rows or columns of a product by a LoRA's factor, whose sums are cut only where they are longer than the others: of so few results any
+/// number of workgroups is small.
+const NARROW: u32 = 16;
+const LONG: u32 = 2048;
+
 impl Product {
     /// Rows and columns of the tiles by which it is best computed on a GPU: the largest that occupy the device, perhaps with sums cut
-    /// into parts, or the smallest.
+    /// into parts where it is not short, or the smallest.
     pub fn tile(&self, traits: &Traits) -> [u32; 2] {
         let tiles: &[[u32; 2]] = match traits.halves.filter(|_| self.suits_halves()) {
             Some(Halves::Matrices16) => &[[128, 128], [64, 128], [64, 64], [32, 32]],
             Some(Halves::Matrices8) => &[[64, 64]],
             Some(Halves::Emulated) => &[[32, 128]],
-            None if self.is_in_vectors() => &[[128, 128], [64, 64], [32, 32]],
+            None if self.is_in_vectors() => &[[128, 128], [64, 64], [32, 32], [32, 16]],
             None => &[[64, 64]],
         };
-        let occupies = |tile: &&[u32; 2]| self.workgroups(**tile) * self.parts_of(**tile) >= OCCUPYING;
+        let operations = 2 * [self.m, self.n, self.k].map(u64::from).iter().product::<u64>();
+        let most_parts = |tile: [u32; 2]| if operations <= SHORT { 1 } else { self.parts_of(tile) };
+        let occupies = |tile: &&[u32; 2]| self.workgroups(**tile) * most_parts(**tile) >= OCCUPYING;
         *tiles.iter().find(occupies).unwrap_or(&tiles[tiles.len() - 1])
     }
 
     /// Into how many parts the sums of a product are best cut: 1 where its tiles occupy the device, or it is of many matrices.
     pub fn parts(&self, traits: &Traits) -> u32 {
-        if traits.software { 1 } else { self.parts_of(self.tile(traits)) }
+        let is_narrow = self.m.min(self.n) <= NARROW && self.k <= LONG;
+        if traits.software || is_narrow { 1 } else { self.parts_of(self.tile(traits)) }
     }
 
     fn workgroups(&self, [rows, columns]: [u32; 2]) -> u32 {
@@ -66,17 +77,27 @@ impl Product {
 
 /// A product of two matrices whose sums are cut into parts of equal length.
 pub(super) fn lowered(p: &Product, buffers: &[BufferRef], parts: u32, into: &mut Lowering) {
-    let [a, b, bias, residual, y, peak] = buffers[..] else { unreachable!("a product has six buffers") };
+    let [a, b, bias, residual, y, peaks @ ..] = buffers else { unreachable!("a product has five buffers and peaks") };
     let sums = into.buffer(DType::F32, (parts * p.m * p.n) as usize);
-    into.dispatch::<Matmul>(p.in_parts(parts), &[a, b, a, a, sums, peak]);
-    into.dispatch::<SumParts>(Params::new(p, parts), &[sums, sums, bias, residual, y]);
+    into.dispatch::<Matmul>(p.in_parts(parts), &[&[*a, *b, *a, *a, sums], peaks].concat());
+    into.dispatch::<SumParts>(Params::new(p, parts), &[sums, sums, *bias, *residual, *y]);
+}
+
+/// y [outer, together] as the sum of so many parts, which lie [outer, parts, together].
+pub(in crate::ops) fn sum_lowered(parts: u32, together: u32, sums: BufferRef, y: BufferRef, into: &mut Lowering) {
+    into.dispatch::<SumParts>(Params::of_sums(y.elements, parts, together), &[sums, sums, sums, sums, y]);
+}
+
+/// The same on any device: what the laws run.
+pub(in crate::ops) fn sum_parts(parts: u32, together: u32, sums: &Tensor, y: &Tensor) {
+    dispatch::<SumParts>(Params::of_sums(y.elements(), parts, together), &[sums, sums, sums, sums, y]);
 }
 
 /// The product of two matrices in so many parts on any device: what the laws run.
 pub(super) fn multiply_in_parts(a: &Tensor, b: &Tensor, epilogue: &Epilogue, parts: u32) -> Tensor {
-    let (p, a, b) = arguments(a, b, epilogue, Gradient::None);
+    let (p, a, b) = arguments(a, b, epilogue);
     let [sums, y] = [[parts * p.m, p.n], [p.m, p.n]].map(|shape| a.device().empty(shape.map(|size| size as usize), DType::F32));
-    dispatch::<Matmul>(p.in_parts(parts), &[&a, &b, &a, &a, &sums, &a]);
+    dispatch::<Matmul>(p.in_parts(parts), &[&a, &b, &a, &a, &sums, &a, &a]);
     let [bias, residual] = [epilogue.bias, epilogue.residual].map(|x| x.map_or(sums.clone(), |x| x.detach().whole()));
     dispatch::<SumParts>(Params::new(&p, parts), &[&sums, &sums, &bias, &residual, &y]);
     y
@@ -88,16 +109,22 @@ pub(super) struct Params {
     elements: u32,
     columns: u32,
     parts: u32,
+    /// Elements of a part that lie together.
+    together: u32,
     pub ending: Ending,
 }
 
 impl Params {
     fn new(p: &Product, parts: u32) -> Params {
-        Params { elements: p.m * p.n, columns: p.n, parts, ending: p.ending }
+        Params { elements: p.m * p.n, columns: p.n, parts, together: p.m * p.n, ending: p.ending }
+    }
+
+    fn of_sums(elements: usize, parts: u32, together: u32) -> Params {
+        Params { elements: elements as u32, columns: together, parts, together, ending: Ending::new(&Epilogue::default()) }
     }
 }
 
-/// Sums [parts, M, N], nothing in b's place, bias, residual -> y [M, N].
+/// Sums [outer, parts, together], nothing in b's place, bias, residual -> y [outer, together], which is [M, N].
 pub(super) struct SumParts;
 
 impl Kernel for SumParts {
@@ -129,7 +156,9 @@ impl Kernel for SumParts {
             #[inline(always)]
             |first, y| {
                 for (at, y) in y.iter_mut().enumerate() {
-                    let parts = (0..p.parts as usize).map(|part| sums[part * p.elements as usize + first + at]);
+                    let [parts, together] = [p.parts, p.together].map(|size| size as usize);
+                    let start = (first + at) / together * together * parts + (first + at) % together;
+                    let parts = (0..parts).map(|part| sums[start + part * together]);
                     *y += scale * parts.fold(R::ZERO, |sum, part| sum + part);
                 }
             },

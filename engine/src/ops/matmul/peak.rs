@@ -1,11 +1,12 @@
-//! The largest magnitude of a tensor, from which products of f16 operands take a gradient's scale.
+//! The largest magnitude of a tensor, from which products of f16 operands take that operand's scale.
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::storage;
 use crate::DType;
 use crate::buffer::BufferRef;
-use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, grid};
+use crate::kernel::{Access, Cost, Data, Io, Kernel, Lowering, Shader, grid};
 use crate::ops::full::{fill, full};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
@@ -14,7 +15,7 @@ use crate::tensor::{Tensor, dispatch};
 pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
     assert!(x.dtype() == DType::F32, "[peak] expected f32, got {x:?}");
     let peak = full(x.device(), 0.0, [1]);
-    dispatch::<Peak>(Params { elements: x.buffer_elements() as u32 }, &[x, &peak]);
+    dispatch::<Peak>(Params::new(x.buffer_elements(), x.dtype()), &[x, &peak]);
     peak
 }
 
@@ -22,7 +23,7 @@ pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
 pub(super) fn lowered(x: BufferRef, into: &mut Lowering) -> BufferRef {
     into.found(x, 1, |peak, into| {
         fill(peak, 0.0, into);
-        into.dispatch::<Peak>(Params { elements: x.elements as u32 }, &[x, peak]);
+        into.dispatch::<Peak>(Params::new(x.elements, x.dtype), &[x, peak]);
     })
 }
 
@@ -30,6 +31,19 @@ pub(super) fn lowered(x: BufferRef, into: &mut Lowering) -> BufferRef {
 #[repr(C)]
 pub(super) struct Params {
     elements: u32,
+    /// How they are stored, as `storage.wgsl` numbers it: f32 or bf16.
+    dtype: u32,
+}
+
+impl Params {
+    fn new(elements: usize, dtype: DType) -> Params {
+        Params { elements: elements as u32, dtype: storage(dtype) }
+    }
+
+    /// Words of 32 bits that they lie in.
+    fn words(&self) -> u32 {
+        if self.dtype == 0 { self.elements } else { self.elements.div_ceil(2) }
+    }
 }
 
 /// x -> peak, which holds 0 before.
@@ -39,12 +53,18 @@ impl Kernel for Peak {
     type Params = Params;
     const NAME: &'static str = "peak";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Update];
-    const SHADERS: &'static [Shader<Params>] = &[Shader::new("matmul_peak", |p| grid(p.elements as usize, 4096))];
+    const SHADERS: &'static [Shader<Params>] =
+        &[Shader::new("matmul_peak", |p: &Params| grid(p.words() as usize, 4096)).with(|p| vec![("DTYPE", p.dtype.into())])];
     fn cost(p: &Params) -> Cost {
-        Cost { flops: p.elements.into(), bytes: 4 * u64::from(p.elements) }
+        Cost { flops: p.elements.into(), bytes: 4 * u64::from(p.words()) }
     }
     fn run<R: Real>(_: &Params, io: &mut Io<R>) {
-        let (x, peak) = (io.real(0), io.real_mut(1));
-        peak[0] = x.par_iter().map(|x| x.abs()).reduce(|| peak[0], |a, b| a.max(b));
+        let (x, peak) = (io.data(0), io.real_mut(1));
+        let most = |a: R, b: R| a.max(b);
+        peak[0] = match x {
+            Data::Real(x) => x.par_iter().map(|x| x.abs()).reduce(|| peak[0], most),
+            Data::BF16(x) => x.par_iter().map(|x| R::from_f32(x.to_f32().abs())).reduce(|| peak[0], most),
+            Data::F16(_) | Data::U32(_) => unreachable!("[peak] expected f32 or bf16"),
+        };
     }
 }

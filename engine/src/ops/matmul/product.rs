@@ -3,15 +3,16 @@
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::params::{Gradient, Params};
-use super::{bands, parts, peak};
+use super::params::Params;
+use super::{bands, parts, peak, storage};
 use crate::buffer::BufferRef;
 use crate::device::parallel;
+use crate::dtype::DType;
 use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Halves, Io, Kernel, Lowering, Shader, Target, Traits};
 use crate::real::{Matrix, Real, Threads};
 
-/// a, b, bias, residual -> y, and after it the peak of one operand ([`Peak`](super::peak::Peak)), where products take f16. With
-/// `UPDATE`, y += scale * a b, and there is neither bias nor residual.
+/// a, b, bias, residual -> y, and after it the peaks of a and b ([`Peak`](super::peak::Peak)), where products take f16. With `UPDATE`,
+/// y += scale * a b, and there is neither bias nor residual.
 pub(super) struct Product<const UPDATE: bool>;
 
 pub(super) type Matmul = Product<false>;
@@ -30,6 +31,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         Access::Read,
         if UPDATE { Access::Update } else { Access::Write },
         Access::Read,
+        Access::Read,
     ];
     const SHADERS: &'static [Shader<Params>] = &[
         shader::<UPDATE>("matmul_blocked", |p| p.tiles(8, 256)).written_for(Target::Software),
@@ -39,6 +41,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             .allowed(in_subgroups)
             .preferred(|p, _| p.m <= 16),
         shader::<UPDATE>("matmul_tile_any", |p| p.tiles(64, 64)).allowed(in_tiles).preferred(is_real),
+        tile::<UPDATE>("matmul_tile_16", |p| p.tiles(32, 16)).preferred(is_best::<32, 16>),
         tile::<UPDATE>("matmul_tile_32", |p| p.tiles(32, 32)).preferred(is_best::<32, 32>),
         tile::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).preferred(is_best::<64, 64>),
         tile::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128)).preferred(is_best::<128, 128>),
@@ -69,29 +72,30 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             drop: |p, drops| p.ending.drop(drops),
         })
     };
-    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut, and a gradient
-    /// that is rounded to f16 needs its peak.
+    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut. An operand that
+    /// is rounded to f16 needs its peak: gradients can be too small for it, and activations, a few of whose elements are thousands
+    /// of times larger than all others, too large.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
         if !UPDATE && bands::lowered(p, buffers, into) {
             return;
         }
-        let mut buffers = buffers.to_vec();
+        let (mut lowered, mut buffers) = (*p, buffers.to_vec());
         if into.traits.software && p.dtype == 0 && p.is_narrow() {
             buffers.swap(0, 1);
-            return into.dispatch::<Self>(Params { scaled: Gradient::None as u32, ..p.turn() }, &buffers);
+            lowered = p.turn();
         }
         let parts = if UPDATE { 1 } else { p.parts(into.traits) };
-        // No other shader looks at the peak.
-        let is_rounded = into.traits.halves.is_some() && p.in_parts(parts).suits_halves();
-        if is_rounded && p.scaled != Gradient::None as u32 {
-            let gradient = if p.scaled == Gradient::Left as u32 { 0 } else { 1 };
-            buffers[5] = peak::lowered(buffers[gradient], into);
-        } else if parts == 1 {
-            return;
+        // No other shader looks at peaks.
+        if into.traits.halves.is_some() && lowered.in_parts(parts).suits_halves() {
+            lowered.scaled = if p.dtype == storage(DType::F16) { 1 } else { 3 };
+            for operand in (0..2).filter(|operand| lowered.scaled >> operand & 1 == 1) {
+                buffers[5 + operand] = peak::lowered(buffers[operand], into);
+            }
         }
         match parts {
-            1 => into.dispatch::<Self>(*p, &buffers),
-            _ => parts::lowered(p, &buffers, parts, into),
+            1 if lowered.scaled == 0 && lowered.turned == p.turned => {}
+            1 => into.dispatch::<Self>(lowered, &buffers),
+            _ => parts::lowered(&lowered, &buffers, parts, into),
         }
     }
     fn cost(p: &Params) -> Cost {
