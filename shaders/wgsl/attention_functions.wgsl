@@ -1,6 +1,7 @@
 // What the attention kernels share: query [B, T, H, D], key and value [B, S, KV, D], and which keys a query sees. The forward
-// kernel may take the keys in parts, each as a batch row of its own: `batch` counts B * parts rows. And it may find them in pages
-// [P, page_size, KV, D] that all rows share; the queries are then the last T tokens of their rows.
+// kernel may take the keys in parts, each as a batch row of its own, and the gradient of keys and values the queries: `batch` counts
+// B * parts rows. The forward kernel may find keys in pages [P, page_size, KV, D] that all rows share; the queries are then the last T
+// tokens of their rows.
 
 struct Params {
     batch: u32, queries: u32, keys: u32, heads: u32, key_heads: u32, head_dim: u32,
@@ -40,9 +41,14 @@ fn key_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
     return row_start(lie, batch, place_of(batch, position), head);
 }
 
-// The index of a row in a tensor [B, T, H, ..] without gaps.
+// The index of a row in a result [B * parts, T, H, ..].
 fn query_row(batch: u32, position: u32, head: u32) -> u32 {
     return (batch * params.queries + position) * params.heads + head;
+}
+
+// The same of an input [B, T, H, ..] without gaps.
+fn given_row(batch: u32, position: u32, head: u32) -> u32 {
+    return query_row(batch / params.parts, position, head);
 }
 
 // How many query heads share a key head.
@@ -66,22 +72,25 @@ fn start_of(batch: u32) -> i32 {
     return i32(params.start);
 }
 
-// The keys x <= key < y of a batch row's part.
-fn part_of(batch: u32) -> vec2<u32> {
-    let size = (params.keys + params.parts - 1u) / params.parts;
+// Of a range x <= at < y of `count` what lies in a batch row's part.
+fn in_part(batch: u32, count: u32, range: vec2<u32>) -> vec2<u32> {
+    let size = (count + params.parts - 1u) / params.parts;
     let first = batch % params.parts * size;
-    return vec2(first, first + size);
+    let end = min(range.y, first + size);
+    return vec2(min(max(range.x, first), end), end);
 }
 
 // The keys x <= key < y that a query may see, apart from segments.
-fn seen_by(batch: u32, position: u32) -> vec2<u32> {
+fn all_seen_by(batch: u32, position: u32) -> vec2<u32> {
     let next = u32(max(start_of(batch) + i32(position) + 1, 0));
     let causal_end = max(next, params.prefix);
     let end = select(length(batch), min(length(batch), causal_end), params.causal == 1u);
-    let first = next - min(next, params.window);
-    let part = part_of(batch);
-    let part_end = min(end, part.y);
-    return vec2(min(max(first, part.x), part_end), part_end);
+    return vec2(next - min(next, params.window), end);
+}
+
+// Those of the batch row's part of the keys.
+fn seen_by(batch: u32, position: u32) -> vec2<u32> {
+    return in_part(batch, params.keys, all_seen_by(batch, position));
 }
 
 // The first element of the values' gradients, which are written behind those of the keys, where every device can bind them.
@@ -89,10 +98,24 @@ fn values_start() -> u32 {
     return (params.batch * params.keys * params.key_heads * params.head_dim + 63u) / 64u * 64u;
 }
 
-// The queries x <= position < y that may see a key, apart from segments.
+// The queries x <= position < y that may see a key, apart from segments: none, if the key is not of the batch row's part.
 fn seeing(batch: u32, at: u32) -> vec2<u32> {
-    let part = part_of(batch);
-    if at >= length(batch) || at < part.x || at >= part.y {
+    let own = in_part(batch, params.keys, vec2(at, at + 1u));
+    return select(vec2(0u), all_seeing(batch, at), own.x < own.y);
+}
+
+// Those of the batch row's part of the queries.
+fn seeing_of_part(batch: u32, at: u32) -> vec2<u32> {
+    return in_part(batch, params.queries, all_seeing(batch, at));
+}
+
+// And those that may see any of the keys from `first` to before `end`: both bounds grow with the key.
+fn seeing_any_of(batch: u32, first: u32, end: u32) -> vec2<u32> {
+    return in_part(batch, params.queries, vec2(all_seeing(batch, first).x, all_seeing(batch, end - 1u).y));
+}
+
+fn all_seeing(batch: u32, at: u32) -> vec2<u32> {
+    if at >= length(batch) {
         return vec2(0u);
     }
     let own = i32(at) - start_of(batch);
@@ -105,13 +128,13 @@ fn seeing(batch: u32, at: u32) -> vec2<u32> {
 }
 
 // Which of four positions lie in a range, and share this position's segment. Where there are segments there are as many keys as
-// queries, so that either may stand on either side.
+// queries, so that either may stand on either side, and keys are not in parts.
 fn visible(range: vec2<u32>, batch: u32, position: u32, others: vec4<u32>) -> vec4<bool> {
     let inside = (others >= vec4(range.x)) & (others < vec4(range.y));
     if params.has_segments == 0u {
         return inside;
     }
-    let row = batch * params.queries;
+    let row = batch / params.parts * params.queries;
     let at = row + min(others, vec4(params.queries - 1u));
     let theirs = vec4(segments_or_pages[at.x], segments_or_pages[at.y], segments_or_pages[at.z], segments_or_pages[at.w]);
     return inside & (theirs == vec4(segments_or_pages[row + min(position, params.queries - 1u)]));

@@ -16,7 +16,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     load_rows(0u, tile, &keys);
     var values: Rows;
     load_rows(1u, tile, &values);
-    let seers = seeing(tile.batch, tile.row + my_row());
+    let seers = seeing_of_part(tile.batch, tile.row + my_row());
     var key_sums: RowSums;
     var value_sums: RowSums;
     let reach = reach_of(tile);
@@ -41,19 +41,19 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, mine: Invocation) {
     finish(1u, tile, &value_sums, 1.0);
 }
 
-// The queries that may see any of the tile's keys: both bounds grow with the key.
+// The queries of the part that may see any of the tile's keys.
 fn reach_of(tile: Tile) -> vec2<u32> {
     let end = min(tile.row + ROWS, length(tile.batch));
     if tile.row >= end {
         return vec2(0u);
     }
-    return vec2(seeing(tile.batch, tile.row).x, seeing(tile.batch, end - 1u).y);
+    return seeing_any_of(tile.batch, tile.row, end);
 }
 
 fn load_numbers(tile: Tile) {
     let lane = invocation.lane;
     if lane < 2u * COLUMNS {
-        let row = query_row(tile.batch, min(tile.column + lane % COLUMNS, params.queries - 1u), tile.query_head);
+        let row = given_row(tile.batch, min(tile.column + lane % COLUMNS, params.queries - 1u), tile.query_head);
         if lane < COLUMNS {
             of_columns[lane] = statistics[row].x;
         } else {

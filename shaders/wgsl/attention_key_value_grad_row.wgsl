@@ -29,8 +29,8 @@ fn main(
         gradients[values + output_x + d] = 0.0;
         gradients[values + output_y + d] = 0.0;
     }
-    let range_x = seeing(mine.batch, mine.first);
-    let range_y = seeing(mine.batch, mine.second);
+    let range_x = seeing_of_part(mine.batch, mine.first);
+    let range_y = seeing_of_part(mine.batch, mine.second);
     let lie = vec4(params.queries * params.heads, params.heads, 1u, 0u);
     for (var member = 0u; member < group(); member++) {
         let head = mine.head * group() + member;

@@ -67,18 +67,18 @@ fn differentiate(start: Tile) {
     write(&key_sums, &value_sums, tile, 7u);
 }
 
-// The columns of queries that may see any of the tile's keys: both bounds grow with the key.
+// The columns of queries of the part that may see any of the tile's keys.
 fn reach_of(tile: Tile) -> vec2<u32> {
     let end = min(tile.row + ROWS, length(tile.batch));
     if tile.row >= end {
         return vec2(0u);
     }
-    return vec2(seeing(tile.batch, tile.row).x, seeing(tile.batch, end - 1u).y) * group();
+    return seeing_any_of(tile.batch, tile.row, end) * group();
 }
 
 fn weight(tile: Tile, r: u32, products: vec4<f32>, log_sum: vec4<f32>) -> vec4<f32> {
     let at = min(tile.row + r, params.keys - 1u);
-    let shown = visible(seeing(tile.batch, at), tile.batch, at, own_columns(tile) / group());
+    let shown = visible(seeing_of_part(tile.batch, at), tile.batch, at, own_columns(tile) / group());
     return select(vec4(0.0), exp(min(products * params.scale - log_sum, vec4(0.0))), shown);
 }
 
@@ -96,10 +96,10 @@ fn write(key_sums: ptr<function, Sums>, value_sums: ptr<function, Sums>, tile: T
     }
 }
 
-// The index of a column's query in a tensor [B, T, H, ..] without gaps.
+// The index of a column's query in an input [B, T, H, ..] without gaps.
 fn index_of(tile: Tile, column: u32) -> u32 {
     let inside = min(column, params.queries * group() - 1u);
-    return query_row(tile.batch, inside / group(), tile.head * group() + inside % group());
+    return given_row(tile.batch, inside / group(), tile.head * group() + inside % group());
 }
 
 fn start_of_row(side: u32, tile: Tile, row: u32) -> u32 {

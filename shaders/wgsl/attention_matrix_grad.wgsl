@@ -18,7 +18,7 @@ fn score_grad(weight: vec4<f32>, grad: vec4<f32>, dot: vec4<f32>) -> vec4<f32> {
 
 fn grad_four(tile: Tile, position: u32, quad: u32) -> vec4<f32> {
     if position < params.queries {
-        return grad[query_row(tile.batch, position, tile.query_head) * HEAD_DIM / 4u + quad];
+        return grad[given_row(tile.batch, position, tile.query_head) * HEAD_DIM / 4u + quad];
     }
     return vec4(0.0);
 }

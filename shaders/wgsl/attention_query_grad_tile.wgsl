@@ -10,7 +10,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let x = lane % 16u;
     let y = lane / 16u;
     var tile = query_tile(workgroup);
-    let rows = vec4(tile.row + 4u * y) + vec4(0u, 1u, 2u, 3u);
+    let rows = four_from(tile.row + 4u * y);
     var dot = vec4(0.0);
     var log_sum = vec4(0.0);
     for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
@@ -20,18 +20,20 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     var sums: Sums;
     let reach = reach_of(tile);
-    for (tile.column = reach.x; tile.column < reach.y; tile.column += COLUMNS) {
+    tile.end = reach.y;
+    for (tile.column = reach.x; tile.column < tile.end; tile.column += COLUMNS) {
         let scores = products(0u, tile, x, y);
         var z = products(1u, tile, x, y);
-        z.first = (z.first - dot) * weight(scores.first, log_sum, tile.batch, tile.column + x, rows);
-        z.second = (z.second - dot) * weight(scores.second, log_sum, tile.batch, tile.column + x + 16u, rows);
+        #repeat LINE 4 while LINE < 4u
+            z[LINE] = (z[LINE] - dot) * weight(scores[LINE], log_sum, tile.batch, tile.column + 4u * x + LINE, rows);
+        #end
         store_weights(z, x, y);
         accumulate(0u, tile, &sums, x, y);
     }
     for (var i = 0u; i < 4u && rows[i] < params.queries; i++) {
         let row = query_row(tile.batch, rows[i], tile.query_head);
-        #repeat CHUNK 16 while CHUNK * 16u < HEAD_DIM && CHUNK * 16u + x < HEAD_DIM
-            query_grad[row * HEAD_DIM + CHUNK * 16u + x] = sums[CHUNK][i] * params.scale;
+        #repeat AT 16 while AT / 4u * WIDE < HEAD_DIM && dimension(AT, x) < HEAD_DIM
+            query_grad[row * HEAD_DIM + dimension(AT, x)] = sums[AT][i] * params.scale;
         #end
     }
 }
@@ -41,12 +43,17 @@ fn weight(score: vec4<f32>, log_sum: vec4<f32>, batch: u32, column: u32, rows: v
     return select(vec4(0.0), exp(min(score * params.scale - log_sum, vec4(0.0))), shown);
 }
 
-fn row_element(side: u32, tile: Tile, row: u32, d: u32) -> f32 {
+fn row_starts(side: u32, tile: Tile, rows: vec4<u32>) -> vec4<u32> {
     if side == 0u {
-        return query_element(tile, row, d);
+        return query_starts(tile, rows);
     }
-    if row < params.queries && d < HEAD_DIM {
-        return grad[query_row(tile.batch, row, tile.query_head) * HEAD_DIM + d];
+    let positions = min(rows, vec4(params.queries - 1u));
+    return vec4(query_row(tile.batch, 0u, tile.query_head) * HEAD_DIM) + positions * (params.heads * HEAD_DIM);
+}
+
+fn row_element(side: u32, at: u32) -> f32 {
+    if side == 0u {
+        return query[at];
     }
-    return 0.0;
+    return grad[at];
 }

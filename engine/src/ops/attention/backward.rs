@@ -5,8 +5,11 @@ use rayon::prelude::*;
 use super::block::{self, KEYS, Part, Queries};
 use super::params::{Inputs, Params, Pass, variants};
 use crate::buffer::BufferRef;
-use crate::kernel::{Access, Cost, Io, Kernel, Shader};
+use crate::dtype::DType;
+use crate::kernel::{Access, Cost, Io, Kernel, Lowering, Shader, Traits};
+use crate::ops::matmul;
 use crate::real::{Real, Threads};
+use crate::tensor::{Tensor, dispatch};
 
 /// Keys whose gradients one task sums.
 const KEYS_A_TASK: usize = 64;
@@ -88,7 +91,8 @@ fn query_sum<R: Real>(queries: &Queries<'_, '_, R>, log_sums: &[R], grad: &[R], 
 }
 
 /// Query, key, value, lengths, segments, gradient of the output, statistics -> gradients of the key and of the value,
-/// [B, S, KV, D] each, the latter from the next multiple of [`BufferRef::PART`] on.
+/// [B, S, KV, D] each, the latter from the next multiple of [`BufferRef::PART`] on. Each may be in parts, [B, parts, S, KV, D], of
+/// which each sums over so many of the queries.
 pub(super) struct KeyValueGrad;
 
 impl Pass for KeyValueGrad {
@@ -121,6 +125,21 @@ impl Kernel for KeyValueGrad {
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
         p.bucket()
     }
+    /// Few keys of few heads are too few tiles for a GPU: their queries are taken in parts.
+    fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
+        let parts = parts(p, into.traits);
+        if parts == 1 {
+            return;
+        }
+        let (inputs, both, [rows, together]) = (&buffers[..7], buffers[7], sizes(p));
+        let size = rows * together;
+        let of_parts = into.buffer(DType::F32, values_start(size * parts as usize) + size * parts as usize);
+        into.dispatch::<KeyValueGrad>(p.in_parts(parts), &[inputs, &[of_parts]].concat());
+        for [from, to] in [[0; 2], [size * parts as usize, size].map(values_start)] {
+            let (from, to) = (of_parts.part(from, size * parts as usize), both.part(to, size));
+            matmul::sum_lowered(parts, together as u32, from, to, into);
+        }
+    }
     /// Of the five products of a backward pass: its own two, and half of those that both kernels compute.
     fn grouped_by(p: &Params) -> Option<u32> {
         Some(p.head_dim)
@@ -130,19 +149,24 @@ impl Kernel for KeyValueGrad {
         p.cost(3, 2 * query + 4 * key)
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
-        let inputs = Inputs::new(p, io);
+        // Parts are of queries, and each query sees all of its keys.
+        let (whole, parts) = (Params { batch: p.batch / p.parts, parts: 1, ..*p }, p.parts as usize);
+        let inputs = Inputs::new(&whole, io);
         let (grad, statistics, gradients, dim) = (io.real(5), io.real(6), io.real_mut(7), p.head_dim as usize);
         let elements = p.batch as usize * p.keys as usize * p.key_heads as usize * dim;
         if elements == 0 {
             return;
         }
-        let (key_grad, value_grad) = gradients.split_at_mut(elements.next_multiple_of(BufferRef::PART));
+        let (key_grad, value_grad) = gradients.split_at_mut(values_start(elements));
         let key_grad = &mut key_grad[..elements];
         let [key_grad, value_grad] = [key_grad, value_grad].map(|out| block::parts(p, out, p.keys, dim, KEYS_A_TASK));
         key_grad.into_par_iter().zip(value_grad).for_each(|(key_grad, value_grad)| {
             let Part { batch, head, positions: keys, out } = key_grad;
+            let (batch, part) = (batch / parts, batch % parts);
             let mut sums = KeyValueSums { key: vec![R::ZERO; keys.len() * dim], value: vec![R::ZERO; keys.len() * dim] };
-            for positions in block::split(0..p.queries as usize, block::positions(p)) {
+            let queries = p.queries as usize;
+            let [first, end] = [part, part + 1].map(|part| queries.min(part * queries.div_ceil(parts)));
+            for positions in block::split(first..end, block::positions(p)) {
                 let reach = inputs.reach(batch, positions.clone());
                 let seen = reach.start.max(keys.start)..reach.end.min(keys.end);
                 if !seen.is_empty() {
@@ -158,6 +182,50 @@ impl Kernel for KeyValueGrad {
             }
         });
     }
+}
+
+/// Workgroups that occupy a GPU: one for each multiprocessor of the larger.
+const WORKGROUPS: u32 = 132;
+/// Queries that a part has at least: the columns of a tile.
+const QUERIES: u32 = 64;
+
+/// Into how many parts to take the queries.
+fn parts(p: &Params, traits: &Traits) -> u32 {
+    let workgroups: u32 = p.key_tiles().iter().product();
+    match traits.software || workgroups == 0 || p.parts > 1 {
+        true => 1,
+        false => (WORKGROUPS / workgroups).min(p.queries / QUERIES).max(1),
+    }
+}
+
+/// Batch rows, and the elements of each one's keys.
+fn sizes(p: &Params) -> [usize; 2] {
+    [p.batch as usize, [p.keys, p.key_heads, p.head_dim].iter().map(|&size| size as usize).product()]
+}
+
+/// Where the gradients of values begin, behind so many of keys.
+fn values_start(elements: usize) -> usize {
+    elements.next_multiple_of(BufferRef::PART)
+}
+
+/// The gradients of keys and values of `inputs`, those of the kernel, summed over so many parts of the queries: both in one tensor,
+/// and where the values' begin.
+pub(super) fn key_value_grad(p: Params, inputs: &[&Tensor], parts: u32) -> (Tensor, usize) {
+    let (device, [rows, together]) = (inputs[0].device(), sizes(&p));
+    let size = rows * together;
+    let empty = |size: usize| device.empty([values_start(size) + size], DType::F32);
+    let both = empty(size);
+    if parts == 1 {
+        dispatch::<KeyValueGrad>(p, &[inputs, &[&both]].concat());
+        return (both, values_start(size));
+    }
+    let of_parts = empty(size * parts as usize);
+    dispatch::<KeyValueGrad>(p.in_parts(parts), &[inputs, &[&of_parts]].concat());
+    for [from, to] in [[0; 2], [size * parts as usize, size].map(values_start)] {
+        let (from, to) = (of_parts.cut(from, [size * parts as usize].into()), both.cut(to, [size].into()));
+        matmul::sum_parts(parts, together as u32, &from, &to);
+    }
+    (both, values_start(size))
 }
 
 /// sum_t z_ts q_t and sum_t p_ts g_t of a block of keys.

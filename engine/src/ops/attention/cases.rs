@@ -25,8 +25,8 @@ struct Plan {
     window: Option<usize>,
     lengths: Option<Vec<u32>>,
     segments: Option<Vec<u32>>,
-    /// How many parts of the keys, where it is not the device that chooses.
-    parts: Option<u32>,
+    /// How many parts of the keys, and of the queries in their gradients, where it is not the device that chooses.
+    parts: Option<[u32; 2]>,
 }
 
 impl Plan {
@@ -78,16 +78,16 @@ pub(super) fn cases() -> Vec<Case> {
         ("with a prefix", grouped, Plan { prefix: 33, ..causal.clone() }),
         ("with a prefix and a window", grouped, Plan { prefix: 20, window: Some(24), ..causal.clone() }),
         ("with a prefix past the length", grouped, Plan { prefix: 30, lengths: Some(vec![12, 70]), ..causal.clone() }),
-        ("in parts", grouped, Plan { parts: Some(3), ..causal.clone() }),
+        ("in parts", grouped, Plan { parts: Some([3, 2]), ..causal.clone() }),
         (
             "in parts of one key, of one query",
             Sizes { queries: 1, keys: 7, ..grouped },
-            Plan { start: 4, parts: Some(9), ..causal.clone() },
+            Plan { start: 4, parts: Some([9, 2]), ..causal.clone() },
         ),
         (
             "in parts with lengths and a window",
             Sizes { queries: 5, keys: 150, dim: 64, ..grouped },
-            Plan { start: 100, window: Some(60), lengths: Some(vec![103, 0]), parts: Some(4), ..causal.clone() },
+            Plan { start: 100, window: Some(60), lengths: Some(vec![103, 0]), parts: Some([4; 2]), ..causal.clone() },
         ),
         ("with a window", grouped, Plan { window: Some(5), ..causal.clone() }),
         ("with a window both ways", grouped, Plan { window: Some(3), ..full.clone() }),
@@ -104,7 +104,8 @@ pub(super) fn cases() -> Vec<Case> {
             Plan { lengths: Some(vec![20, 70]), window: Some(9), ..causal.clone() },
         ),
         ("with segments", grouped, Plan { segments: packed.clone(), ..causal.clone() }),
-        ("with segments both ways", grouped, Plan { segments: packed, ..full.clone() }),
+        ("with segments both ways", grouped, Plan { segments: packed.clone(), ..full.clone() }),
+        ("with segments, of queries in parts", grouped, Plan { segments: packed, parts: Some([1, 3]), ..causal.clone() }),
         (
             "with segments that alternate",
             Sizes { queries: 3, keys: 3, ..grouped },

@@ -10,11 +10,10 @@ mod params;
 mod statistics;
 
 use super::{Op, Pages, div, full, matmul, maximum, mul, scale};
-use crate::buffer::BufferRef;
 use crate::dtype::DType;
 use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
-use backward::{KeyValueGrad, QueryGrad};
+use backward::{KeyValueGrad, QueryGrad, key_value_grad};
 use forward::Forward;
 use join::Join;
 use params::Params;
@@ -69,11 +68,12 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) -> T
 #[track_caller]
 pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Tensor {
     check(query, key, value, mask);
-    in_parts(query, key, value, mask, scale, 1)
+    in_parts(query, key, value, mask, scale, [1; 2])
 }
 
-/// [`attention_scaled`] over so many parts of the keys, which are then joined; one part where there are segments.
-fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: u32) -> Tensor {
+/// [`attention_scaled`] over so many parts of the keys, which are then joined, one part where there are segments; and the gradients of keys
+/// and values over so many parts of the queries.
+fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: [u32; 2]) -> Tensor {
     let [q, k, v] = [query, key, value].map(dense_rows);
     // A part that the mask lacks is bound to the query, and never read.
     let [lengths, segments] =
@@ -86,9 +86,9 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
         (output, log_sums)
     };
     let params = Params::new(&q, &k, &v, mask, scale);
-    let (output, log_sums) = match parts {
+    let (output, log_sums) = match parts[0] {
         1 => forward(params),
-        _ => {
+        parts => {
             let in_parts = params.in_parts(parts);
             let (outputs, part_log_sums) = forward(in_parts);
             let output = q.device().empty(q.shape(), DType::F32);
@@ -116,9 +116,7 @@ fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f3
         let [dk, dv] = match needs[1] || needs[2] {
             false => [None, None],
             true => {
-                let values = k.elements().next_multiple_of(BufferRef::PART);
-                let both = device.empty([values + v.elements()], DType::F32);
-                dispatch::<KeyValueGrad>(params, &[&inputs[..], &[&both]].concat());
+                let (both, values) = key_value_grad(params, &inputs, parts[1]);
                 [(needs[1], 0, k.shape()), (needs[2], values, v.shape())]
                     .map(|(is_wanted, start, shape)| is_wanted.then(|| in_units(both.cut(start, shape))))
             }

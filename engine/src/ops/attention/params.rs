@@ -178,15 +178,17 @@ pub(super) trait Pass {
     }
 }
 
+/// Bytes of workgroup memory of the tiles (`attention_tiles.wgsl`).
+const TILE_BYTES: u32 = 16 * (544 + 1088);
+
 /// The variants of a kernel, from the stems of: rows; tiles in shared memory, for devices with cheap barriers; subgroups, for
 /// adapters on the CPU; tiles on matrix units, of 16 x 16, of 8 x 8, and emulated.
-/// Bytes of workgroup memory of the tiles (`attention_tiles.wgsl`).
-const TILE_BYTES: u32 = 4 * (1088 + 2080 + 2176);
-
 pub(super) const fn variants<P: Pass>(stems: [&'static str; 6]) -> [Shader<Params>; 6] {
     let [row, tile, subgroup, matrix_16, matrix_8, emulated] = stems;
     [
-        Shader::new(row, P::pairs).allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
+        Shader::new(row, P::pairs)
+            .written_for(Target::Software)
+            .allowed(|p, traits| traits.iterations_fit(p.iterations_of_rows(P::columns(p)))),
         Shader::new(tile, P::tiles)
             .with(Params::constants)
             .allowed(|p, traits| {
@@ -226,10 +228,10 @@ impl Params {
         u64::from(columns.div_ceil(16)) * u64::from(3 * self.head_dim + 1)
     }
 
-    /// Blocks of 32 columns: two products in steps of 16 dimensions, of 23 iterations each, and two sums for 64 at a time, of 41.
+    /// Blocks of 64 columns: two products in steps of 16 dimensions, of 17 iterations each, and two sums for 64 at a time, of 66.
     fn iterations_of_tiles(&self, columns: u32) -> u64 {
-        let block = 46 * self.head_dim.div_ceil(16) + 82 * self.head_dim.div_ceil(64);
-        u64::from(columns.div_ceil(32)) * u64::from(block)
+        let block = 34 * self.head_dim.div_ceil(16) + 132 * self.head_dim.div_ceil(64);
+        u64::from(columns.div_ceil(64)) * u64::from(block)
     }
 
     /// Blocks of 32 columns, with up to four products of two matrices for every sixteen dimensions, each of sixteen steps.
