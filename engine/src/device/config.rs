@@ -44,7 +44,7 @@ pub enum MatmulPrecision {
     /// f32.
     #[default]
     Highest,
-    /// f16, on devices that have matrix units for it: several times as fast, and 11 bits instead of 24. Gradients are brought into
-    /// f16's range by a power of two each.
+    /// f16, on devices that have matrix units for it: several times as fast, and 11 bits instead of 24. Operands are brought into f16's
+    /// range by a power of two each; those of attention but for gradients are not, and must be in it.
     High,
 }
