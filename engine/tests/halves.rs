@@ -4,7 +4,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use wgtune_engine::device::{Config, MatmulPrecision, adapters};
 use wgtune_engine::random::Philox;
-use wgtune_engine::{DType, Device, Tensor, ops};
+use wgtune_engine::{DType, Device, Tensor, ops, testing};
 
 /// The shader that emulates matrix units: the last of products, and so of any kernel that has fewer.
 const EMULATED: usize = 13;
@@ -29,16 +29,18 @@ fn main() {
 type Check = fn(&Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error>;
 
 /// Name, check, and how many products there are in a row: a gradient of attention has scores, their gradients, and what those weigh.
-const CHECKS: [(&str, Check, f64); 10] = [
+const CHECKS: [(&str, Check, f64); 12] = [
     ("every layout and edge", layouts, 1.0),
     ("an epilogue", epilogue, 1.0),
     ("a weight stored in half the bits", narrow_weights, 1.0),
     ("gradients far below f16's range", small_gradients, 1.0),
     ("operands outside f16's range", large_operands, 1.0),
     ("an operand that outlives what failed", after_a_failure, 1.0),
+    ("rows and columns that are no numbers leave others alone", no_numbers, 1.0),
     ("attention of every head dimension", head_dimensions, 3.0),
     ("attention of every edge", edges, 3.0),
     ("attention by every mask", masks, 3.0),
+    ("attention in parts", attention_in_parts, 3.0),
     ("attention with gradients outside f16's range", attention_gradients, 3.0),
 ];
 
@@ -119,16 +121,31 @@ fn small_gradients(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Erro
     Ok(results)
 }
 
-/// Both operands, f32 and bf16, where a few elements are far larger than all others, and where all are small; and few columns of many rows,
-/// which adapters on the CPU turn.
+/// Both operands, f32 and bf16, larger and smaller than f16, and one of each; and few columns of many rows, which adapters on the CPU turn.
 fn large_operands(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
     let mut results = Vec::new();
-    for size in [1e6, 65_520.0, 1e-9] {
-        let x = random(device, 1, &[96, 64], size);
+    for [left, right] in [[1e6; 2], [65_520.0; 2], [1e-9; 2], [1e30, 1e-30]] {
+        let x = random(device, 1, &[96, 64], left);
         for outputs in [128, 32] {
-            let weight = random(device, 2, &[outputs, 64], size);
+            let weight = random(device, 2, &[outputs, 64], right);
             results.push(ops::linear(&x, &weight).to_vec_f64()?);
             results.push(ops::linear(&x, &ops::cast(&weight, DType::BF16)).to_vec_f64()?);
+        }
+    }
+    Ok(results)
+}
+
+/// A row of an operand, and a column of the other.
+fn no_numbers(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let with_row = |key, value: f32| {
+        let rows = random(device, key, &[63, 64], 1e-3);
+        ops::cat(&[&ops::full(device, value, [1, 64]), &rows], 0)
+    };
+    let mut results = Vec::new();
+    for value in [f32::INFINITY, f32::NAN] {
+        let (x, weight) = (with_row(1, value), with_row(2, value));
+        for weight in [weight.clone(), ops::cast(&weight, DType::BF16)] {
+            results.push(ops::linear(&x, &weight).slice(0, 1..64).slice(1, 1..64).to_vec_f64()?);
         }
     }
     Ok(results)
@@ -202,6 +219,16 @@ fn masks(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
     ];
     let results: Result<Vec<_>, _> = masks.into_iter().map(of).collect();
     Ok(results?.concat())
+}
+
+/// As a GPU takes few queries over many keys, and the gradients of few keys.
+fn attention_in_parts(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let (query, keys) = ([2, 130, 4, 16], [2, 70, 2, 16]);
+    let leaves = [(1, query), (2, keys), (3, keys)].map(|(key, shape)| random(device, key, &shape, 1.0).requiring_grad());
+    let mask = ops::Mask { window: Some(50), lengths: Some(device.tensor_u32(&[70, 33], [2])), ..ops::Mask::default() };
+    let output = testing::attention_in_parts(&leaves[0], &leaves[1], &leaves[2], &mask, [2, 3]);
+    let gradients = output.backward_from(&random(device, 4, &query, 1.0));
+    leaves.iter().map(|leaf| gradients.get(leaf).expect("all are leaves").to_vec_f64()).collect()
 }
 
 /// As [`small_gradients`], and one of zeros, whose scale must not become infinite.

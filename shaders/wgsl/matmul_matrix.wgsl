@@ -20,10 +20,16 @@ override SPAN = WORKGROUP / 2u;
 @group(0) @binding(6) var<storage, read> b_peak: array<u32>;
 
 // The biased exponent of the power of two that brings a peak between 2^14 and 2^15: f16 ends just below 2^16, and rounds to
-// zero what is below 2^-25.
-fn scale_exponent(peak: u32, operand: u32) -> u32 {
-    let exponent = min(peak >> 23u, 254u);
-    return select(clamp(268u - exponent, 1u, 253u), 127u, extractBits(params.scaled, operand, 1u) == 0u || exponent == 0u);
+// zero what is below 2^-25. A peak from 2^-6 on and below 2^15 stays, so that most rows do not depend on those beside them.
+fn scale_exponent(peak: u32, operand: u32) -> i32 {
+    let exponent = i32(peak >> 23u);
+    let is_near = (exponent >= 121) & (exponent < 142);
+    let stays = (extractBits(params.scaled, operand, 1u) == 0u) | (exponent == 0) | is_near;
+    return select(clamp(268 - exponent, 1, 253), 127, stays);
+}
+
+fn power_of_two(exponent: i32) -> f32 {
+    return bitcast<f32>(u32(exponent) << 23u);
 }
 
 // Four rows of a block of a, or columns of one of b, along k.
@@ -70,10 +76,11 @@ fn multiply_matrices(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, sub
     let line = lane / 8u * 4u;
     let a_exponent = scale_exponent(a_peak[0], 0u);
     let b_exponent = scale_exponent(b_peak[0], 1u);
-    let a_scale = bitcast<f32>(a_exponent << 23u);
-    let b_scale = bitcast<f32>(b_exponent << 23u);
-    // Both are undone, one after the other: their product may be past what f32 holds.
-    let down = vec2(bitcast<f32>((254u - a_exponent) << 23u), bitcast<f32>((254u - b_exponent) << 23u));
+    let a_scale = power_of_two(a_exponent);
+    let b_scale = power_of_two(b_exponent);
+    // Both are undone by two factors as near as can be: one alone may be past what f32 holds.
+    let undone = 254 - a_exponent - b_exponent;
+    let down = vec2(power_of_two(127 + undone / 2), power_of_two(127 + undone - undone / 2));
     for (var batch = workgroup.z; batch < params.outer * params.inner; batch += workgroups.z) {
         var a_starts: array<vec4<u32>, 4>;
         var b_starts: array<vec4<u32>, 4>;

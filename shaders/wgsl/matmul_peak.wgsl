@@ -1,5 +1,5 @@
-// The largest magnitude, as the bits of an f32: those order as the numbers do, and bf16 is the upper half of them. A maximum does not
-// depend on the order.
+// The largest finite magnitude, as the bits of an f32: those order as the numbers do, and bf16 is the upper half of them. What is
+// infinite or no number is so at any scale, and says nothing of the others. A maximum does not depend on the order.
 #import common
 
 struct Params { elements: u32, dtype: u32 }
@@ -13,14 +13,19 @@ override DTYPE: u32 = 0u;
 
 var<workgroup> largest: atomic<u32>;
 
-// The bits of a word's largest magnitude: it holds one f32, or two bf16, of which the last may have no second.
+// The bits of a word's largest finite magnitude: it holds one f32, or two bf16, of which the last may have no second.
 fn magnitude(at: u32) -> u32 {
     let word = x[at];
     if DTYPE == 0u {
-        return word & 0x7fffffffu;
+        return finite(word);
     }
-    let second = select(0u, word & 0x7fff0000u, 2u * at + 1u < params.elements);
-    return max(word << 16u & 0x7fff0000u, second);
+    let second = select(0u, finite(word & 0xffff0000u), 2u * at + 1u < params.elements);
+    return max(finite(word << 16u), second);
+}
+
+fn finite(word: u32) -> u32 {
+    let bits = word & 0x7fffffffu;
+    return select(0u, bits, bits < 0x7f800000u);
 }
 
 @compute @workgroup_size(256)

@@ -218,8 +218,8 @@ impl Executor {
         if let Err(error) = &outcome {
             // Nobody holds what was found; some of it would have been in this one.
             recording.commands.extend(self.kept.forget_all().map(|buffer| Command::Free { buffer }));
-            let kept = self.slots.abandon(self.lost.add(&recording, error));
-            self.backend.recover(&recording, &kept);
+            let slots = self.slots.abandon(self.lost.add(&recording, error));
+            self.backend.recover(&recording, &slots);
         }
         outcome
     }

@@ -220,7 +220,7 @@ mod tests {
         let real = Traits { subgroups: Some((32, 32)), ..Traits::default() };
         assert_eq!(
             tried(real.clone()),
-            ["matmul_tile_any", "matmul_tile_16", "matmul_tile_32", "matmul_tile_64", "matmul_tile_128"]
+            ["matmul_tile_any", "matmul_tile_32x16", "matmul_tile_32", "matmul_tile_64", "matmul_tile_128"]
         );
         let halves = Traits { halves: Some(Halves::Matrices16), ..real.clone() };
         assert_eq!(tried(halves).last(), Some(&"matmul_matrix_16"));

@@ -21,7 +21,7 @@ pub fn finish(recording: Recording, reads: &Reads) -> Recording {
         }
         // Where a buffer was written that is read once.
         let begun = |buffer: BufferRef| {
-            let at = *written.get(&buffer.id).filter(|_| reads.get(&buffer.id) == Some(&1))?;
+            let at = *written.get(&buffer.id).filter(|_| reads.get(&buffer.id) == Some(&1) && !buffer.is_part())?;
             Some((at, &out[at], buffer))
         };
         let finished = match as_finish(&command) {

@@ -93,6 +93,23 @@ mod tests {
     }
 
     #[test]
+    fn the_gradients_of_few_keys_are_summed_over_parts_of_many_queries() {
+        let device = Device::cpu();
+        let [q, k] = [[1, 256, 4, 8], [1, 64, 1, 8]].map(|shape| device.empty(shape, crate::DType::F32));
+        let y = ops::attention(&q, &k.requiring_grad(), &k, &ops::Mask::default());
+        let held = y.backward_from(&q);
+        let mut id = 1 << 63;
+        let lowered = lower(device.recorded(), &Traits::default(), &mut Kept::default(), || {
+            id += 1;
+            id
+        });
+        let names = lowered.commands.iter().filter(|command| command.is_dispatched()).map(Command::name);
+        let expected = ["attention", "attention_statistics", "attention_key_value_grad", "matmul_parts", "matmul_parts"];
+        assert_eq!(names.collect::<Vec<_>>(), expected);
+        drop((held, y));
+    }
+
+    #[test]
     fn few_queries_over_many_keys_are_joined_from_parts() {
         let device = Device::cpu();
         let [q, k] = [[1, 1, 2, 8], [1, 4096, 2, 8]].map(|shape| device.empty(shape, crate::DType::F32));

@@ -13,6 +13,12 @@ pub use input::{Draw, Input};
 pub use laws::{LAWS, Law, Trial, trials};
 use truth::Truth;
 
+/// [`ops::attention`] over so many parts of the keys, and its gradients of keys and values over so many parts of the queries: what a GPU
+/// does where there would be too little work for it.
+pub fn attention_in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &ops::Mask, parts: [u32; 2]) -> Tensor {
+    ops::attention_in_parts(query, key, value, mask, 1.0 / (query.last_size() as f32).sqrt(), parts)
+}
+
 /// Sizes at which a kernel's edges lie: nothing, one, and either side of a subgroup, a workgroup and a tile.
 pub const EDGES: [usize; 8] = [0, 1, 63, 64, 65, 255, 256, 257];
 

@@ -97,7 +97,8 @@ pub(super) struct KeyValueGrad;
 
 impl Pass for KeyValueGrad {
     fn columns(p: &Params) -> u32 {
-        p.rows()
+        // Tiles begin anew with each head of a group.
+        p.group() as u32 * p.queries.next_multiple_of(QUERIES)
     }
     fn pairs(p: &Params) -> [u32; 3] {
         p.pairs(p.keys, p.key_heads)
@@ -131,13 +132,12 @@ impl Kernel for KeyValueGrad {
         if parts == 1 {
             return;
         }
-        let (inputs, both, [rows, together]) = (&buffers[..7], buffers[7], sizes(p));
-        let size = rows * together;
-        let of_parts = into.buffer(DType::F32, values_start(size * parts as usize) + size * parts as usize);
+        let (inputs, both, sums) = (&buffers[..7], buffers[7], Sums::new(p, parts));
+        let of_parts = into.buffer(DType::F32, sums.all(sums.of_parts));
         into.dispatch::<KeyValueGrad>(p.in_parts(parts), &[inputs, &[of_parts]].concat());
-        for [from, to] in [[0; 2], [size * parts as usize, size].map(values_start)] {
-            let (from, to) = (of_parts.part(from, size * parts as usize), both.part(to, size));
-            matmul::sum_lowered(parts, together as u32, from, to, into);
+        for [from, to] in sums.starts() {
+            let (from, to) = (of_parts.part(from, sums.of_parts), both.part(to, sums.whole));
+            matmul::sum_lowered(parts, sums.together, from, to, into);
         }
     }
     /// Of the five products of a backward pass: its own two, and half of those that both kernels compute.
@@ -186,7 +186,7 @@ impl Kernel for KeyValueGrad {
 
 /// Workgroups that occupy a GPU: one for each multiprocessor of the larger.
 const WORKGROUPS: u32 = 132;
-/// Queries that a part has at least: the columns of a tile.
+/// Queries that a part has at least: the columns of a tile in f32.
 const QUERIES: u32 = 64;
 
 /// Into how many parts to take the queries.
@@ -198,9 +198,29 @@ fn parts(p: &Params, traits: &Traits) -> u32 {
     }
 }
 
-/// Batch rows, and the elements of each one's keys.
-fn sizes(p: &Params) -> [usize; 2] {
-    [p.batch as usize, [p.keys, p.key_heads, p.head_dim].iter().map(|&size| size as usize).product()]
+/// How gradients in parts lie: elements of those of all keys, in parts and summed, and of one batch row's.
+struct Sums {
+    of_parts: usize,
+    whole: usize,
+    together: u32,
+}
+
+impl Sums {
+    fn new(p: &Params, parts: u32) -> Sums {
+        let together = p.keys * p.key_heads * p.head_dim;
+        let whole = p.batch as usize * together as usize;
+        Sums { of_parts: parts as usize * whole, whole, together }
+    }
+
+    /// Elements of the gradients of keys and of as many of values.
+    fn all(&self, of_keys: usize) -> usize {
+        values_start(of_keys) + of_keys
+    }
+
+    /// Where those of the keys begin, in parts and summed, and those of the values.
+    fn starts(&self) -> [[usize; 2]; 2] {
+        [[0; 2], [self.of_parts, self.whole].map(values_start)]
+    }
 }
 
 /// Where the gradients of values begin, behind so many of keys.
@@ -211,21 +231,19 @@ fn values_start(elements: usize) -> usize {
 /// The gradients of keys and values of `inputs`, those of the kernel, summed over so many parts of the queries: both in one tensor,
 /// and where the values' begin.
 pub(super) fn key_value_grad(p: Params, inputs: &[&Tensor], parts: u32) -> (Tensor, usize) {
-    let (device, [rows, together]) = (inputs[0].device(), sizes(&p));
-    let size = rows * together;
-    let empty = |size: usize| device.empty([values_start(size) + size], DType::F32);
-    let both = empty(size);
+    let (device, sums) = (inputs[0].device(), Sums::new(&p, parts));
+    let both = device.empty([sums.all(sums.whole)], DType::F32);
     if parts == 1 {
         dispatch::<KeyValueGrad>(p, &[inputs, &[&both]].concat());
-        return (both, values_start(size));
+    } else {
+        let of_parts = device.empty([sums.all(sums.of_parts)], DType::F32);
+        dispatch::<KeyValueGrad>(p.in_parts(parts), &[inputs, &[&of_parts]].concat());
+        for [from, to] in sums.starts() {
+            let (from, to) = (of_parts.cut(from, [sums.of_parts].into()), both.cut(to, [sums.whole].into()));
+            matmul::sum_parts(parts, sums.together, &from, &to);
+        }
     }
-    let of_parts = empty(size * parts as usize);
-    dispatch::<KeyValueGrad>(p.in_parts(parts), &[inputs, &[&of_parts]].concat());
-    for [from, to] in [[0; 2], [size * parts as usize, size].map(values_start)] {
-        let (from, to) = (of_parts.cut(from, [size * parts as usize].into()), both.cut(to, [size].into()));
-        matmul::sum_parts(parts, together as u32, &from, &to);
-    }
-    (both, values_start(size))
+    (both, values_start(sums.whole))
 }
 
 /// sum_t z_ts q_t and sum_t p_ts g_t of a block of keys.

@@ -1,6 +1,6 @@
 //! What the laws run attention on, and the same by primitives.
 
-use super::{Mask, Pages, attention, attention_scaled, in_parts, paged_attention};
+use super::{Mask, Pages, attention, attention_in_parts, attention_scaled, paged_attention};
 use crate::ops::{add, cat, gather, matmul, mul, scale, softmax};
 use crate::tensor::Tensor;
 use crate::testing::{Case, EDGES, Input};
@@ -129,7 +129,7 @@ fn case(name: String, sizes: Sizes, plan: &Plan) -> Case {
     let run = move |x: &[Tensor]| {
         let (query, key, mask) = (scored(&x[0]), scored(&x[1]), fused.mask(&x[0]));
         match fused.parts {
-            Some(parts) => vec![in_parts(&query, &key, &x[2], &mask, 1.0 / (dim as f32).sqrt(), parts)],
+            Some(parts) => vec![attention_in_parts(&query, &key, &x[2], &mask, 1.0 / (dim as f32).sqrt(), parts)],
             None => vec![attention(&query, &key, &x[2], &mask)],
         }
     };

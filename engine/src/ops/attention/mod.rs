@@ -68,12 +68,19 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask) -> T
 #[track_caller]
 pub fn attention_scaled(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32) -> Tensor {
     check(query, key, value, mask);
-    in_parts(query, key, value, mask, scale, [1; 2])
+    attention_in_parts(query, key, value, mask, scale, [1; 2])
 }
 
 /// [`attention_scaled`] over so many parts of the keys, which are then joined, one part where there are segments; and the gradients of keys
 /// and values over so many parts of the queries.
-fn in_parts(query: &Tensor, key: &Tensor, value: &Tensor, mask: &Mask, scale: f32, parts: [u32; 2]) -> Tensor {
+pub(crate) fn attention_in_parts(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    mask: &Mask,
+    scale: f32,
+    parts: [u32; 2],
+) -> Tensor {
     let [q, k, v] = [query, key, value].map(dense_rows);
     // A part that the mask lacks is bound to the query, and never read.
     let [lengths, segments] =

@@ -28,7 +28,7 @@ pub(super) struct Params {
     pub causal: u32,
     pub has_lengths: u32,
     pub has_segments: u32,
-    /// Parts that the keys are cut into, all but the last of one size.
+    /// Parts that the keys are cut into, or in the gradients of those the queries, all but the last of one size.
     pub parts: u32,
     pub scale: f32,
     /// Keys of a page; 0 where they do not lie in pages.
@@ -84,7 +84,7 @@ impl Params {
         Params { keys, start: keys.saturating_sub(self.queries), has_lengths: 1, page_size, pages, key, value, ..self }
     }
 
-    /// The same with the keys cut into so many parts, each a batch row.
+    /// The same with keys, or queries, cut into so many parts, each a batch row.
     pub fn in_parts(self, parts: u32) -> Params {
         Params { batch: self.batch * parts, parts, ..self }
     }
@@ -228,9 +228,9 @@ impl Params {
         u64::from(columns.div_ceil(16)) * u64::from(3 * self.head_dim + 1)
     }
 
-    /// Blocks of 64 columns: two products in steps of 16 dimensions, of 17 iterations each, and two sums for 64 at a time, of 66.
+    /// Blocks of 64 columns: two products in steps of 16 dimensions, of 17 iterations each, and two sums for 64 at a time, of 18.
     fn iterations_of_tiles(&self, columns: u32) -> u64 {
-        let block = 34 * self.head_dim.div_ceil(16) + 132 * self.head_dim.div_ceil(64);
+        let block = 34 * self.head_dim.div_ceil(16) + 36 * self.head_dim.div_ceil(64);
         u64::from(columns.div_ceil(64)) * u64::from(block)
     }
 

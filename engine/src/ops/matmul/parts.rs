@@ -19,9 +19,10 @@ const OCCUPYING: u32 = 264;
 /// Operations of a product so short that smaller tiles, which occupy a GPU as they are, cost less than a dispatch that adds parts up: some
 /// tens of microseconds' work of a middling GPU.
 const SHORT: u64 = 1 << 29;
-/// Rows or columns of a product by a LoRA's factor, whose sums are cut only where they are longer than the others: of so few results any
+/// Rows or columns of a product by a LoRA's factor, whose sums are cut only where they are longer than [`LONG`]: of so few results any
 /// number of workgroups is small.
 const NARROW: u32 = 16;
+/// Terms of a sum that one workgroup adds up in less time than a dispatch takes.
 const LONG: u32 = 2048;
 
 impl Product {
@@ -36,15 +37,14 @@ impl Product {
             None => &[[64, 64]],
         };
         let operations = 2 * [self.m, self.n, self.k].map(u64::from).iter().product::<u64>();
-        let most_parts = |tile: [u32; 2]| if operations <= SHORT { 1 } else { self.parts_of(tile) };
-        let occupies = |tile: &&[u32; 2]| self.workgroups(**tile) * most_parts(**tile) >= OCCUPYING;
+        let parts = |tile: [u32; 2]| if operations <= SHORT { 1 } else { self.parts_of(tile) };
+        let occupies = |tile: &&[u32; 2]| self.workgroups(**tile) * parts(**tile) >= OCCUPYING;
         *tiles.iter().find(occupies).unwrap_or(&tiles[tiles.len() - 1])
     }
 
     /// Into how many parts the sums of a product are best cut: 1 where its tiles occupy the device, or it is of many matrices.
     pub fn parts(&self, traits: &Traits) -> u32 {
-        let is_narrow = self.m.min(self.n) <= NARROW && self.k <= LONG;
-        if traits.software || is_narrow { 1 } else { self.parts_of(self.tile(traits)) }
+        if traits.software { 1 } else { self.parts_of(self.tile(traits)) }
     }
 
     fn workgroups(&self, [rows, columns]: [u32; 2]) -> u32 {
@@ -54,7 +54,8 @@ impl Product {
     /// Into how many parts sums are cut for tiles of this size to occupy the device, or as many as there can be. A part is as long as a
     /// tile is high and wide together, so that writing its sums takes a quarter of what reading its operands does at most.
     fn parts_of(&self, tile: [u32; 2]) -> u32 {
-        if self.m <= 1 || self.n == 0 || self.outer * self.inner != 1 {
+        let is_of_a_factor = self.m.min(self.n) <= NARROW && self.k <= LONG;
+        if self.m <= 1 || self.n == 0 || self.outer * self.inner != 1 || is_of_a_factor {
             return 1;
         }
         let (wanted, most) = (OCCUPYING.div_ceil(self.workgroups(tile)), self.k / (tile[0] + tile[1]));
@@ -182,13 +183,20 @@ mod tests {
     #[test]
     fn only_small_grids_of_long_sums_on_real_gpus_are_cut() {
         let parts = |size: [u32; 3], software: bool| product(size).parts(&Traits { software, ..Traits::default() });
-        // Four tiles of 32 x 32, whose parts are at least 64 long.
+        // Eight tiles of 32 x 16, whose parts are at least 48 long.
         assert_eq!(parts([64, 4096, 64], false), 64);
         assert_eq!(parts([4096, 4096, 4096], false), 1);
         assert_eq!(parts([64, 4096 + 8, 64], false), 57);
         assert_eq!(parts([64, 40, 64], false), 1);
         assert_eq!(parts([0, 4096, 64], false), 1);
         assert_eq!(parts([64, 4096, 64], true), 1);
+    }
+
+    #[test]
+    fn a_product_by_a_factor_is_left_whole_and_has_tiles_for_that() {
+        let (factor, traits) = (product([16, 2048, 14_336]), Traits::default());
+        assert_eq!((factor.parts(&traits), factor.tile(&traits)), (1, [32, 32]));
+        assert!(product([16, 16_384, 576]).parts(&traits) > 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The largest magnitude of a tensor, from which products of f16 operands take that operand's scale.
+//! The largest finite magnitude of a tensor, from which products of f16 operands take that operand's scale.
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ use crate::ops::full::{fill, full};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 
-/// [1]: the largest magnitude in x's buffer. Where x is a view of a part, that bounds its own.
+/// [1]: the largest finite magnitude in x's buffer. Where x is a view of a part, that bounds its own.
 pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
     assert!(x.dtype() == DType::F32, "[peak] expected f32, got {x:?}");
     let peak = full(x.device(), 0.0, [1]);
@@ -60,10 +60,11 @@ impl Kernel for Peak {
     }
     fn run<R: Real>(_: &Params, io: &mut Io<R>) {
         let (x, peak) = (io.data(0), io.real_mut(1));
+        let finite = |x: R| if x.to_f64().is_finite() { x.abs() } else { R::ZERO };
         let most = |a: R, b: R| a.max(b);
         peak[0] = match x {
-            Data::Real(x) => x.par_iter().map(|x| x.abs()).reduce(|| peak[0], most),
-            Data::BF16(x) => x.par_iter().map(|x| R::from_f32(x.to_f32().abs())).reduce(|| peak[0], most),
+            Data::Real(x) => x.par_iter().map(|&x| finite(x)).reduce(|| peak[0], most),
+            Data::BF16(x) => x.par_iter().map(|x| finite(R::from_f32(x.to_f32()))).reduce(|| peak[0], most),
             Data::F16(_) | Data::U32(_) => unreachable!("[peak] expected f32 or bf16"),
         };
     }

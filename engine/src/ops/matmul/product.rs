@@ -41,7 +41,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             .allowed(in_subgroups)
             .preferred(|p, _| p.m <= 16),
         shader::<UPDATE>("matmul_tile_any", |p| p.tiles(64, 64)).allowed(in_tiles).preferred(is_real),
-        tile::<UPDATE>("matmul_tile_16", |p| p.tiles(32, 16)).preferred(is_best::<32, 16>),
+        tile::<UPDATE>("matmul_tile_32x16", |p| p.tiles(32, 16)).preferred(is_best::<32, 16>),
         tile::<UPDATE>("matmul_tile_32", |p| p.tiles(32, 32)).preferred(is_best::<32, 32>),
         tile::<UPDATE>("matmul_tile_64", |p| p.tiles(64, 64)).preferred(is_best::<64, 64>),
         tile::<UPDATE>("matmul_tile_128", |p| p.tiles(128, 128)).preferred(is_best::<128, 128>),
