@@ -19,20 +19,30 @@ struct Params {
 const HIDDEN = -1e30;
 const UNLIMITED = 0xffffffffu;
 
-// Where a row of D elements starts.
-fn row_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
-    return lie.w + batch / params.parts * lie.x + position * lie.y + head * lie.z;
+// Whether there are several parts, and whether keys may lie in pages: adapters on the CPU go through both sides of what is only known
+// when it runs.
+override IN_PARTS: bool = true;
+override IN_PAGES: bool = true;
+
+// The batch row of the inputs.
+fn input_row(batch: u32) -> u32 {
+    if IN_PARTS {
+        return batch / params.parts;
+    }
+    return batch;
 }
 
-// Whether keys may lie in pages: adapters on the CPU go through both sides of what is only known when it runs.
-override IN_PAGES: bool = true;
+// Where a row of D elements starts.
+fn row_start(lie: vec4<u32>, batch: u32, position: u32, head: u32) -> u32 {
+    return lie.w + input_row(batch) * lie.x + position * lie.y + head * lie.z;
+}
 
 // Where a key lies: at its position in its batch row, or in the page that the row's table names.
 fn place_of(batch: u32, position: u32) -> u32 {
     if !IN_PAGES || params.page_size == 0u {
         return position;
     }
-    let page = segments_or_pages[batch / params.parts * params.pages + position / params.page_size];
+    let page = segments_or_pages[input_row(batch) * params.pages + position / params.page_size];
     return page * params.page_size + position % params.page_size;
 }
 
@@ -48,7 +58,7 @@ fn query_row(batch: u32, position: u32, head: u32) -> u32 {
 
 // The same of an input [B, T, H, ..] without gaps.
 fn given_row(batch: u32, position: u32, head: u32) -> u32 {
-    return query_row(batch / params.parts, position, head);
+    return query_row(input_row(batch), position, head);
 }
 
 // How many query heads share a key head.
@@ -59,7 +69,7 @@ fn group() -> u32 {
 // How many keys of a batch row may be seen at all.
 fn length(batch: u32) -> u32 {
     if params.has_lengths == 1u {
-        return min(params.keys, lengths[batch / params.parts]);
+        return min(params.keys, lengths[input_row(batch)]);
     }
     return params.keys;
 }
@@ -74,6 +84,9 @@ fn start_of(batch: u32) -> i32 {
 
 // Of a range x <= at < y of `count` what lies in a batch row's part.
 fn in_part(batch: u32, count: u32, range: vec2<u32>) -> vec2<u32> {
+    if !IN_PARTS {
+        return vec2(min(range.x, range.y), range.y);
+    }
     let size = (count + params.parts - 1u) / params.parts;
     let first = batch % params.parts * size;
     let end = min(range.y, first + size);
@@ -134,7 +147,7 @@ fn visible(range: vec2<u32>, batch: u32, position: u32, others: vec4<u32>) -> ve
     if params.has_segments == 0u {
         return inside;
     }
-    let row = batch / params.parts * params.queries;
+    let row = input_row(batch) * params.queries;
     let at = row + min(others, vec4(params.queries - 1u));
     let theirs = vec4(segments_or_pages[at.x], segments_or_pages[at.y], segments_or_pages[at.z], segments_or_pages[at.w]);
     return inside & (theirs == vec4(segments_or_pages[row + min(position, params.queries - 1u)]));

@@ -140,7 +140,8 @@ impl Params {
 
     /// What all shaders but those of rows are specialised for.
     pub fn constants(&self) -> Constants {
-        vec![("HEAD_DIM", self.head_dim.into()), ("IN_PAGES", (self.page_size > 0).into())]
+        let [in_pages, in_parts] = [self.page_size > 0, self.parts > 1].map(f64::from);
+        vec![("HEAD_DIM", self.head_dim.into()), ("IN_PAGES", in_pages), ("IN_PARTS", in_parts)]
     }
 
     /// Elements of the query, and of the key.
