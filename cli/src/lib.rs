@@ -115,7 +115,7 @@ fn failed(error: &dyn Display) -> ExitCode {
 
 /// Keeps a layer of Mesa's from complaining of a desktop that is not there each time an adapter is looked for. It would say which
 /// adapter comes first, and that is chosen here by what the adapters say of themselves.
-#[allow(unsafe_code)]
+#[allow(unsafe_code)] // the environment is the whole process's
 fn quieten_drivers() {
     if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
         // SAFETY: the program has no other thread yet, which could read the environment meanwhile.

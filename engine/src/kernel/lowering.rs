@@ -25,8 +25,8 @@ pub struct Kept(FxHashMap<u64, Vec<(BufferRef, BufferRef)>>);
 
 impl Kept {
     /// The buffers that hold what was found of these, which is no longer so.
-    pub fn forget(&mut self, buffers: impl IntoIterator<Item = u64>) -> impl Iterator<Item = BufferRef> {
-        buffers.into_iter().filter_map(|buffer| self.0.remove(&buffer)).flatten().map(|(_, found)| found)
+    pub fn forget(&mut self, buffers: impl Iterator<Item = u64>) -> impl Iterator<Item = BufferRef> {
+        buffers.filter_map(|buffer| self.0.remove(&buffer)).flatten().map(|(_, found)| found)
     }
 
     /// Those of all.

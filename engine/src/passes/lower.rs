@@ -1,5 +1,6 @@
 //! Lowers what ops recorded, which is the same for every device, to what a GPU with these traits best runs.
 
+use crate::buffer::BufferRef;
 use crate::kernel::{Kept, Lowered, Lowering, Traits};
 use crate::recording::{Command, Recording};
 
@@ -8,19 +9,18 @@ use crate::recording::{Command, Recording};
 pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id: impl FnMut() -> u64) -> Recording {
     let mut out = Vec::with_capacity(recording.commands.len());
     for command in recording.commands {
-        let changed: Vec<u64> = changed(&command).collect();
         let mut lowering = Lowering::new(traits, &mut new_id, kept);
         if let Command::Dispatch { kernel, params, buffers } = &command {
             (kernel.lower)(bytemuck::cast_slice(params), buffers, &mut lowering);
         }
         let Lowering { dispatches, temporaries, .. } = lowering;
+        let forgotten: Vec<BufferRef> = kept.forget(changed(&command)).collect();
         if dispatches.is_empty() {
             out.push(command);
         }
         let dispatch = |Lowered { kernel, params, buffers }| Command::Dispatch { kernel, params, buffers };
         out.extend(dispatches.into_iter().map(dispatch));
-        let ended = temporaries.into_iter().chain(kept.forget(changed));
-        out.extend(ended.map(|buffer| Command::Free { buffer }));
+        out.extend(temporaries.into_iter().chain(forgotten).map(|buffer| Command::Free { buffer }));
     }
     Recording { commands: out }
 }
