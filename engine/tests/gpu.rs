@@ -150,12 +150,11 @@ fn two_layers(device: &Device) -> Result<Vec<Vec<f32>>, Error> {
 }
 
 fn runs_programs(name: &str) -> Result<(), Failed> {
-    for seed in 0..6 {
-        let expected = programs::run(&Device::reference(), seed)?;
-        let configs = [Config::default(), Config { no_fusion: true, ..Config::default() }, grouped()];
-        for config in configs {
-            let device = Device::open_with(name, &config)?;
-            programs::compare(seed, &expected, &programs::run(&device, seed)?);
+    let expected: Vec<_> = (0..6).map(|seed| programs::run(&Device::reference(), seed)).collect::<Result<_, _>>()?;
+    for config in [Config::default(), Config { no_fusion: true, ..Config::default() }, grouped()] {
+        let device = Device::open_with(name, &config)?;
+        for (seed, expected) in (0..).zip(&expected) {
+            programs::compare(seed, expected, &programs::run(&device, seed)?);
         }
     }
     Ok(())

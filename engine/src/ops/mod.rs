@@ -49,7 +49,7 @@ macro_rules! ops {
     ($($name:ident)*) => {
         $(pub use $name::*;)*
         /// All ops: the laws, the benches and the reference page go through this list.
-        pub const OPS: &[Op] = &[$($name::OP),*];
+        pub static OPS: &[Op] = &[$($name::OP),*];
     };
 }
 

@@ -10,7 +10,7 @@ use crate::random::Philox;
 use crate::tensor::Tensor;
 pub use case::Case;
 pub use input::{Draw, Input};
-pub use laws::{LAWS, Law, Trial, trials};
+pub use laws::{LAWS, Law, Subject, Trial, trials};
 use truth::Truth;
 
 /// [`ops::attention`] over so many parts of the keys, and its gradients of keys and values over so many parts of the queries: what a GPU
