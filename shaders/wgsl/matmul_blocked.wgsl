@@ -18,7 +18,7 @@ fn accumulate(block: ptr<function, Block>, at: ptr<function, Offsets>, a_at: u32
     let b_low = vec4(b_element(low.x), b_element(low.y), b_element(low.z), b_element(low.w));
     let b_high = vec4(b_element(high.x), b_element(high.y), b_element(high.z), b_element(high.w));
     for (var r = 0u; r < ROWS; r++) {
-        let element = a[a_at + (*at).rows[r]];
+        let element = a_element(a_at + (*at).rows[r]);
         (*block).low[r] += element * b_low;
         (*block).high[r] += element * b_high;
     }

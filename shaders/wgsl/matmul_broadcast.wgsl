@@ -9,7 +9,7 @@ const INVOCATIONS = 8u;
 // half at one of the columns `k` to `k + 3`. Past the edges rows repeat, and columns are 0.
 fn load_a(start: u32, row: u32, k: u32, eighth: u32) -> vec4<f32> {
     if A_ALONG_K {
-        return a_vector(start + min(row + eighth, params.m - 1u) * params.a_row + k);
+        return a_four(start + min(row + eighth, params.m - 1u) * params.a_row + k);
     }
     return a_column(start + min(row + eighth / 4u * 4u, params.m - 4u), k + eighth % 4u);
 }

@@ -1,7 +1,7 @@
 // Products of 16 x 16 matrices of f16, summed in f32 by the hardware of a subgroup. The importing file gives DOWN and ACROSS.
 enable f16;
 enable wgpu_cooperative_matrix;
-#import matmul_vectors
+#import matmul_operands
 #import matmul_units
 
 const SIDE = 16u;

@@ -1,7 +1,7 @@
 // Products of 8 x 8 matrices of f16, summed in f32 by the hardware of a subgroup: tiles of 64 x 64 a workgroup.
 enable f16;
 enable wgpu_cooperative_matrix;
-#import matmul_vectors
+#import matmul_operands
 #import matmul_units
 
 const SIDE = 8u;

@@ -1,7 +1,7 @@
 // `matmul_matrices_16` without the hardware: 32 invocations compute each matrix by themselves. It lets adapters that lack cooperative
 // matrices test all the rest, and is never chosen.
 enable f16;
-#import matmul_vectors
+#import matmul_operands
 #import matmul_matrix
 
 const SIDE = 16u;

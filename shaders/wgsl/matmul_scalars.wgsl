@@ -1,24 +1,32 @@
-// Operands of any strides. b may be stored as f16 or bf16.
+// Operands of any strides, which may be stored as f16 or bf16.
 #import matmul_params
 #import storage
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<u32>;
 @group(0) @binding(1) var<storage, read> b: array<u32>;
 
-// b's storage type.
-override DTYPE: u32 = 0u;
 // Whether a's neighbours lie along k, or along m; and b's along n, or along k.
 override A_ALONG_K: bool = true;
 override B_ALONG_N: bool = true;
 
 const FOUR = vec4(0u, 1u, 2u, 3u);
 
+fn a_element(at: u32) -> f32 {
+    if A_DTYPE == 0u {
+        return bitcast<f32>(a[at]);
+    }
+    return one_of_two(A_DTYPE, a[at / 2u], at);
+}
+
 fn b_element(at: u32) -> f32 {
-    if DTYPE == 0u {
+    if B_DTYPE == 0u {
         return bitcast<f32>(b[at]);
     }
-    let word = b[at / 2u];
-    return select(widen_low(DTYPE, word), widen_high(DTYPE, word), at % 2u == 1u);
+    return one_of_two(B_DTYPE, b[at / 2u], at);
+}
+
+fn one_of_two(dtype: u32, word: u32, at: u32) -> f32 {
+    return select(widen_low(dtype, word), widen_high(dtype, word), at % 2u == 1u);
 }
 
 // Where a's rows `row` to `row + 3` begin. Past the edge rows repeat.
@@ -36,7 +44,7 @@ fn a_column(rows: vec4<u32>, k: u32) -> vec4<f32> {
         return vec4(0.0);
     }
     let at = rows + k * params.a_column;
-    return vec4(a[at.x], a[at.y], a[at.z], a[at.w]);
+    return vec4(a_element(at.x), a_element(at.y), a_element(at.z), a_element(at.w));
 }
 
 // Where b's columns `column` to `column + 3` begin. Past the edge columns repeat.

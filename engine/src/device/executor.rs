@@ -217,7 +217,7 @@ impl Executor {
         let outcome = self.place_and_execute(&recording);
         if let Err(error) = &outcome {
             // Nobody holds what was found; some of it would have been in this one.
-            recording.commands.extend(self.kept.forget_all().map(|buffer| Command::Free { buffer }));
+            recording.commands.extend(self.kept.forget_lasting().map(|buffer| Command::Free { buffer }));
             let slots = self.slots.abandon(self.lost.add(&recording, error));
             self.backend.recover(&recording, &slots);
         }

@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::Device;
-    use crate::kernel::{Access, Halves, Traits};
+    use crate::kernel::{Access, Halves, Kept, Traits};
     use crate::ops::{self, OPS};
     use crate::passes;
     use crate::random::Philox;
@@ -214,7 +214,10 @@ mod tests {
         assert_eq!(words((kernel, first)), words((kernel, second)));
 
         let tried = |traits: Traits| -> Vec<&str> {
-            let is_tried = |&shader: &usize| (kernel.is_candidate)(bytemuck::cast_slice(first), shader, &traits);
+            let lowered = passes::lower(recorded.clone(), &traits, &mut Kept::default(), || 1 << 63).commands;
+            let product = lowered.iter().find(|command| command.name() == "matmul");
+            let Some(Command::Dispatch { kernel, params, .. }) = product else { panic!("expected a product, got {lowered:?}") };
+            let is_tried = |&shader: &usize| (kernel.is_candidate)(bytemuck::cast_slice(params), shader, &traits);
             (0..kernel.shaders).filter(is_tried).map(kernel.source).collect()
         };
         let real = Traits { subgroups: Some((32, 32)), ..Traits::default() };

@@ -1,5 +1,7 @@
 //! What takes the place of a dispatch on a device.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
 use super::{AnyKernel, Kernel, Traits, words};
@@ -18,20 +20,52 @@ pub struct Lowering<'a> {
     pub temporaries: Vec<BufferRef>,
 }
 
-/// What was found of buffers for one dispatch, and serves those behind it, of later recordings too, until the buffer is written or
-/// ends: what is frozen is looked at once.
+/// What was found of buffers for one dispatch, and serves those behind it, until the buffer is written or ends: some of it in later
+/// recordings too, and some, which takes much memory, only as long as it is among the last that were asked for.
 #[derive(Default)]
-pub struct Kept(FxHashMap<u64, Vec<(BufferRef, BufferRef)>>);
+pub struct Kept {
+    lasting: FxHashMap<u64, Vec<Found>>,
+    passing: VecDeque<Found>,
+}
+
+/// Buffers that hold what a kernel, by its name, found of another.
+struct Found {
+    of: BufferRef,
+    by: &'static str,
+    buffers: Vec<BufferRef>,
+}
+
+impl Found {
+    fn is<K: Kernel>(&self, of: BufferRef) -> bool {
+        self.of == of && self.by == K::NAME
+    }
+}
 
 impl Kept {
-    /// The buffers that hold what was found of these, which is no longer so.
-    pub fn forget(&mut self, buffers: impl Iterator<Item = u64>) -> impl Iterator<Item = BufferRef> {
-        buffers.filter_map(|buffer| self.0.remove(&buffer)).flatten().map(|(_, found)| found)
+    /// How much of what passes is kept: what the products of one input, and those of a gradient, share.
+    const PASSING: usize = 4;
+
+    /// The buffers that hold what was found of these, which is no longer so, and what has passed.
+    pub fn forget(&mut self, changed: impl Iterator<Item = u64>) -> Vec<BufferRef> {
+        let mut gone = Vec::new();
+        for id in changed {
+            gone.extend(self.lasting.remove(&id).into_iter().flatten());
+            while let Some(at) = self.passing.iter().position(|found| found.of.id == id) {
+                gone.extend(self.passing.remove(at));
+            }
+        }
+        gone.extend(self.passing.drain(..self.passing.len().saturating_sub(Self::PASSING)));
+        gone.into_iter().flat_map(|found| found.buffers).collect()
     }
 
-    /// Those of all.
-    pub fn forget_all(&mut self) -> impl Iterator<Item = BufferRef> {
-        self.0.drain().flat_map(|(_, found)| found).map(|(_, found)| found)
+    /// Those of all that passes.
+    pub fn forget_passing(&mut self) -> impl Iterator<Item = BufferRef> {
+        self.passing.drain(..).flat_map(|found| found.buffers)
+    }
+
+    /// Those of all that lasts.
+    pub fn forget_lasting(&mut self) -> impl Iterator<Item = BufferRef> {
+        self.lasting.drain().flat_map(|(_, found)| found).flat_map(|found| found.buffers)
     }
 }
 
@@ -51,16 +85,48 @@ impl<'a> Lowering<'a> {
         Lowering { traits, new_id, kept, dispatches: Vec::new(), temporaries: Vec::new() }
     }
 
-    /// What was found of a buffer, by an earlier dispatch or by dispatches that `find` records now, in a buffer of so many elements.
-    pub fn found(&mut self, of: BufferRef, elements: usize, find: impl FnOnce(BufferRef, &mut Self)) -> BufferRef {
-        let known = self.kept.0.get(&of.id).and_then(|found| found.iter().find(|(buffer, _)| *buffer == of));
-        if let Some((_, found)) = known {
-            return *found;
+    /// What kernel `K` found of a buffer, by an earlier dispatch or by dispatches that `find` records now, in buffers of so many elements.
+    pub fn found<K: Kernel, const N: usize>(
+        &mut self,
+        of: BufferRef,
+        sizes: [(DType, usize); N],
+        find: impl FnOnce([BufferRef; N], &mut Self),
+    ) -> [BufferRef; N] {
+        let known = self.kept.lasting.get(&of.id).and_then(|found| found.iter().find(|found| found.is::<K>(of)));
+        if let Some(found) = known {
+            return std::array::from_fn(|at| found.buffers[at]);
         }
-        let found = BufferRef::new((self.new_id)(), DType::F32, elements);
-        find(found, self);
-        self.kept.0.entry(of.id).or_default().push((of, found));
-        found
+        let buffers = self.find(sizes, find);
+        self.kept.lasting.entry(of.id).or_default().push(Found { of, by: K::NAME, buffers: buffers.to_vec() });
+        buffers
+    }
+
+    /// The same, kept only as long as it is among the last that were asked for.
+    pub fn found_for_now<K: Kernel, const N: usize>(
+        &mut self,
+        of: BufferRef,
+        sizes: [(DType, usize); N],
+        find: impl FnOnce([BufferRef; N], &mut Self),
+    ) -> [BufferRef; N] {
+        let known = self.kept.passing.iter().position(|found| found.is::<K>(of));
+        let found = known.and_then(|at| self.kept.passing.remove(at)).unwrap_or_else(|| Found {
+            of,
+            by: K::NAME,
+            buffers: self.find(sizes, find).to_vec(),
+        });
+        let buffers = std::array::from_fn(|at| found.buffers[at]);
+        self.kept.passing.push_back(found);
+        buffers
+    }
+
+    fn find<const N: usize>(
+        &mut self,
+        sizes: [(DType, usize); N],
+        find: impl FnOnce([BufferRef; N], &mut Self),
+    ) -> [BufferRef; N] {
+        let buffers = sizes.map(|(dtype, elements)| BufferRef::new((self.new_id)(), dtype, elements));
+        find(buffers, self);
+        buffers
     }
 
     /// A buffer for the dispatches alone.

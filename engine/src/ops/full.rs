@@ -3,10 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::Op;
-use crate::buffer::BufferRef;
 use crate::device::{Device, parallel};
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Lowering, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
@@ -26,11 +25,6 @@ impl Device {
     pub fn zeros(&self, shape: impl Into<Shape>) -> Tensor {
         full(self, 0.0, shape)
     }
-}
-
-/// Fills a buffer of f32, where something is lowered.
-pub(super) fn fill(y: BufferRef, value: f32, into: &mut Lowering) {
-    into.dispatch::<Full>(Params { elements: y.elements as u32, value }, &[y]);
 }
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -1,6 +1,5 @@
 //! Lowers what ops recorded, which is the same for every device, to what a GPU with these traits best runs.
 
-use crate::buffer::BufferRef;
 use crate::kernel::{Kept, Lowered, Lowering, Traits};
 use crate::recording::{Command, Recording};
 
@@ -14,7 +13,7 @@ pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id:
             (kernel.lower)(bytemuck::cast_slice(params), buffers, &mut lowering);
         }
         let Lowering { dispatches, temporaries, .. } = lowering;
-        let forgotten: Vec<BufferRef> = kept.forget(changed(&command)).collect();
+        let forgotten = kept.forget(changed(&command));
         if dispatches.is_empty() {
             out.push(command);
         }
@@ -22,6 +21,7 @@ pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id:
         out.extend(dispatches.into_iter().map(dispatch));
         out.extend(temporaries.into_iter().chain(forgotten).map(|buffer| Command::Free { buffer }));
     }
+    out.extend(kept.forget_passing().map(|buffer| Command::Free { buffer }));
     Recording { commands: out }
 }
 
@@ -54,42 +54,65 @@ mod tests {
     }
 
     #[test]
-    fn a_product_is_cut_where_a_gpu_would_be_idle_and_its_gradient_weighed_where_it_is_rounded() {
+    fn a_product_is_cut_where_a_gpu_would_be_idle_and_its_operands_are_halved_where_it_takes_f16() {
         let real = Traits { workgroup_memory: 32 << 10, ..Traits::default() };
         assert_eq!(names(&real, [4096, 4096, 4096]), ["matmul"; 3]);
         assert_eq!(names(&real, [64, 4096, 64]), ["matmul", "matmul_parts", "matmul", "matmul"]);
         assert_eq!(names(&Traits { software: true, ..real.clone() }, [64, 4096, 64]), ["matmul"; 3]);
         let halves = Traits { halves: Some(Halves::Matrices16), ..real };
         // Each operand once, for both products that it is one of.
-        let of_operands = ["full", "peak", "full", "peak", "matmul", "full", "peak", "matmul", "matmul"];
+        let of_operands = ["peaks", "halves", "peaks", "halves", "matmul", "peaks", "halves", "matmul", "matmul"];
         assert_eq!(names(&halves, [4096, 4096, 4096]), of_operands);
+    }
+
+    /// The names of what is lowered of what was recorded on this device, and how many buffers end.
+    fn lowered(device: &Device, kept: &mut Kept, id: &mut u64) -> (Vec<&'static str>, usize) {
+        let traits = Traits { halves: Some(Halves::Emulated), ..Traits::default() };
+        let new_id = || {
+            *id += 1;
+            *id
+        };
+        let commands = lower(device.recorded(), &traits, kept, new_id).commands;
+        device.flush().unwrap();
+        let ended = commands.iter().filter(|command| matches!(command, Command::Free { .. })).count();
+        (commands.iter().filter(|command| command.is_dispatched()).map(Command::name).collect(), ended)
     }
 
     #[test]
     fn what_was_found_of_an_operand_serves_until_that_is_written_or_ends() {
         let device = Device::cpu();
         let [a, b] = [[64, 64], [64, 64]].map(|shape| device.tensor(&[1.0; 64 * 64], shape));
-        let traits = Traits { halves: Some(Halves::Emulated), ..Traits::default() };
         let (mut kept, mut id) = (Kept::default(), 1 << 63);
-        let mut dispatches = |weight: &Tensor| {
+        let mut product = |weight: &Tensor| {
             let y = ops::matmul(&a, weight);
-            let lowered = lower(device.recorded(), &traits, &mut kept, || {
-                id += 1;
-                id
-            });
-            device.flush().unwrap();
+            let lowered = lowered(&device, &mut kept, &mut id);
             drop(y);
-            (lowered.dispatches(), lowered.commands.iter().filter(|command| matches!(command, Command::Free { .. })).count())
+            lowered
         };
-        assert_eq!(dispatches(&b), (5, 0));
-        assert_eq!(dispatches(&b).0, 1);
+        // Halves, and what they were multiplied by, end with the recording, and the last product.
+        assert_eq!(product(&b), (vec!["peaks", "halves", "peaks", "halves", "matmul"], 4));
+        assert_eq!(product(&b), (vec!["halves", "halves", "matmul"], 5));
         b.replace(&[0; 4 * 64 * 64]);
-        // What was found of b ends, and the last product.
-        assert_eq!(dispatches(&b), (3, 2));
+        // The peaks of b end too.
+        assert_eq!(product(&b), (vec!["halves", "peaks", "halves", "matmul"], 6));
         let c = ops::neg(&b);
-        assert_eq!(dispatches(&c).0, 4);
+        assert_eq!(product(&c), (vec!["unary", "halves", "peaks", "halves", "matmul"], 5));
         drop((b, c));
-        assert_eq!(dispatches(&a).1, 5);
+        assert_eq!(product(&a).1, 7);
+    }
+
+    #[test]
+    fn the_halves_of_the_last_operands_are_kept() {
+        let device = Device::cpu();
+        let weights = [1.0, 2.0, 3.0, 4.0].map(|value| device.tensor(&[value; 64 * 64], [64, 64]));
+        let x = device.tensor(&[1.0; 64 * 64], [64, 64]);
+        let (mut kept, mut id) = (Kept::default(), 1 << 63);
+        // Those of x, which each has asked for, and of the last three.
+        let ys = [0, 1, 2, 3, 1, 3, 0].map(|at| ops::matmul(&x, &weights[at]));
+        let (names, _) = lowered(&device, &mut kept, &mut id);
+        assert_eq!(names.iter().filter(|name| **name == "halves").count(), 1 + 4 + 1);
+        assert_eq!(names.iter().filter(|name| **name == "peaks").count(), 1 + 4);
+        drop(ys);
     }
 
     #[test]

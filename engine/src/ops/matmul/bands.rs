@@ -12,7 +12,7 @@ use crate::ops::cat::{Place, PlaceParams};
 /// along the sums, and terms of the sums where they lie along the columns. False, and nothing recorded, where it need not be, or
 /// cannot.
 pub(super) fn lowered(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -> bool {
-    let [a, b, _, _, y, ..] = buffers[..] else { unreachable!("a product has five buffers and peaks") };
+    let [a, b, _, _, y, ..] = buffers[..] else { unreachable!("a product has five buffers and scales") };
     let along_sums = p.b.row == 1;
     let (rows, stride) = if along_sums { (p.n, p.b.column) } else { (p.k, p.b.row) };
     let is_plain = p.outer * p.inner == 1 && p.turned == 0 && p.b.offset == 0 && p.ending.is_plain() && p.m > 0;

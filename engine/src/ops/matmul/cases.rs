@@ -1,5 +1,6 @@
 //! What the laws run matrix products on.
 
+use super::halves::halves;
 use super::parts::multiply_in_parts;
 use super::{Activation, Epilogue, linear, linear_with, matmul, matmul_accumulate, matmul_with};
 use crate::Tensor;
@@ -100,6 +101,15 @@ pub(super) fn cases() -> Vec<Case> {
         let label = format!("matmul with a scattered {dtype} right side");
         cases.push(Case::new(label, scattered, move |x| vec![matmul(&x[0], &cast(&x[1], dtype).permute(&[2, 1, 0]))]).terms(66));
     }
+    // As they are, and far outside the range; of one word, and of several workgroups.
+    for (elements, size) in [(1, 1.0), (4099, 1.0), (70_000, 1e30), (257, 1e-12)] {
+        let case = Case::new(format!("halves of {elements} of size {size:e}"), [Input::fixed([elements])], move |x| {
+            let x = ops::scale(&x[0], size);
+            let halved = [halves(&x), halves(&cast(&x, DType::BF16))];
+            halved.into_iter().flat_map(|[halves, scale]| [cast(&halves, DType::F32), scale]).collect()
+        });
+        cases.push(case);
+    }
     cases.extend(epilogues());
     cases
 }
@@ -124,7 +134,9 @@ fn epilogues() -> Vec<Case> {
             vec![linear_with(&x[0], &x[1], &Epilogue { bias: Some(&x[2]), ..Default::default() })]
         });
         cases.push(case.terms(terms).composed(|x| vec![ops::add(&linear(&x[0], &x[1]), &x[2])]));
-        for activation in [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+        // Each of them on one row and on few; drivers on the CPU compile larger tiles for seconds.
+        let activations = [Activation::GeluTanh, Activation::Relu, Activation::Silu, Activation::Gelu];
+        for &activation in &activations[..if m <= 5 { 4 } else { 1 }] {
             let run = move |x: &[Tensor]| {
                 vec![linear_with(
                     &x[0],

@@ -3,9 +3,9 @@
 mod bands;
 mod cases;
 mod epilogue;
+mod halves;
 mod params;
 mod parts;
-mod peak;
 mod product;
 mod row;
 
@@ -16,11 +16,11 @@ use crate::kernel::AnyKernel;
 use crate::tensor::{Tensor, dispatch};
 use epilogue::Ending;
 pub use epilogue::{Activation, Epilogue};
+pub(super) use halves::peak;
+use halves::{Halves, Peaks};
 use params::{Params, Side, two};
 use parts::SumParts;
 pub(super) use parts::{sum_lowered, sum_parts};
-use peak::Peak;
-pub(super) use peak::peak;
 use product::{Matmul, MatmulAccumulate};
 use row::Matvec;
 pub(crate) use row::storage;
@@ -31,7 +31,8 @@ pub(crate) const OP: Op = Op {
         AnyKernel::of::<Matmul>(),
         AnyKernel::of::<MatmulAccumulate>(),
         AnyKernel::of::<Matvec>(),
-        AnyKernel::of::<Peak>(),
+        AnyKernel::of::<Peaks>(),
+        AnyKernel::of::<Halves>(),
         AnyKernel::of::<SumParts>(),
     ],
     cases: cases::cases,
@@ -176,8 +177,6 @@ fn arguments(a: &Tensor, b: &Tensor, epilogue: &Epilogue) -> (Params, Tensor, Te
         a: a_side,
         b: b_side,
         ending: Ending::new(epilogue),
-        dtype: storage(b.dtype()),
-        scaled: 0,
         turned: 0,
     };
     (params, a, b)

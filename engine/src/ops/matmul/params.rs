@@ -3,7 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::epilogue::Ending;
+use super::storage;
 use crate::Shape;
+use crate::dtype::DType;
 use crate::shape::Layout;
 use crate::tensor::Tensor;
 
@@ -19,23 +21,19 @@ pub(super) struct Params {
     pub a: Side,
     pub b: Side,
     pub ending: Ending,
-    /// How b is stored, as `storage.wgsl` numbers it.
-    pub dtype: u32,
-    /// Which operands the kernel is given the peaks of: 1 is a, 2 is b, 3 both.
-    pub scaled: u32,
     /// Whether the operands have changed places, b^T a^T: y and its epilogue are of the turned result.
     pub turned: u32,
 }
 
 impl Params {
-    /// Whether both operands lie in whole vectors of four (eight, where b is stored in half the bits), each along one of its axes.
+    /// Whether both operands lie in whole vectors of four (eight, where one is stored in half the bits), each along one of its axes.
     pub fn is_in_vectors(&self) -> bool {
-        let along = |side: &Side, lanes: u32, stride: u32, next: u32, length: u32| {
-            stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % lanes == 0)
+        let along = |side: &Side, stride: u32, next: u32, length: u32| {
+            stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % side.lanes() == 0)
         };
-        let (a, b, lanes) = (&self.a, &self.b, if self.dtype == 0 { 4 } else { 8 });
-        let a = along(a, 4, a.column, a.row, self.k) || along(a, 4, a.row, a.column, self.m);
-        let b = along(b, lanes, b.column, b.row, self.n) || along(b, lanes, b.row, b.column, self.k);
+        let (a, b) = (&self.a, &self.b);
+        let a = along(a, a.column, a.row, self.k) || along(a, a.row, a.column, self.m);
+        let b = along(b, b.column, b.row, self.n) || along(b, b.row, b.column, self.k);
         a && b && self.m > 0 && self.n > 0 && self.k > 0
     }
 
@@ -55,6 +53,11 @@ impl Params {
         self.is_in_vectors() && self.m >= 32 && self.n >= 32
     }
 
+    /// Whether it is one of f16 operands.
+    pub fn is_of_halves(&self) -> bool {
+        [self.a, self.b].iter().all(|side| side.dtype == storage(DType::F16))
+    }
+
     /// Workgroups of shaders that have a tile of so many rows and columns each.
     pub fn tiles(&self, rows: u32, columns: u32) -> [u32; 3] {
         // Every device takes 65,535 in a dimension; a workgroup goes on to further batches.
@@ -68,7 +71,7 @@ impl Params {
     }
 }
 
-/// How one operand lies: strides and offset in elements.
+/// How one operand lies: strides and offset in elements; and how it is stored.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Side {
@@ -77,6 +80,10 @@ pub(super) struct Side {
     pub row: u32,
     pub column: u32,
     pub offset: u32,
+    /// As `storage.wgsl` numbers it.
+    pub dtype: u32,
+    /// Whether these are [`halves`](super::halves), whose factor the kernel is given, and which end at whole vectors.
+    pub scaled: u32,
 }
 
 impl Side {
@@ -87,16 +94,17 @@ impl Side {
         let expanded = x.layout().expand(shape(batch));
         let merged = two(batch).map(|size| size as usize);
         match expanded.reshape(shape(&merged)) {
-            Some(layout) => (x.clone(), Side::new(&layout)),
+            Some(layout) => (x.clone(), Side::new(&layout, x.dtype())),
             None => {
                 let x = x.expand(shape(batch)).whole();
                 let layout = x.layout().reshape(shape(&merged)).expect("a whole tensor takes any shape");
-                (x, Side::new(&layout))
+                let side = Side::new(&layout, x.dtype());
+                (x, side)
             }
         }
     }
 
-    fn new(layout: &Layout) -> Side {
+    fn new(layout: &Layout, dtype: DType) -> Side {
         let strides = layout.strides();
         Side {
             outer: strides[0] as u32,
@@ -104,7 +112,14 @@ impl Side {
             row: strides[2] as u32,
             column: strides[3] as u32,
             offset: layout.offset as u32,
+            dtype: storage(dtype),
+            scaled: 0,
         }
+    }
+
+    /// Of how many elements its vectors are in memory.
+    fn lanes(&self) -> u32 {
+        if self.dtype == 0 || self.scaled == 1 { 4 } else { 8 }
     }
 
     /// Where the matrix of one batch starts.

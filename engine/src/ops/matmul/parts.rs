@@ -78,9 +78,9 @@ impl Product {
 
 /// A product of two matrices whose sums are cut into parts of equal length.
 pub(super) fn lowered(p: &Product, buffers: &[BufferRef], parts: u32, into: &mut Lowering) {
-    let [a, b, bias, residual, y, peaks @ ..] = buffers else { unreachable!("a product has five buffers and peaks") };
+    let [a, b, bias, residual, y, scales @ ..] = buffers else { unreachable!("a product has five buffers and scales") };
     let sums = into.buffer(DType::F32, (parts * p.m * p.n) as usize);
-    into.dispatch::<Matmul>(p.in_parts(parts), &[&[*a, *b, *a, *a, sums], peaks].concat());
+    into.dispatch::<Matmul>(p.in_parts(parts), &[&[*a, *b, *a, *a, sums], scales].concat());
     into.dispatch::<SumParts>(Params::new(p, parts), &[sums, sums, *bias, *residual, *y]);
 }
 
@@ -175,9 +175,9 @@ mod tests {
 
     /// A product of whole matrices, of which b is stored by columns.
     fn product([m, k, n]: [u32; 3]) -> Product {
-        let side = |row: u32, column: u32| Side { outer: 0, inner: 0, row, column, offset: 0 };
+        let side = |row: u32, column: u32| Side { outer: 0, inner: 0, row, column, offset: 0, dtype: 0, scaled: 0 };
         let (a, b, ending) = (side(k, 1), side(1, k), Ending::new(&Epilogue::default()));
-        Product { m, n, k, outer: 1, inner: 1, a, b, ending, dtype: 0, scaled: 0, turned: 0 }
+        Product { m, n, k, outer: 1, inner: 1, a, b, ending, turned: 0 }
     }
 
     #[test]

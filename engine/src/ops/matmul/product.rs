@@ -4,15 +4,15 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::params::Params;
-use super::{bands, parts, peak, storage};
+use super::{bands, halves, parts, storage};
 use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
 use crate::kernel::{Access, Constants, Cost, Data, Epilogue, Halves, Io, Kernel, Lowering, Shader, Target, Traits};
 use crate::real::{Matrix, Real, Threads};
 
-/// a, b, bias, residual -> y, and after it the peaks of a and b ([`Peak`](super::peak::Peak)), where products take f16. With `UPDATE`,
-/// y += scale * a b, and there is neither bias nor residual.
+/// a, b, bias, residual -> y, and behind it what a and b were multiplied by, where they are [`halves`]. With `UPDATE`, y += scale * a b, and
+/// there is neither bias nor residual.
 pub(super) struct Product<const UPDATE: bool>;
 
 pub(super) type Matmul = Product<false>;
@@ -51,15 +51,15 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         matrices_16::<UPDATE>("matmul_matrix_16", |p| p.tiles(128, 128)).preferred(|p, traits| p.tile(traits) == [128, 128]),
         shader::<UPDATE>("matmul_matrix_8", |p| p.tiles(64, 64))
             .written_for(Target::Halves(Halves::Matrices8))
-            .allowed(|p, _| p.suits_halves()),
+            .allowed(in_halves),
         shader::<UPDATE>("matmul_matrix_emulated", |p| p.tiles(32, 128))
             .written_for(Target::Halves(Halves::Emulated))
-            .allowed(|p, _| p.suits_halves() && p.k <= LONGEST_EMULATED)
+            .allowed(|p, traits| in_halves(p, traits) && p.k <= LONGEST_EMULATED)
             .preferred(|_, _| false),
     ];
     fn bucket(p: &Params) -> impl IntoIterator<Item = u32> {
-        let lie = [p.a.row, p.a.column, p.b.row, p.b.column, p.is_in_vectors().into()];
-        [p.m, p.n, p.k, p.outer, p.inner, p.dtype, p.turned].into_iter().chain(lie)
+        let lie = [p.a, p.b].into_iter().flat_map(|side| [side.row, side.column, side.dtype]);
+        [p.m, p.n, p.k, p.outer, p.inner, p.turned, p.is_in_vectors().into()].into_iter().chain(lie)
     }
     const EPILOGUE: Option<&'static Epilogue<Params>> = if UPDATE {
         None
@@ -72,28 +72,29 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
             drop: |p, drops| p.ending.drop(drops),
         })
     };
-    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut. An operand that
-    /// is rounded to f16 needs its peak: gradients can be too small for it, and activations, a few of whose elements are thousands
-    /// of times larger than all others, too large.
+    /// What is too large is read in bands. What is narrow is turned for adapters on the CPU; on others long sums are cut. Where products
+    /// take f16, an operand is brought into its range: gradients can be too small for it, and activations, a few of whose elements are
+    /// thousands of times larger than all others, too large.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
         if !UPDATE && bands::lowered(p, buffers, into) {
             return;
         }
         let (mut lowered, mut buffers) = (*p, buffers.to_vec());
-        if into.traits.software && p.dtype == 0 && p.is_narrow() {
+        if into.traits.software && p.b.dtype == 0 && p.is_narrow() {
             buffers.swap(0, 1);
             lowered = p.turn();
         }
         let parts = if UPDATE { 1 } else { p.parts(into.traits) };
-        // No other shader looks at peaks.
         if into.traits.halves.is_some() && lowered.in_parts(parts).suits_halves() {
-            lowered.scaled = if p.dtype == storage(DType::F16) { 1 } else { 3 };
-            for operand in (0..2).filter(|operand| lowered.scaled >> operand & 1 == 1) {
-                buffers[5 + operand] = peak::lowered(buffers[operand], into);
+            for (at, side) in [&mut lowered.a, &mut lowered.b].into_iter().enumerate() {
+                if side.dtype != storage(DType::F16) {
+                    [buffers[at], buffers[5 + at]] = halves::lowered(buffers[at], into);
+                    (side.dtype, side.scaled) = (storage(DType::F16), 1);
+                }
             }
         }
         match parts {
-            1 if lowered.scaled == 0 && lowered.turned == p.turned => {}
+            1 if !lowered.is_of_halves() && lowered.turned == p.turned => {}
             1 => into.dispatch::<Self>(lowered, &buffers),
             _ => parts::lowered(&lowered, &buffers, parts, into),
         }
@@ -101,8 +102,8 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     fn cost(p: &Params) -> Cost {
         let [m, n, k, batches] = [p.m, p.n, p.k, p.outer * p.inner].map(u64::from);
         let written = (1 + u64::from(UPDATE)) * batches * m * n;
-        let b_width = if p.dtype == 0 { 4 } else { 2 };
-        let bytes = b_width * batches * k * n + 4 * (batches * m * k + written + p.ending.reads(batches * m, n));
+        let [a, b] = [p.a, p.b].map(|side| if side.dtype == 0 { 4 } else { 2 });
+        let bytes = batches * k * (a * m + b * n) + 4 * (written + p.ending.reads(batches * m, n));
         Cost { flops: 2 * batches * m * n * k, bytes }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
@@ -298,7 +299,7 @@ const fn tile<const UPDATE: bool>(source: &'static str, workgroups: fn(&Params) 
 
 /// One by units for matrices of 16 x 16.
 const fn matrices_16<const UPDATE: bool>(source: &'static str, workgroups: fn(&Params) -> [u32; 3]) -> Shader<Params> {
-    shader::<UPDATE>(source, workgroups).written_for(Target::Halves(Halves::Matrices16)).allowed(|p, _| p.suits_halves())
+    shader::<UPDATE>(source, workgroups).written_for(Target::Halves(Halves::Matrices16)).allowed(in_halves)
 }
 
 fn in_subgroups(p: &Params, traits: &Traits) -> bool {
@@ -313,6 +314,10 @@ fn in_tiles_of_vectors(p: &Params, traits: &Traits) -> bool {
     in_tiles(p, traits) && p.is_in_vectors()
 }
 
+fn in_halves(p: &Params, _: &Traits) -> bool {
+    p.suits_halves() && p.is_of_halves()
+}
+
 fn is_real(_: &Params, traits: &Traits) -> bool {
     !traits.software
 }
@@ -321,10 +326,13 @@ fn is_best<const ROWS: u32, const COLUMNS: u32>(p: &Params, traits: &Traits) -> 
     !traits.software && p.tile(traits) == [ROWS, COLUMNS]
 }
 
-/// Which of a shader's forms suits: what it ends with, how b is stored, and the axes along which the operands are dense.
+/// Which of a shader's forms suits: what it ends with, how the operands are stored, and the axes along which they are dense.
 fn constants<const UPDATE: bool>(p: &Params) -> Constants {
     let operands = [
-        ("DTYPE", p.dtype.into()),
+        ("A_DTYPE", p.a.dtype.into()),
+        ("B_DTYPE", p.b.dtype.into()),
+        ("A_SCALED", p.a.scaled.into()),
+        ("B_SCALED", p.b.scaled.into()),
         ("A_ALONG_K", (p.a.column == 1).into()),
         ("B_ALONG_N", (p.b.column == 1).into()),
         ("TURNED", p.turned.into()),

@@ -1,11 +1,11 @@
-// The largest finite magnitude, as the bits of an f32: those order as the numbers do, and bf16 is the upper half of them. What is
-// infinite or no number is so at any scale, and says nothing of the others. A maximum does not depend on the order.
-#import common
+// The largest finite magnitude of each `span` words of a tensor, as the bits of an f32: those order as the numbers do, and bf16 is the
+// upper half of them. What is infinite or no number is so at any scale, and says nothing of the others. A maximum does not depend on the
+// order.
 
-struct Params { elements: u32, dtype: u32 }
+struct Params { elements: u32, dtype: u32, span: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
-@group(0) @binding(1) var<storage, read_write> peak: array<atomic<u32>>;
+@group(0) @binding(1) var<storage, read_write> peaks: array<u32>;
 @group(1) @binding(0) var<uniform> params: Params;
 
 // How x is stored: f32 or bf16.
@@ -29,27 +29,21 @@ fn finite(word: u32) -> u32 {
 }
 
 @compute @workgroup_size(256)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     if lane == 0u {
         atomicStore(&largest, 0u);
     }
     workgroupBarrier();
     let words = select((params.elements + 1u) / 2u, params.elements, DTYPE == 0u);
+    let first = workgroup.x * params.span;
+    let end = min(first + params.span, words);
     var mine = 0u;
-    let first = linear_workgroup(workgroup, workgroups) * 4096u + lane;
-    for (var i = 0u; i < 16u; i++) {
-        let at = first + i * 256u;
-        if at < words {
-            mine = max(mine, magnitude(at));
-        }
+    for (var at = first + lane; at < end; at += 256u) {
+        mine = max(mine, magnitude(at));
     }
     atomicMax(&largest, mine);
     workgroupBarrier();
     if lane == 0u {
-        atomicMax(&peak[0], atomicLoad(&largest));
+        peaks[workgroup.x] = atomicLoad(&largest);
     }
 }
