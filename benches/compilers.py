@@ -31,10 +31,10 @@ GPUS = {
     "ga102": ("nouveau", "nouveau", {"NOUVEAU_CHIPSET": "172", "NVK_I_WANT_A_BROKEN_VULKAN_DRIVER": "1"}),
     "m1": ("asahi", "asahi", {}),
 }
-# All variants of products are candidates where products may take f16.
-OPTIONS = "bench --compile --device gpu --shapes 135m --tokens 256 --json".split()
-OPS = [*OPTIONS, "--matmul-precision", "high"]
-STEPS = [*OPTIONS, "--filter", "LoRA training step"]
+OPS = "bench --compile --device gpu --shapes 135m --tokens 256 --json".split()
+# What is another where products take f16.
+HALVES = [*OPS, "--matmul-precision", "high", "--filter", "matmul,attention"]
+STEPS = [*OPS, "--filter", "LoRA training step"]
 
 
 def made(debian):
@@ -55,7 +55,7 @@ def mirror():
 
 
 def compiled(name, options, debian):
-    """What is told of every shader, or where it is compared, nothing."""
+    """What is told of every shader, or where they are compared, nothing."""
     driver, shim, settings = GPUS[name]
     libraries, loader = debian / "usr/lib/x86_64-linux-gnu", debian / "lib64/ld-linux-x86-64.so.2"
     icd = str(debian / f"usr/share/vulkan/icd.d/{driver}_icd.json")
@@ -70,10 +70,19 @@ def compiled(name, options, debian):
         return json.loads(ran.stdout)
 
     if options.compare:
-        return run([*OPS, "--compare", options.out / f"{name}.json"])
-    ops, steps = run(OPS), run(STEPS)
+        for arguments in (OPS, HALVES):
+            run([*arguments, "--compare", options.out / f"{name}.json"])
+        return None
+    ops, halves, steps = run(OPS), run(HALVES), run(STEPS)
+
+    def key(kernel):
+        return [kernel["kernel"], kernel["shader"], kernel["constants"]]
+
+    known = [key(kernel) for kernel in ops["kernels"]]
+    others = [kernel for kernel in halves["kernels"] if key(kernel) not in known]
     groups = [kernel for kernel in steps["kernels"] if kernel["kernel"] == "group"]
-    return ops | {"kernels": ops["kernels"] + groups, "steps": steps["steps"]}
+    kernels = sorted(ops["kernels"] + others, key=lambda kernel: (kernel["kernel"], kernel["shader"]))
+    return ops | {"kernels": kernels + groups, "steps": steps["steps"]}
 
 
 def write(file, report):

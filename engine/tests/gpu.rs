@@ -6,7 +6,7 @@ mod programs;
 use std::fs;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use wgtune_engine::device::{Config, adapters};
+use wgtune_engine::device::{Config, MatmulPrecision, adapters};
 use wgtune_engine::random::Philox;
 use wgtune_engine::{DType, Device, Error, Tensor, ops};
 
@@ -96,6 +96,20 @@ fn reads_in_bands(name: &str) -> Result<(), Failed> {
                 "{dtype} {classes}: {gap} off in result {which}, {bound} allowed"
             );
         }
+    }
+    let [whole, banded] = [None, config.binding_limit].map(|binding_limit| -> Result<Vec<f32>, Failed> {
+        let config = Config { binding_limit, matmul_precision: MatmulPrecision::High, ..Config::default() };
+        let device = Device::open_with(name, &config)?;
+        let random =
+            |key: u64, rows: usize| (0..64 * rows as u64).map(move |at| Philox::new(key).normal(at)).collect::<Vec<f32>>();
+        let (hidden, weight) = (device.tensor(&random(1, 40), [40, 64]), random(2, 300));
+        let weight = bytemuck::cast_slice(&weight).to_vec();
+        let weight = device.tensor_of_bytes(std::sync::Arc::new(weight), DType::F32, [300, 64]);
+        Ok(ops::linear(&hidden, &weight).to_vec()?)
+    });
+    for (whole, banded) in whole?.into_iter().zip(banded?) {
+        // Sums of 64 products of numbers rounded to f16, or, where there is none, not: of the size of 8.
+        assert!((whole - banded).abs() < 8.0 / 256.0, "{whole} and {banded}");
     }
     let large = limited.zeros([257, 64]);
     let message = large.to_vec().unwrap_err().to_string();

@@ -29,12 +29,14 @@ fn main() {
 type Check = fn(&Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error>;
 
 /// Name, check, and how many products there are in a row: a gradient of attention has scores, their gradients, and what those weigh.
-const CHECKS: [(&str, Check, f64); 12] = [
+const CHECKS: [(&str, Check, f64); 14] = [
     ("every layout and edge", layouts, 1.0),
     ("an epilogue", epilogue, 1.0),
     ("a weight stored in half the bits", narrow_weights, 1.0),
     ("gradients far below f16's range", small_gradients, 1.0),
     ("operands outside f16's range", large_operands, 1.0),
+    ("operands that lie in larger tensors", views, 1.0),
+    ("operands that are written in between", written_between, 1.0),
     ("an operand that outlives what failed", after_a_failure, 1.0),
     ("rows and columns that are no numbers leave others alone", no_numbers, 1.0),
     ("attention of every head dimension", head_dimensions, 3.0),
@@ -49,6 +51,7 @@ fn run(device: &str, check: Check, products: f64) -> Result<(), Failed> {
         matmul_precision: MatmulPrecision::High,
         shader: Some(EMULATED),
         memory_limit: Some(MEMORY),
+        groups: Some(true),
         ..Config::default()
     };
     let device = Device::open_with(device, &config)?;
@@ -149,6 +152,30 @@ fn no_numbers(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
         }
     }
     Ok(results)
+}
+
+/// Columns and rows of a tensor, a little of one, and one that is both sides.
+fn views(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let [x, weight, all] = [(1, [40, 72]), (2, [72, 96]), (3, [640, 64])].map(|(key, shape)| random(device, key, &shape, 1.0));
+    let few = all.slice(0, 323..363);
+    let products = [
+        ops::matmul(&x.slice(1, 4..68), &weight.slice(0, 4..68)),
+        ops::matmul(&few, &weight.slice(0, 7..71)),
+        ops::matmul(&all.slice(0, 600..640), &few.transpose()),
+        ops::matmul(&all.transpose(), &all),
+    ];
+    products.iter().map(Tensor::to_vec_f64).collect()
+}
+
+/// In one recording, once from the host and once by a product that adds to it.
+fn written_between(device: &Device) -> Result<Vec<Vec<f64>>, wgtune_engine::Error> {
+    let [x, weight] = [1, 2].map(|key| random(device, key, &[64, 64], 1.0));
+    let first = ops::matmul(&x, &weight);
+    weight.replace(&[0x3f; 4 * 64 * 64]);
+    let second = ops::matmul(&x, &weight);
+    ops::matmul_accumulate(&weight, &x, &x, 2.0);
+    let third = ops::matmul(&x, &weight);
+    [first, second, third].iter().map(Tensor::to_vec_f64).collect()
 }
 
 /// Bytes that the device may take.

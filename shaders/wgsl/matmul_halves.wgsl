@@ -2,7 +2,7 @@
 #import common
 #import storage
 
-struct Params { elements: u32, dtype: u32, span: u32, peaks: u32, words: u32 }
+struct Params { elements: u32, dtype: u32, span: u32, peaks: u32, pairs: u32 }
 
 @group(0) @binding(0) var<storage, read> x: array<u32>;
 // Magnitudes, of which the largest is x's, as the bits of an f32: 256 at most.
@@ -57,9 +57,9 @@ fn main(
         scale[0] = by;
     }
     for (var i = 0u; i < 8u; i++) {
-        let word = (number * 8u + i) * 256u + lane;
-        if word < params.words {
-            y[word] = narrow(F16, by * element(2u * word), by * element(2u * word + 1u));
+        let pair = (number * 8u + i) * 256u + lane;
+        if pair < params.pairs {
+            y[pair] = narrow(F16, by * element(2u * pair), by * element(2u * pair + 1u));
         }
     }
 }

@@ -9,7 +9,7 @@ struct Params {
     key_0: u32, key_1: u32, dropped: u32, kept_scale: f32,
 }
 
-// What each operand was multiplied by, a power of two, where it was: a tensor that f16 does not reach.
+// What each operand was multiplied by before it was rounded to f16, where it was: a power of two.
 @group(0) @binding(5) var<storage, read> a_scale: array<f32>;
 @group(0) @binding(6) var<storage, read> b_scale: array<f32>;
 @group(1) @binding(0) var<uniform> params: Params;
@@ -33,8 +33,7 @@ fn b_start(batch: u32) -> u32 {
     return params.b_offset + batch / params.inner * params.b_outer + batch % params.inner * params.b_inner;
 }
 
-// A sum of products of operands that were not multiplied. Both are undone by two factors as near as can be: one alone may be past what
-// f32 holds.
+// Sums divided by what the operands were multiplied by: by two factors as near as can be, since one alone may be past what f32 holds.
 fn undone(sums: vec4<f32>) -> vec4<f32> {
     if !A_SCALED && !B_SCALED {
         return sums;

@@ -1,4 +1,4 @@
-// Operands in whole vectors of four, read as f32. What is stored as f16 or bf16 lies in whole vectors of eight.
+// Operands in whole vectors of four, read as f32. A buffer of f16 or bf16 ends with a whole vector of eight.
 #import matmul_blocks
 #import storage
 

@@ -7,6 +7,14 @@ fn bf16_round(value: f32) -> u32 {
     return select(rounded, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
 }
 
+// To the nearest of the numbers that f16 has from 2^-14 on, even where two are as near: WGSL leaves the direction to the driver.
+fn f16_round(value: f32) -> f32 {
+    let bits = bitcast<u32>(value);
+    let rounded = (bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u;
+    let is_normal = (bits & 0x7fffffffu) >= 0x38800000u && (bits & 0x7f800000u) != 0x7f800000u;
+    return bitcast<f32>(select(bits, rounded, is_normal));
+}
+
 fn widen_low(dtype: u32, word: u32) -> f32 {
     switch dtype {
         case 0u: { return bitcast<f32>(word); }
@@ -25,7 +33,7 @@ fn widen_high(dtype: u32, word: u32) -> f32 {
 // Two values as one word of a narrow type.
 fn narrow(dtype: u32, low: f32, high: f32) -> u32 {
     if dtype == 1u {
-        return pack2x16float(vec2(low, high));
+        return pack2x16float(vec2(f16_round(low), f16_round(high)));
     }
     return bf16_round(low) | (bf16_round(high) << 16u);
 }

@@ -202,7 +202,8 @@ impl Executor {
         // Whoever looks at every result wants to see them all.
         let fuses = self.fuses && self.watch.is_none();
         if fuses {
-            recording = passes::finish(recording, &reads);
+            // Before what is lowered stands between a norm and those that read it.
+            recording = passes::hoist(passes::finish(recording, &reads));
         }
         if let Some(traits) = backend.traits() {
             recording = passes::lower(recording, traits, kept, || {
@@ -211,7 +212,7 @@ impl Executor {
             });
         }
         if fuses {
-            recording = passes::fuse(passes::hoist(recording), &reads);
+            recording = passes::fuse(recording, &reads);
             recording = backend.group(passes::settle(recording, is_new));
         }
         let outcome = self.place_and_execute(&recording);

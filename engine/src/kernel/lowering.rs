@@ -8,15 +8,15 @@ use super::{AnyKernel, Kernel, Traits, words};
 use crate::buffer::BufferRef;
 use crate::dtype::DType;
 
-/// Dispatches in the place of one, as they are recorded, and the buffers between them.
+/// What takes the place of a dispatch, as it is recorded, and the buffers between.
 pub struct Lowering<'a> {
-    /// Of the device that is to run them.
+    /// Of the device that is to run it.
     pub traits: &'a Traits,
     new_id: &'a mut dyn FnMut() -> u64,
     kept: &'a mut Kept,
     /// What was recorded.
-    pub dispatches: Vec<Lowered>,
-    /// What ends with the last of them.
+    pub steps: Vec<Lowered>,
+    /// What ends with the last of it.
     pub temporaries: Vec<BufferRef>,
 }
 
@@ -42,10 +42,10 @@ impl Found {
 }
 
 impl Kept {
-    /// How much of what passes is kept: what the products of one input, and those of a gradient, share.
+    /// How much of what passes is kept: what the products of one input, and those of a gradient, share. A dispatch has fewer of it.
     const PASSING: usize = 4;
 
-    /// The buffers that hold what was found of these, which is no longer so, and what has passed.
+    /// The buffers that hold what was found of these, which is no longer so.
     pub fn forget(&mut self, changed: impl Iterator<Item = u64>) -> Vec<BufferRef> {
         let mut gone = Vec::new();
         for id in changed {
@@ -54,7 +54,6 @@ impl Kept {
                 gone.extend(self.passing.remove(at));
             }
         }
-        gone.extend(self.passing.drain(..self.passing.len().saturating_sub(Self::PASSING)));
         gone.into_iter().flat_map(|found| found.buffers).collect()
     }
 
@@ -69,20 +68,18 @@ impl Kept {
     }
 }
 
-/// One of the dispatches.
-pub struct Lowered {
-    /// Its kernel.
-    pub kernel: &'static AnyKernel,
-    /// The words of its parameters.
-    pub params: Vec<u32>,
-    /// Its buffers, in the order of its bindings.
-    pub buffers: Vec<BufferRef>,
+/// A step of it.
+pub enum Lowered {
+    /// A kernel, the words of its parameters, and its buffers, in the order of its bindings.
+    Dispatch(&'static AnyKernel, Vec<u32>, Vec<BufferRef>),
+    /// The end of a buffer.
+    Free(BufferRef),
 }
 
 impl<'a> Lowering<'a> {
     /// Nothing so far. `new_id` gives buffers their names, and `kept` has what was found before.
     pub fn new(traits: &'a Traits, new_id: &'a mut dyn FnMut() -> u64, kept: &'a mut Kept) -> Lowering<'a> {
-        Lowering { traits, new_id, kept, dispatches: Vec::new(), temporaries: Vec::new() }
+        Lowering { traits, new_id, kept, steps: Vec::new(), temporaries: Vec::new() }
     }
 
     /// What kernel `K` found of a buffer, by an earlier dispatch or by dispatches that `find` records now, in buffers of so many elements.
@@ -116,6 +113,8 @@ impl<'a> Lowering<'a> {
         });
         let buffers = std::array::from_fn(|at| found.buffers[at]);
         self.kept.passing.push_back(found);
+        let past = self.kept.passing.len().saturating_sub(Kept::PASSING);
+        self.steps.extend(self.kept.passing.drain(..past).flat_map(|found| found.buffers).map(Lowered::Free));
         buffers
     }
 
@@ -138,6 +137,6 @@ impl<'a> Lowering<'a> {
 
     /// Records a dispatch of kernel `K`.
     pub fn dispatch<K: Kernel>(&mut self, params: K::Params, buffers: &[BufferRef]) {
-        self.dispatches.push(Lowered { kernel: AnyKernel::of::<K>(), params: words(&params), buffers: buffers.to_vec() });
+        self.steps.push(Lowered::Dispatch(AnyKernel::of::<K>(), words(&params), buffers.to_vec()));
     }
 }

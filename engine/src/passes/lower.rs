@@ -12,13 +12,15 @@ pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id:
         if let Command::Dispatch { kernel, params, buffers } = &command {
             (kernel.lower)(bytemuck::cast_slice(params), buffers, &mut lowering);
         }
-        let Lowering { dispatches, temporaries, .. } = lowering;
+        let Lowering { steps, temporaries, .. } = lowering;
         let forgotten = kept.forget(changed(&command));
-        if dispatches.is_empty() {
+        if steps.is_empty() {
             out.push(command);
         }
-        let dispatch = |Lowered { kernel, params, buffers }| Command::Dispatch { kernel, params, buffers };
-        out.extend(dispatches.into_iter().map(dispatch));
+        out.extend(steps.into_iter().map(|step| match step {
+            Lowered::Dispatch(kernel, params, buffers) => Command::Dispatch { kernel, params, buffers },
+            Lowered::Free(buffer) => Command::Free { buffer },
+        }));
         out.extend(temporaries.into_iter().chain(forgotten).map(|buffer| Command::Free { buffer }));
     }
     out.extend(kept.forget_passing().map(|buffer| Command::Free { buffer }));

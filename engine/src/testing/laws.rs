@@ -63,7 +63,8 @@ pub const LAWS: [Law; 6] = [
 pub type Trial = (String, Box<dyn FnOnce() -> Result<(), String> + Send>);
 
 /// Every op's every case under every law that applies to the device of this name ([`Device::open`]). On a GPU, ops with
-/// several shaders run once more on each of them but those for products of f16, which these laws are too strict for. A trial opens
+/// several shaders run once more on each of them, those cases that do not by rule, but for products of f16, which these laws are too
+/// strict for. A trial opens
 /// its devices for itself, so that what one breaks no other sees.
 pub fn trials(device: &str) -> Vec<Trial> {
     let variants = |op| if is_gpu(device) && shaders(op) > 1 { shaders(op) } else { 0 };

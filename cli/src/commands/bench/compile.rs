@@ -173,7 +173,8 @@ impl Compiled {
         [device].into_iter().chain(table).chain([String::new(), summary]).chain(steps).chain(left_out).collect()
     }
 
-    /// An error where a shader spills more than in the earlier run, or none of it is there; a line for each whose figures differ.
+    /// An error where a shader spills more than in the earlier run, or is not there and spills, or none is there; a line for each whose
+    /// figures differ.
     pub fn compare(&self, file: &Path, before: &Compiled) -> (Vec<String>, Result<()>) {
         let (file, mut lines, mut worse, mut shared) = (file.display(), Vec::new(), Vec::new(), 0);
         let failed = |message: String| Err(Error::Data { message });
@@ -189,7 +190,12 @@ impl Compiled {
         let mut earlier: Vec<&Kernel> = before.kernels.iter().collect();
         for kernel in &self.kernels {
             let is_this = |was: &&Kernel| was.key() == kernel.key() && was.used_by == kernel.used_by;
-            let Some(was) = earlier.iter().position(is_this).map(|at| earlier.remove(at)) else { continue };
+            let Some(was) = earlier.iter().position(is_this).map(|at| earlier.remove(at)) else {
+                if kernel.spills_any() {
+                    worse.push(kernel.name());
+                }
+                continue;
+            };
             shared += 1;
             let figures = [
                 ("registers", was.registers, kernel.registers),
@@ -304,6 +310,9 @@ mod tests {
         assert_eq!(lines, ["matmul, matmul_tile_64 (DTYPE=1): spills 0 -> 2"]);
         assert!(verdict.unwrap_err().to_string().contains("1 shader spills more than in before.json, as matmul, matmul_tile_64"));
         assert!(before.compare(Path::new("now.json"), &now).1.is_ok());
+        let new = |spills: f64| Kernel { shader: "matmul_tile_256".into(), ..kernel(spills) };
+        let with = |new: Kernel| compiled(vec![kernel(0.0), new]).compare(Path::new("before.json"), &before).1;
+        assert!(with(new(0.0)).is_ok() && with(new(2.0)).unwrap_err().to_string().contains("matmul_tile_256"));
         assert!(before.compare(Path::new("none.json"), &compiled(Vec::new())).1.is_err());
         let other = Compiled { device: DeviceUnderTest { name: "another".into(), ..before.device.clone() }, ..before.clone() };
         assert!(before.compare(Path::new("other.json"), &other).1.unwrap_err().to_string().contains("expected the same device"));

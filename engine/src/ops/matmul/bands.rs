@@ -40,9 +40,9 @@ pub(super) fn lowered(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -
 
 /// What is best run in the place of a product that can be bound, or that itself.
 fn record<K: Kernel<Params = Product>>(p: Product, [a, b, bias, residual, y]: [BufferRef; 5], into: &mut Lowering) {
-    let (before, buffers) = (into.dispatches.len(), [a, b, bias, residual, y, a, a]);
+    let (before, buffers) = (into.steps.len(), [a, b, bias, residual, y, a, a]);
     K::lower(&p, &buffers, into);
-    if into.dispatches.len() == before {
+    if into.steps.len() == before {
         into.dispatch::<K>(p, &buffers);
     }
 }

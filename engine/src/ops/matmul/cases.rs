@@ -101,9 +101,13 @@ pub(super) fn cases() -> Vec<Case> {
         let label = format!("matmul with a scattered {dtype} right side");
         cases.push(Case::new(label, scattered, move |x| vec![matmul(&x[0], &cast(&x[1], dtype).permute(&[2, 1, 0]))]).terms(66));
     }
-    // As they are, and far outside the range; of one word, and of several workgroups.
-    for (elements, size) in [(1, 1.0), (4099, 1.0), (70_000, 1e30), (257, 1e-12)] {
-        let case = Case::new(format!("halves of {elements} of size {size:e}"), [Input::fixed([elements])], move |x| {
+    // As they are, and far outside the range; of one word, and of several workgroups; halfway between two numbers of f16, and nothing but 0.
+    let halfway = [1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, -2049.0, 2051.0, 0.1, -1.0 / 3.0, 1000.1, 0.0];
+    let some = |elements: usize, size: f32| (format!("{elements} of size {size:e}"), Input::fixed([elements]), size);
+    let given = |size: f32| (format!("what is halfway, of size {size:e}"), Input::given([8], &halfway), size);
+    let some = [some(1, 1.0), some(4099, 1.0), some(70_000, 1e30), some(257, 1e-12), some(9, 0.0)];
+    for (name, input, size) in some.into_iter().chain([1.0, 1e30, 1e-30].map(given)) {
+        let case = Case::new(format!("halves of {name}"), [input], move |x| {
             let x = ops::scale(&x[0], size);
             let halved = [halves(&x), halves(&cast(&x, DType::BF16))];
             halved.into_iter().flat_map(|[halves, scale]| [cast(&halves, DType::F32), scale]).collect()

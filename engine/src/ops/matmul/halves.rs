@@ -1,9 +1,12 @@
 //! Operands of products as f16, and what they are multiplied by to be within its range.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 use rayon::prelude::*;
 
+use super::params::Side;
 use super::storage;
 use crate::DType;
 use crate::buffer::BufferRef;
@@ -23,7 +26,7 @@ pub(in crate::ops) fn peak(x: &Tensor) -> Tensor {
 pub(super) fn halves(x: &Tensor) -> [Tensor; 2] {
     let params = Params::new(x.buffer_elements(), x.dtype());
     let [halves, scale] = [(params.halves(), DType::F16), (1, DType::F32)].map(|(size, dtype)| x.device().empty([size], dtype));
-    dispatch::<Halves>(params, &[x, &peaks(x), &halves, &scale]);
+    dispatch::<Halve>(params, &[x, &peaks(x), &halves, &scale]);
     [halves, scale]
 }
 
@@ -34,15 +37,22 @@ fn peaks(x: &Tensor) -> Tensor {
     peaks
 }
 
-/// The same of a buffer, where a product is lowered. Peaks stay as long as the buffer does, and halves until others take their place: a
-/// frozen weight is looked at once, and not kept twice.
-pub(super) fn lowered(x: BufferRef, into: &mut Lowering) -> [BufferRef; 2] {
+/// The halves of an operand where its product is lowered, and their factor: of all of x, or of the part that holds what the product reaches
+/// where that is less than half of it. Peaks stay as long as the buffer does, and halves until others take their place: a frozen weight is
+/// looked at once, and not kept twice.
+pub(super) fn lowered(x: BufferRef, reached: Range<usize>, side: &mut Side, into: &mut Lowering) -> [BufferRef; 2] {
+    let first = reached.start / BufferRef::PART * BufferRef::PART;
+    let end = reached.end.next_multiple_of(BufferRef::PART).min(x.elements);
+    let is_little = 2 * (end - first) < x.elements;
+    let x = if is_little { x.part(first, end - first) } else { x };
+    side.offset -= if is_little { first as u32 } else { 0 };
+    (side.dtype, side.scaled) = (storage(DType::F16), 1);
     let params = Params::new(x.elements, x.dtype);
-    into.found_for_now::<Halves, 2>(x, [(DType::F16, params.halves()), (DType::F32, 1)], |[halves, scale], into| {
+    into.found_for_now::<Halve, 2>(x, [(DType::F16, params.halves()), (DType::F32, 1)], |[halves, scale], into| {
         let [peaks] = into.found::<Peaks, 1>(x, [(DType::F32, params.peaks as usize)], |[peaks], into| {
             into.dispatch::<Peaks>(params, &[x, peaks]);
         });
-        into.dispatch::<Halves>(params, &[x, peaks, halves, scale]);
+        into.dispatch::<Halve>(params, &[x, peaks, halves, scale]);
     })
 }
 
@@ -52,12 +62,12 @@ pub(super) struct Params {
     elements: u32,
     /// How they are stored, as `storage.wgsl` numbers it: f32 or bf16.
     dtype: u32,
-    /// Words of 32 bits, each in one workgroup, that a peak is of.
+    /// How many words of x, of 32 bits, each peak is of.
     span: u32,
     /// How many peaks there are.
     peaks: u32,
-    /// Words that the halves lie in.
-    words: u32,
+    /// How many words the halves lie in.
+    pairs: u32,
 }
 
 impl Params {
@@ -70,11 +80,11 @@ impl Params {
         let peaks = words.div_ceil(span).max(1);
         // Shaders read eight at a time.
         let halves = elements.next_multiple_of(8);
-        Params { elements: elements as u32, dtype: storage(dtype), span, peaks, words: (halves / 2) as u32 }
+        Params { elements: elements as u32, dtype: storage(dtype), span, peaks, pairs: (halves / 2) as u32 }
     }
 
     fn halves(&self) -> usize {
-        2 * self.words as usize
+        2 * self.pairs as usize
     }
 
     fn bytes(&self) -> u64 {
@@ -117,16 +127,16 @@ impl Kernel for Peaks {
 }
 
 /// x, its peaks -> x times a factor as f16, and behind it zeros up to whole vectors of eight; the factor.
-pub(super) struct Halves;
+pub(super) struct Halve;
 
-impl Kernel for Halves {
+impl Kernel for Halve {
     type Params = Params;
     const NAME: &'static str = "halves";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write, Access::Write];
     const SHADERS: &'static [Shader<Params>] =
-        &[Shader::new("matmul_halves", |p: &Params| grid(p.words as usize, 2048)).with(Params::constants)];
+        &[Shader::new("matmul_halves", |p: &Params| grid(p.pairs as usize, 2048)).with(Params::constants)];
     fn cost(p: &Params) -> Cost {
-        Cost { flops: p.elements.into(), bytes: p.bytes() + 4 * u64::from(p.words) }
+        Cost { flops: p.elements.into(), bytes: p.bytes() + 4 * u64::from(p.pairs) }
     }
     fn run<R: Real>(p: &Params, io: &mut Io<R>) {
         fn halve<T: Sync>(x: &[T], halves: &mut [f16], scaled: impl Fn(&T) -> f32 + Sync) {

@@ -17,7 +17,7 @@ use crate::tensor::{Tensor, dispatch};
 use epilogue::Ending;
 pub use epilogue::{Activation, Epilogue};
 pub(super) use halves::peak;
-use halves::{Halves, Peaks};
+use halves::{Halve, Peaks};
 use params::{Params, Side, two};
 use parts::SumParts;
 pub(super) use parts::{sum_lowered, sum_parts};
@@ -32,7 +32,7 @@ pub(crate) const OP: Op = Op {
         AnyKernel::of::<MatmulAccumulate>(),
         AnyKernel::of::<Matvec>(),
         AnyKernel::of::<Peaks>(),
-        AnyKernel::of::<Halves>(),
+        AnyKernel::of::<Halve>(),
         AnyKernel::of::<SumParts>(),
     ],
     cases: cases::cases,

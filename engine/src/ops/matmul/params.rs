@@ -1,5 +1,7 @@
 //! What the kernels of a product are told.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::epilogue::Ending;
@@ -26,7 +28,7 @@ pub(super) struct Params {
 }
 
 impl Params {
-    /// Whether both operands lie in whole vectors of four (eight, where one is stored in half the bits), each along one of its axes.
+    /// Whether both operands lie in whole vectors of [`Side::lanes`], each along one of its axes.
     pub fn is_in_vectors(&self) -> bool {
         let along = |side: &Side, stride: u32, next: u32, length: u32| {
             stride == 1 && [side.outer, side.inner, side.offset, next, length].iter().all(|number| number % side.lanes() == 0)
@@ -117,9 +119,16 @@ impl Side {
         }
     }
 
-    /// Of how many elements its vectors are in memory.
+    /// Elements of a vector: shaders read 16 bytes, of which there is a half behind the last four where they are halves.
     fn lanes(&self) -> u32 {
         if self.dtype == 0 || self.scaled == 1 { 4 } else { 8 }
+    }
+
+    /// From the first to the last element of so many matrices, rows and columns.
+    pub fn reached(&self, [outer, inner, rows, columns]: [u32; 4]) -> Range<usize> {
+        let along = [(self.outer, outer), (self.inner, inner), (self.row, rows), (self.column, columns)];
+        let last: usize = along.map(|(stride, size)| stride as usize * (size as usize).saturating_sub(1)).iter().sum();
+        self.offset as usize..self.offset as usize + last + 1
     }
 
     /// Where the matrix of one batch starts.

@@ -86,11 +86,14 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
         }
         let parts = if UPDATE { 1 } else { p.parts(into.traits) };
         if into.traits.halves.is_some() && lowered.in_parts(parts).suits_halves() {
-            for (at, side) in [&mut lowered.a, &mut lowered.b].into_iter().enumerate() {
-                if side.dtype != storage(DType::F16) {
-                    [buffers[at], buffers[5 + at]] = halves::lowered(buffers[at], into);
-                    (side.dtype, side.scaled) = (storage(DType::F16), 1);
-                }
+            let Params { m, n, k, outer, inner, .. } = lowered;
+            let sides = [(&mut lowered.a, [outer, inner, m, k]), (&mut lowered.b, [outer, inner, k, n])];
+            for (at, (side, sizes)) in sides.into_iter().enumerate().filter(|(_, (side, _))| side.dtype != storage(DType::F16)) {
+                [buffers[at], buffers[5 + at]] = halves::lowered(buffers[at], side.reached(sizes), side, into);
+            }
+            // What is not read is not to be in the way of anything.
+            for (at, is_there) in [(2, p.ending.has_bias), (3, p.ending.has_residual)] {
+                buffers[at] = if is_there == 1 { buffers[at] } else { buffers[0] };
             }
         }
         match parts {
