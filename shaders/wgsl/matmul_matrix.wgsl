@@ -76,10 +76,13 @@ fn multiply_matrices(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32, sub
             let next_k = depth + DEPTH + 4u * quad;
             let goes_on = depth + DEPTH < params.k;
             for (var k = 0u; k < DEPTH; k += SIDE) {
+                // One operand at a time: those of both on their way at once take registers that large tiles do not have.
                 if goes_on & (k == 0u) {
                     #repeat PASS 4 while PASS * SPAN < ROWS
                         next_a[PASS] = transpose(a_block(a_starts[PASS], next_k));
                     #end
+                }
+                if goes_on & (k == SIDE) {
                     #repeat PASS 4 while PASS * SPAN < COLUMNS
                         next_b[PASS] = transpose(b_block(b_starts[PASS], next_k));
                     #end

@@ -202,8 +202,7 @@ impl Executor {
         // Whoever looks at every result wants to see them all.
         let fuses = self.fuses && self.watch.is_none();
         if fuses {
-            // Before what is lowered stands between a norm and those that read it.
-            recording = passes::hoist(passes::finish(recording, &reads));
+            recording = passes::finish(recording, &reads);
         }
         if let Some(traits) = backend.traits() {
             recording = passes::lower(recording, traits, kept, || {
@@ -212,7 +211,7 @@ impl Executor {
             });
         }
         if fuses {
-            recording = passes::fuse(recording, &reads);
+            recording = passes::fuse(passes::hoist(recording), &reads);
             recording = backend.group(passes::settle(recording, is_new));
         }
         let outcome = self.place_and_execute(&recording);
