@@ -51,7 +51,6 @@ fn run(device: &str, check: Check, products: f64) -> Result<(), Failed> {
         matmul_precision: MatmulPrecision::High,
         shader: Some(EMULATED),
         memory_limit: Some(MEMORY),
-        groups: Some(true),
         ..Config::default()
     };
     let device = Device::open_with(device, &config)?;

@@ -28,7 +28,7 @@ pub fn group(
     let (mut freed, mut freed_now) = (Vec::with_capacity(recording.commands.len()), 0);
     let mut touched = Touched::default();
     // Where groups stand.
-    let mut places: FxHashMap<(*const AnyKernel, usize, u32), Vec<usize>> = FxHashMap::default();
+    let mut places: FxHashMap<(&str, usize, u32), Vec<usize>> = FxHashMap::default();
     for command in recording.commands {
         let far = out.len().saturating_sub(FAR);
         let last = touched.last_in_the_way_of(&command, far);
@@ -117,8 +117,9 @@ impl Kind {
         Some(Kind { kernel, by: (kernel.grouped_by)(bytemuck::cast_slice(params))?, shader: shader(kernel, params)? })
     }
 
-    fn key(&self) -> (*const AnyKernel, usize, u32) {
-        (self.kernel, self.shader, self.by)
+    fn key(&self) -> (&'static str, usize, u32) {
+        // A kernel may lie at several places: its name is one.
+        (self.kernel.name, self.shader, self.by)
     }
 
     /// A group of one dispatch.
