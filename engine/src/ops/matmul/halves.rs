@@ -38,8 +38,8 @@ fn peaks(x: &Tensor) -> Tensor {
 }
 
 /// The halves of an operand where its product is lowered, and their factor: of all of x, or of the part that holds what the product reaches
-/// where that is less than half of it. Peaks stay as long as the buffer does, and halves until others take their place: a frozen weight is
-/// looked at once, and not kept twice.
+/// where that is less than half of it. Peaks of all stay as long as the buffer does, and halves until others take their place: a frozen
+/// weight is looked at once, and not kept twice.
 pub(super) fn lowered(x: BufferRef, reached: Range<usize>, side: &mut Side, into: &mut Lowering) -> [BufferRef; 2] {
     let first = reached.start / BufferRef::PART * BufferRef::PART;
     let end = reached.end.next_multiple_of(BufferRef::PART).min(x.elements);
@@ -49,9 +49,17 @@ pub(super) fn lowered(x: BufferRef, reached: Range<usize>, side: &mut Side, into
     (side.dtype, side.scaled) = (storage(DType::F16), 1);
     let params = Params::new(x.elements, x.dtype);
     into.found_for_now::<Halve, 2>(x, [(DType::F16, params.halves()), (DType::F32, 1)], |[halves, scale], into| {
-        let [peaks] = into.found::<Peaks, 1>(x, [(DType::F32, params.peaks as usize)], |[peaks], into| {
-            into.dispatch::<Peaks>(params, &[x, peaks]);
-        });
+        let size = params.peaks as usize;
+        let find = |peaks, into: &mut Lowering| into.dispatch::<Peaks>(params, &[x, peaks]);
+        let peaks = if is_little {
+            // There may be any number of such parts, as of data that is gone through.
+            let peaks = into.buffer(DType::F32, size);
+            find(peaks, into);
+            peaks
+        } else {
+            let [peaks] = into.found::<Peaks, 1>(x, [(DType::F32, size)], |[peaks], into| find(peaks, into));
+            peaks
+        };
         into.dispatch::<Halve>(params, &[x, peaks, halves, scale]);
     })
 }
