@@ -1,14 +1,16 @@
 //! What holds of a GPU alone, on every adapter; ignored where there is none.
 
+#[path = "gpu/bands.rs"]
+mod bands;
 #[path = "common/programs.rs"]
 mod programs;
 
 use std::fs;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use wgtune_engine::device::{Config, MatmulPrecision, adapters};
+use wgtune_engine::device::{Config, adapters};
 use wgtune_engine::random::Philox;
-use wgtune_engine::{DType, Device, Error, Tensor, ops};
+use wgtune_engine::{Device, Error, Tensor, ops};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -27,12 +29,13 @@ fn main() {
 
 type Check = fn(&str) -> Result<(), Failed>;
 
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 6] = [
     ("a second run takes the winners of the first, whatever it drops, and gives the same bits", takes_what_won),
     ("random programs come to the same fused, unfused and grouped", runs_programs),
     ("dispatches come to the same bits in groups", groups),
     ("a device that is asked what it compiles runs nothing and tells, or does not open", tells_what_it_compiles),
-    ("a weight past what a kernel can be given is read in bands, and anything else is an error", reads_in_bands),
+    ("a weight past what a kernel can be given is read in bands", bands::reads),
+    ("one that is trained is written in bands, and anything else is an error", bands::writes),
 ];
 
 fn tells_what_it_compiles(name: &str) -> Result<(), Failed> {
@@ -50,70 +53,6 @@ fn tells_what_it_compiles(name: &str) -> Result<(), Failed> {
     device.flush()?;
     assert!(device.compilations().is_empty(), "each is compiled once");
     drop((product, again));
-    Ok(())
-}
-
-fn reads_in_bands(name: &str) -> Result<(), Failed> {
-    // Weights of up to 1,000 rows of 64, of which 256 in f32 and 512 in half of that can be bound.
-    let config = Config { binding_limit: Some(256 * 64 * 4), ..Config::default() };
-    let limited = Device::open_with(name, &config)?;
-    for (dtype, classes) in [(DType::F32, 1000), (DType::BF16, 1000), (DType::F32, 130)] {
-        let results = |device: &Device| -> Result<Vec<Vec<f32>>, Failed> {
-            let random = |key: u64, shape: [usize; 2]| {
-                let values: Vec<f32> = (0..(shape[0] * shape[1]) as u64).map(|at| Philox::new(key).normal(at)).collect();
-                device.tensor(&values, shape)
-            };
-            // Cast in parts that can be bound, and given as a whole.
-            let parts: Vec<u8> = (0..classes)
-                .step_by(125)
-                .map(|first| ops::cast(&random(first as u64, [125.min(classes - first), 64]), dtype).to_bytes())
-                .collect::<Result<Vec<_>, _>>()?
-                .concat();
-            let weight = device.tensor_of_bytes(std::sync::Arc::new(parts), dtype, [classes, 64]);
-            let hidden = random(7777, [9, 64]).requiring_grad();
-            let targets = device.tensor_u32(&(0..9).map(|row| row * 113 % classes as u32).collect::<Vec<_>>(), [9]);
-            let one = hidden.detach().slice(0, 3..4);
-            let losses = ops::log_probs(&hidden, &weight, &targets, 1.0);
-            let gradient = ops::sum(&losses.log_probs).backward();
-            let tensors = [
-                ops::gather(&weight, &targets),
-                ops::linear(&hidden.detach(), &weight),
-                ops::linear(&one, &weight),
-                ops::linear_cross_entropy(&hidden, &weight, &targets).loss,
-                losses.log_probs.clone(),
-                gradient.get(&hidden).ok_or("expected a gradient")?.clone(),
-            ];
-            Ok(tensors.iter().map(|tensor| tensor.to_vec()).collect::<Result<_, _>>()?)
-        };
-        let (expected, got) = (results(&Device::reference())?, results(&limited)?);
-        for (which, (expected, got)) in expected.iter().zip(&got).enumerate() {
-            let largest = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
-            // Sums of 64 products, and in the gradient of as many as there are classes.
-            let bound = f32::EPSILON * (16.0 + 4.0 * (classes as f32).sqrt()) * largest;
-            let gap = expected.iter().zip(got).map(|(expected, got)| (expected - got).abs()).fold(0f32, f32::max);
-            assert!(
-                expected.len() == got.len() && gap <= bound,
-                "{dtype} {classes}: {gap} off in result {which}, {bound} allowed"
-            );
-        }
-    }
-    let [whole, banded] = [None, config.binding_limit].map(|binding_limit| -> Result<Vec<f32>, Failed> {
-        let config = Config { binding_limit, matmul_precision: MatmulPrecision::High, ..Config::default() };
-        let device = Device::open_with(name, &config)?;
-        let random =
-            |key: u64, rows: usize| (0..64 * rows as u64).map(move |at| Philox::new(key).normal(at)).collect::<Vec<f32>>();
-        let (hidden, weight) = (device.tensor(&random(1, 40), [40, 64]), random(2, 300));
-        let weight = bytemuck::cast_slice(&weight).to_vec();
-        let weight = device.tensor_of_bytes(std::sync::Arc::new(weight), DType::F32, [300, 64]);
-        Ok(ops::linear(&hidden, &weight).to_vec()?)
-    });
-    for (whole, banded) in whole?.into_iter().zip(banded?) {
-        // Sums of 64 products of numbers rounded to f16, or, where there is none, not: of the size of 8.
-        assert!((whole - banded).abs() < 8.0 / 256.0, "{whole} and {banded}");
-    }
-    let large = limited.zeros([257, 64]);
-    let message = large.to_vec().unwrap_err().to_string();
-    assert!(message.contains("a tensor of 65792 bytes") && message.contains("at most 65536 bytes"), "{message}");
     Ok(())
 }
 

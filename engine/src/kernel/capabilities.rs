@@ -4,11 +4,26 @@ use std::ops::Range;
 
 use super::{Kernel, words};
 
+/// What a kernel says of itself if it goes through its buffers side by side, element by element, but for some of which every element
+/// takes the whole: it can be run over some of the elements at a time.
+pub struct Elementwise<P> {
+    /// How many elements it goes through; `None` if the inputs lie in another way.
+    pub elements: fn(&P) -> Option<usize>,
+    /// The parameters for some of the elements.
+    pub part: fn(&P, Range<usize>) -> P,
+}
+
+impl Elementwise<()> {
+    /// Parts begin at multiples of so many elements; where only the twin runs them, those of a [`Pointwise`] kernel do at multiples of
+    /// four.
+    pub const PART: usize = 1 << 14;
+}
+
 /// What a kernel says of itself if each element of its one output comes from the same element of its inputs, all f32: it can be
 /// fused with others (`passes::fuse`).
 pub struct Pointwise<P> {
-    /// How many elements the output has; `None` if the inputs lie in another way.
-    pub elements: fn(&P) -> Option<usize>,
+    /// How it is run over some of the elements; the first is a multiple of four.
+    pub elementwise: Elementwise<P>,
     /// Bit k is set where input k is one number for all elements.
     pub numbers: fn(&P) -> u32,
     /// Which of its functions it computes.
@@ -20,8 +35,6 @@ pub struct Pointwise<P> {
     pub import: Option<&'static str>,
     /// Parameters of the expression.
     pub words: fn(&P) -> [u32; 4],
-    /// The parameters with which the twin computes some of the elements; the first is a multiple of four.
-    pub part: fn(&P, Range<usize>) -> P,
 }
 
 /// What a kernel says of itself if it goes through its buffers, all f32, row by row: pointwise work on its result can be done as
@@ -73,10 +86,28 @@ pub enum Finish {
     Dropout([u32; 4]),
 }
 
+/// An [`Elementwise`] without its type.
+pub struct AnyElementwise {
+    /// See [`Elementwise::elements`].
+    pub elements: fn(&[u8]) -> Option<usize>,
+    /// See [`Elementwise::part`].
+    pub part: fn(&[u8], Range<usize>) -> Vec<u32>,
+}
+
+impl AnyElementwise {
+    pub(super) const fn of<K: Kernel>() -> AnyElementwise {
+        const fn elementwise<K: Kernel>() -> &'static Elementwise<K::Params> {
+            K::ELEMENTWISE.expect("asked for only where there is one")
+        }
+        AnyElementwise {
+            elements: |params| (elementwise::<K>().elements)(bytemuck::from_bytes(params)),
+            part: |params, range| words(&(elementwise::<K>().part)(bytemuck::from_bytes(params), range)),
+        }
+    }
+}
+
 /// A [`Pointwise`] without its type.
 pub struct AnyPointwise {
-    /// See [`Pointwise::elements`].
-    pub elements: fn(&[u8]) -> Option<usize>,
     /// See [`Pointwise::numbers`].
     pub numbers: fn(&[u8]) -> u32,
     /// See [`Pointwise::function`].
@@ -87,8 +118,6 @@ pub struct AnyPointwise {
     pub import: Option<&'static str>,
     /// See [`Pointwise::words`].
     pub words: fn(&[u8]) -> [u32; 4],
-    /// See [`Pointwise::part`].
-    pub part: fn(&[u8], Range<usize>) -> Vec<u32>,
 }
 
 impl AnyPointwise {
@@ -97,13 +126,11 @@ impl AnyPointwise {
             K::POINTWISE.expect("asked for only where there is one")
         }
         AnyPointwise {
-            elements: |params| (pointwise::<K>().elements)(bytemuck::from_bytes(params)),
             numbers: |params| (pointwise::<K>().numbers)(bytemuck::from_bytes(params)),
             function: |params| (pointwise::<K>().function)(bytemuck::from_bytes(params)),
             expression: pointwise::<K>().expression,
             import: pointwise::<K>().import,
             words: |params| (pointwise::<K>().words)(bytemuck::from_bytes(params)),
-            part: |params, range| words(&(pointwise::<K>().part)(bytemuck::from_bytes(params), range)),
         }
     }
 }

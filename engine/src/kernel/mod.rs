@@ -9,7 +9,9 @@ use std::fmt;
 
 use crate::buffer::BufferRef;
 use crate::real::Real;
-pub use capabilities::{AnyEpilogue, AnyPointwise, AnyRowwise, Epilogue, Finish, Indices, Pointwise, Rowwise};
+pub use capabilities::{
+    AnyElementwise, AnyEpilogue, AnyPointwise, AnyRowwise, Elementwise, Epilogue, Finish, Indices, Pointwise, Rowwise,
+};
 pub use io::{Data, DataMut, Io};
 pub use lowering::{Kept, Lowered, Lowering};
 use shader::choose;
@@ -56,6 +58,11 @@ pub trait Kernel: 'static {
     }
     /// How it computes one element, if that is all it does.
     const POINTWISE: Option<&'static Pointwise<Self::Params>> = None;
+    /// How it is run over some of its elements, if it can be.
+    const ELEMENTWISE: Option<&'static Elementwise<Self::Params>> = match Self::POINTWISE {
+        Some(pointwise) => Some(&pointwise.elementwise),
+        None => None,
+    };
     /// How it writes its rows, if pointwise work can follow there.
     const ROWWISE: Option<&'static Rowwise<Self::Params>> = None;
     /// What dispatches must agree in that run as one by the same shader (`passes::group`): all that its workgroups' size and memory
@@ -109,6 +116,8 @@ pub struct AnyKernel {
     pub workgroups: fn(&[u8], usize) -> [u32; 3],
     /// See [`Kernel::POINTWISE`].
     pub pointwise: Option<AnyPointwise>,
+    /// See [`Kernel::ELEMENTWISE`].
+    pub elementwise: Option<AnyElementwise>,
     /// See [`Kernel::ROWWISE`].
     pub rowwise: Option<AnyRowwise>,
     /// See [`Kernel::EPILOGUE`].
@@ -150,6 +159,10 @@ impl AnyKernel {
                 workgroups: |params, shader| (K::SHADERS[shader].workgroups)(bytemuck::from_bytes(params)),
                 pointwise: match K::POINTWISE {
                     Some(_) => Some(AnyPointwise::of::<K>()),
+                    None => None,
+                },
+                elementwise: match K::ELEMENTWISE {
+                    Some(_) => Some(AnyElementwise::of::<K>()),
                     None => None,
                 },
                 rowwise: match K::ROWWISE {

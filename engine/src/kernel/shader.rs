@@ -119,8 +119,13 @@ impl Traits {
     /// bind. `None` too where rows are too long for that.
     pub fn rows_in_binding(&self, rows: u32, bytes: usize) -> Option<u32> {
         const ALIGNED: usize = 128;
+        self.in_binding(rows as usize, bytes, ALIGNED).map(|rows| rows as u32)
+    }
+
+    /// How many things of so many bytes each a kernel can be given at once, if not all of `count`: a multiple of `aligned`.
+    pub fn in_binding(&self, count: usize, bytes: usize, aligned: usize) -> Option<usize> {
         let most = self.binding? / bytes.max(1);
-        (most < rows as usize && most >= ALIGNED).then_some((most - most % ALIGNED) as u32)
+        (most < count && most >= aligned).then_some(most - most % aligned)
     }
 
     /// Whether an invocation's loops, nested ones taken together, may make so many iterations. llvmpipe ends them after 65,535,

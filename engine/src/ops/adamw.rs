@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{Op, full};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -88,6 +88,10 @@ impl Kernel for AdamW {
     const NAME: &'static str = "adamw";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Update, Access::Update, Access::Read, Access::Read];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("adamw", |p| grid(p.elements as usize, 1024))];
+    const ELEMENTWISE: Option<&'static Elementwise<Params>> = Some(&Elementwise {
+        elements: |p| Some(p.elements as usize),
+        part: |p, range| Params { elements: range.len() as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         Cost { flops: 14 * u64::from(p.elements), bytes: 28 * u64::from(p.elements) }
     }

@@ -6,7 +6,7 @@ use super::view::View;
 use super::{Op, full, neg, scale, square, sum_to};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Finish, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Finish, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
 use crate::shape::{Layout, Shape};
 use crate::tensor::{Tensor, dispatch};
@@ -162,16 +162,18 @@ impl Kernel for Binary {
             .allowed(|p, _| !p.periods.contains(&STRIDED)),
     ];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| {
-            let mut sides = p.periods.iter().zip(&p.views);
-            sides.all(|(&period, view)| period == FILLS || view.is_one_number()).then_some(p.elements as usize)
+        elementwise: Elementwise {
+            elements: |p| {
+                let mut sides = p.periods.iter().zip(&p.views);
+                sides.all(|(&period, view)| period == FILLS || view.is_one_number()).then_some(p.elements as usize)
+            },
+            part: |p, range| Params { views: p.views.map(|view| view.part(range.len())), elements: range.len() as u32, ..*p },
         },
         numbers: |p| p.periods.iter().rev().fold(0, |bits, &period| bits << 1 | u32::from(period != FILLS)),
         function: |p| p.operation,
         expression: |operation| format!("binary({operation}u, $0, $1)"),
         import: Some("binary_function"),
         words: |_| [0; 4],
-        part: |p, range| Params { views: p.views.map(|view| view.part(range.len())), elements: range.len() as u32, ..*p },
     });
     fn finish(p: &Params) -> Option<Finish> {
         (p.operation == ADD && p.periods == [FILLS; 2]).then_some(Finish::Sum)

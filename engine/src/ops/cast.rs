@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use super::{Op, matmul::storage};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Elementwise, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -43,6 +43,10 @@ impl Kernel for Cast {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("cast", |p: &Params| grid(p.elements.div_ceil(2) as usize, 256))
         .with(|p| vec![("FROM", p.from.into()), ("TO", p.to.into())])];
+    const ELEMENTWISE: Option<&'static Elementwise<Params>> = Some(&Elementwise {
+        elements: |p| Some(p.elements as usize),
+        part: |p, range| Params { elements: range.len() as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         let width = |dtype: u32| if dtype == 0 { 4 } else { 2 };
         Cost { flops: 0, bytes: (width(p.from) + width(p.to)) * u64::from(p.elements) }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, add, full, sqrt, square, sum};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -41,7 +41,7 @@ pub fn clip_scale(norm: &Tensor, most: f32) -> Tensor {
 }
 
 /// Elements whose squares are summed together, before the sums are.
-const PART: usize = 1 << 14;
+const PART: usize = Elementwise::PART;
 /// Invocations of a workgroup that sums a part.
 const LANES: u32 = 256;
 
@@ -77,6 +77,10 @@ impl Kernel for SquareSums {
         by_team("square_sums_workgroup"),
         by_team("square_sums_subgroups").allowed(|_, traits| traits.teams_of_subgroups(LANES)),
     ];
+    const ELEMENTWISE: Option<&'static Elementwise<SumsParams>> = Some(&Elementwise {
+        elements: |p| Some(p.elements as usize),
+        part: |p, range| SumsParams { elements: range.len() as u32, start: p.start + (range.start / PART) as u32 },
+    });
     fn cost(p: &SumsParams) -> Cost {
         Cost { flops: 2 * u64::from(p.elements), bytes: 4 * u64::from(p.elements) }
     }

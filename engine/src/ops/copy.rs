@@ -7,7 +7,7 @@ use super::{Op, cast};
 use crate::buffer::BufferRef;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Data, DataMut, Elementwise, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, Input};
@@ -77,6 +77,10 @@ impl Kernel for Copy {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<CopyParams>] = &[Shader::new("copy", |p: &CopyParams| grid(p.elements as usize, 1024))
         .with(|p| vec![("IN_FOURS", p.source.is_in_fours().into())])];
+    const ELEMENTWISE: Option<&'static Elementwise<CopyParams>> = Some(&Elementwise {
+        elements: |p| p.source.is_dense().then_some(p.elements as usize),
+        part: |p, range| CopyParams { source: p.source.part(range.len()), elements: range.len() as u32, ..*p },
+    });
     fn copies(p: &CopyParams) -> bool {
         p.source.is_dense()
     }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Finish, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Finish, Io, Kernel, Pointwise, Shader, grid};
 use crate::random::Philox;
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
@@ -87,13 +87,15 @@ impl Kernel for Dropout {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("dropout", |p| grid(p.elements.div_ceil(4) as usize, 256))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| Some(p.elements as usize),
+        elementwise: Elementwise {
+            elements: |p| Some(p.elements as usize),
+            part: |p, range| Params { elements: range.len() as u32, first_block: p.first_block + (range.start / 4) as u32, ..*p },
+        },
         numbers: |_| 0,
         function: |_| 0,
         expression: |_| "select(vec4(0.0), bitcast<f32>(#.w) * $0, draws(i, #.xy) >= vec4(#.z))".to_string(),
         import: Some("philox"),
         words: |p| bytemuck::cast(p.drops),
-        part: |p, range| Params { elements: range.len() as u32, first_block: (range.start / 4) as u32, ..*p },
     });
     fn finish(p: &Params) -> Option<Finish> {
         Some(Finish::Dropout(bytemuck::cast(p.drops)))

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::{Device, parallel};
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::shape::Shape;
 use crate::tensor::{Tensor, dispatch};
@@ -41,6 +41,10 @@ impl Kernel for Full {
     const NAME: &'static str = "full";
     const ACCESS: &'static [Access] = &[Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("full", |p| grid(p.elements as usize, 1024))];
+    const ELEMENTWISE: Option<&'static Elementwise<Params>> = Some(&Elementwise {
+        elements: |p| Some(p.elements as usize),
+        part: |p, range| Params { elements: range.len() as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         Cost { flops: 0, bytes: 4 * u64::from(p.elements) }
     }

@@ -51,8 +51,8 @@ pub fn scatter_add(rows: &Tensor, indices: &Tensor, table_rows: usize) -> Tensor
     let (added, saved) = (rows.detach().whole(), indices.detach().whole());
     let all = params(table_rows, width, indices, DType::F32);
     for first in (0..all.rows).step_by(MOST_ADDED) {
-        let params =
-            ScatterParams { first, end: all.rows.min(first + MOST_ADDED as u32), width: all.width, table_rows: all.table_rows };
+        let end = all.rows.min(first + MOST_ADDED as u32);
+        let params = ScatterParams { first, end, width: all.width, table_first: 0, table_rows: all.table_rows };
         dispatch::<ScatterAdd>(params, &[&added, &saved, &y]);
     }
     y.with_rule("scatter_add", [rows], move |g, _| [Some(gather(g, &saved))])
@@ -160,6 +160,8 @@ struct ScatterParams {
     first: u32,
     end: u32,
     width: u32,
+    /// The index of the first row of the table; what is added to rows that it does not have is not for this part of one.
+    table_first: u32,
     table_rows: u32,
 }
 
@@ -177,6 +179,17 @@ impl Kernel for ScatterAdd {
     const NAME: &'static str = "scatter_add";
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Update];
     const SHADERS: &'static [Shader<ScatterParams>] = &[dealt::<4>(), dealt::<64>().preferred(|_, traits| !traits.software)];
+    /// A table that is too large to bind is written in bands of its rows.
+    fn lower(p: &ScatterParams, buffers: &[BufferRef], into: &mut Lowering) {
+        let (table, width) = (buffers[2], p.width as usize);
+        let Some(at_once) = into.traits.rows_in_binding(p.table_rows, width * table.dtype.size()) else { return };
+        for first in (0..p.table_rows).step_by(at_once as usize) {
+            let table_rows = at_once.min(p.table_rows - first);
+            let band = table.part(first as usize * width, table_rows as usize * width);
+            let params = ScatterParams { table_first: p.table_first + first, table_rows, ..*p };
+            into.dispatch::<ScatterAdd>(params, &[buffers[0], buffers[1], band]);
+        }
+    }
     fn indices(p: &ScatterParams) -> Option<Indices> {
         Some(Indices { binding: 1, below: p.table_rows, or_none: false })
     }
@@ -188,8 +201,8 @@ impl Kernel for ScatterAdd {
         let (rows, indices, table, width) = (io.real(0), io.u32(1), io.real_mut(2), p.width as usize);
         // A stable sort keeps the order of additions to a row.
         let mut order: Vec<u32> = (p.first..p.end).collect();
-        order.sort_by_key(|&row| indices[row as usize]);
-        let index = |row: u32| indices[row as usize] as usize;
+        let index = |row: u32| indices[row as usize].wrapping_sub(p.table_first) as usize;
+        order.sort_by_key(|&row| index(row));
         parallel::rows(
             table,
             width,

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -38,13 +38,15 @@ impl Kernel for Scale {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("scale", |p| grid(p.elements.div_ceil(4) as usize, 256))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| Some(p.elements as usize),
+        elementwise: Elementwise {
+            elements: |p| Some(p.elements as usize),
+            part: |p, range| Params { elements: range.len() as u32, ..*p },
+        },
         numbers: |_| 0,
         function: |_| 0,
         expression: |_| "bitcast<f32>(#.x) * $0".to_string(),
         import: None,
         words: |p| [p.factor.to_bits(), 0, 0, 0],
-        part: |p, range| Params { elements: range.len() as u32, ..*p },
     });
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 8 * u64::from(p.elements) }

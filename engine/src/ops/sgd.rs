@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, full};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -63,6 +63,10 @@ impl Kernel for Sgd {
     const NAME: &'static str = "sgd";
     const ACCESS: &'static [Access] = &[Access::Update, Access::Update, Access::Read, Access::Read];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("sgd", |p| grid(p.elements as usize, 1024))];
+    const ELEMENTWISE: Option<&'static Elementwise<Params>> = Some(&Elementwise {
+        elements: |p| Some(p.elements as usize),
+        part: |p, range| Params { elements: range.len() as u32, ..*p },
+    });
     fn cost(p: &Params) -> Cost {
         Cost { flops: 7 * u64::from(p.elements), bytes: 20 * u64::from(p.elements) }
     }

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{Op, mul, silu};
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -46,13 +46,15 @@ impl Kernel for Swiglu {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[Shader::new("swiglu", |p| grid(p.elements as usize, 1024))];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| Some(p.elements as usize),
+        elementwise: Elementwise {
+            elements: |p| Some(p.elements as usize),
+            part: |_, range| Params { elements: range.len() as u32 },
+        },
         numbers: |_| 0,
         function: |_| 0,
         expression: |_| "$0 * sigmoids($0) * $1".to_string(),
         import: Some("sigmoid"),
         words: |_| [0; 4],
-        part: |_, range| Params { elements: range.len() as u32 },
     });
     fn cost(p: &Params) -> Cost {
         Cost { flops: 5 * u64::from(p.elements), bytes: 12 * u64::from(p.elements) }

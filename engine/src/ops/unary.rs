@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::Op;
 use crate::device::parallel;
 use crate::dtype::DType;
-use crate::kernel::{Access, AnyKernel, Cost, Io, Kernel, Pointwise, Shader, grid};
+use crate::kernel::{Access, AnyKernel, Cost, Elementwise, Io, Kernel, Pointwise, Shader, grid};
 use crate::real::Real;
 use crate::tensor::{Tensor, dispatch};
 use crate::testing::{Case, EDGES, Input};
@@ -166,13 +166,15 @@ impl Kernel for Unary {
     const SHADERS: &'static [Shader<Params>] =
         &[Shader::new("unary", |p: &Params| grid(p.elements as usize, 1024)).with(|p| vec![("OPERATION", p.operation.into())])];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| Some(p.elements as usize),
+        elementwise: Elementwise {
+            elements: |p| Some(p.elements as usize),
+            part: |p, range| Params { elements: range.len() as u32, ..*p },
+        },
         numbers: |_| 0,
         function: |p| p.operation,
         expression: |operation| format!("unary_of_four({operation}u, $0)"),
         import: Some("unary_functions"),
         words: |_| [0; 4],
-        part: |p, range| Params { elements: range.len() as u32, ..*p },
     });
     fn cost(p: &Params) -> Cost {
         Cost { flops: p.elements.into(), bytes: 8 * u64::from(p.elements) }
@@ -190,13 +192,15 @@ impl Kernel for UnaryGrad {
     const ACCESS: &'static [Access] = &[Access::Read, Access::Read, Access::Write];
     const SHADERS: &'static [Shader<Params>] = &[Shader { source: "unary_grad", ..Unary::SHADERS[0] }];
     const POINTWISE: Option<&'static Pointwise<Params>> = Some(&Pointwise {
-        elements: |p| Some(p.elements as usize),
+        elementwise: Elementwise {
+            elements: |p| Some(p.elements as usize),
+            part: |p, range| Params { elements: range.len() as u32, ..*p },
+        },
         numbers: |_| 0,
         function: |p| p.operation,
         expression: |operation| format!("unary_derivative_of_four({operation}u, $0) * $1"),
         import: Some("unary_functions"),
         words: |_| [0; 4],
-        part: |p, range| Params { elements: range.len() as u32, ..*p },
     });
     fn cost(p: &Params) -> Cost {
         Cost { flops: 2 * u64::from(p.elements), bytes: 12 * u64::from(p.elements) }

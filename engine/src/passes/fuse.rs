@@ -124,14 +124,14 @@ impl Candidate {
     pub fn of(command: &Command) -> Option<Candidate> {
         let Command::Dispatch { kernel, params, buffers } = command else { return None };
         let pointwise = kernel.pointwise.as_ref()?;
-        let elements = (pointwise.elements)(bytemuck::cast_slice(params))?;
+        let elements = (kernel.elementwise.as_ref()?.elements)(bytemuck::cast_slice(params))?;
         let numbers = (pointwise.numbers)(bytemuck::cast_slice(params));
         let (output, inputs) = buffers.split_last()?;
         let is_f32 = buffers.iter().all(|buffer| buffer.dtype == DType::F32);
         // What fills only a part of its buffer, or starts somewhere within, stays on its own.
         let length = |input: usize| if numbers >> input & 1 == 1 { 1 } else { elements };
         let fits = inputs.iter().enumerate().all(|(at, input)| input.elements == length(at));
-        let is_whole = output.elements == elements && elements > 0 && fits;
+        let is_whole = output.elements == elements && !output.is_part() && elements > 0 && fits;
         (is_f32 && is_whole).then(|| Candidate {
             kernel,
             params: params.clone(),

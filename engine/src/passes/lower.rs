@@ -1,6 +1,7 @@
 //! Lowers what ops recorded, which is the same for every device, to what a GPU with these traits best runs.
 
-use crate::kernel::{Kept, Lowered, Lowering, Traits};
+use crate::buffer::BufferRef;
+use crate::kernel::{Elementwise, Kept, Lowered, Lowering, Traits};
 use crate::recording::{Command, Recording};
 
 /// The recording with every dispatch that has something in its place ([`Kernel::lower`](crate::kernel::Kernel::lower)) replaced.
@@ -15,7 +16,10 @@ pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id:
         let Lowering { steps, temporaries, .. } = lowering;
         let forgotten = kept.forget(changed(&command));
         if steps.is_empty() {
-            out.push(command);
+            match in_parts(&command, traits) {
+                Some(parts) => out.extend(parts),
+                None => out.push(command),
+            }
         }
         out.extend(steps.into_iter().map(|step| match step {
             Lowered::Dispatch(kernel, params, buffers) => Command::Dispatch { kernel, params, buffers },
@@ -25,6 +29,24 @@ pub fn lower(recording: Recording, traits: &Traits, kept: &mut Kept, mut new_id:
     }
     out.extend(kept.forget_passing().map(|buffer| Command::Free { buffer }));
     Recording { commands: out }
+}
+
+/// What goes through its buffers element by element, of which there are more than a kernel can be given at once, as dispatches over
+/// some of them each.
+fn in_parts(command: &Command, traits: &Traits) -> Option<Vec<Command>> {
+    let Command::Dispatch { kernel, params, buffers } = command else { return None };
+    let elementwise = kernel.elementwise.as_ref()?;
+    let elements = (elementwise.elements)(bytemuck::cast_slice(params))?;
+    let is_cut = |buffer: &&BufferRef| buffer.elements == elements;
+    let bytes = buffers.iter().filter(is_cut).map(|buffer| buffer.dtype.size()).max()?;
+    let at_once = traits.in_binding(elements, bytes, Elementwise::PART)?;
+    let part = |first: usize| {
+        let range = first..elements.min(first + at_once);
+        let of = |buffer: &BufferRef| if is_cut(&buffer) { buffer.part(first, range.len()) } else { *buffer };
+        let buffers = buffers.iter().map(of).collect();
+        Command::Dispatch { kernel, params: (elementwise.part)(bytemuck::cast_slice(params), range.clone()), buffers }
+    };
+    Some((0..elements).step_by(at_once).map(part).collect())
 }
 
 /// What a command writes or ends.
@@ -65,6 +87,24 @@ mod tests {
         // Each operand once, for both products that it is one of.
         let of_operands = ["peaks", "halves", "peaks", "halves", "matmul", "peaks", "halves", "matmul", "matmul"];
         assert_eq!(names(&halves, [4096, 4096, 4096]), of_operands);
+    }
+
+    #[test]
+    fn what_is_past_a_binding_is_run_in_parts_where_each_element_is_on_its_own() {
+        let device = Device::cpu();
+        let [x, other] = [1.0, 2.0].map(|value| device.tensor(&[value; 40_000], [200, 200]));
+        let number = device.tensor(&[3.0], [1]);
+        let held = [ops::add(&x, &other), ops::mul(&x, &number), ops::add(&x, &other.transpose())];
+        let traits = Traits { binding: Some(100_000), ..Traits::default() };
+        let lowered = lower(device.recorded(), &traits, &mut Kept::default(), || unreachable!("nothing is kept"));
+        let of = |command: &Command| command.accesses().map(|(_, buffer)| [buffer.start, buffer.elements]).collect::<Vec<_>>();
+        let dispatched: Vec<_> = lowered.commands.iter().filter(|command| command.is_dispatched()).map(of).collect();
+        // 25,000 of f32 can be bound, in whole parts 16,384.
+        let parts = [[0, 16_384], [16_384, 16_384], [32_768, 7_232]];
+        assert_eq!(dispatched[..3], parts.map(|part| vec![part; 3]));
+        assert_eq!(dispatched[3..6], parts.map(|part| vec![part, [0, 1], part]));
+        assert_eq!(dispatched[6..], [vec![[0, 40_000]; 3]]);
+        drop(held);
     }
 
     /// The names of what is lowered of what was recorded on this device, and how many buffers end.

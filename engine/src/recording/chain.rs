@@ -1,6 +1,6 @@
 //! Pointwise kernels that run as one.
 
-use crate::kernel::{Access, AnyKernel, AnyPointwise, AnyRowwise};
+use crate::kernel::{Access, AnyElementwise, AnyKernel, AnyPointwise, AnyRowwise};
 
 /// Pointwise kernels that run as one: element by element, each step's result goes straight into the steps behind it.
 #[derive(Clone)]
@@ -74,5 +74,10 @@ impl Step {
     /// What its kernel says of one element.
     pub fn pointwise(&self) -> &'static AnyPointwise {
         self.kernel.pointwise.as_ref().expect("only pointwise kernels are fused")
+    }
+
+    /// How its kernel is run over some of the elements.
+    pub fn elementwise(&self) -> &'static AnyElementwise {
+        self.kernel.elementwise.as_ref().expect("each pointwise kernel is")
     }
 }

@@ -109,7 +109,7 @@ impl<R: RunTwin> Task<'_, R> {
                 true => written.next().expect("a chunk an output"),
                 false => &mut scratch.next().expect("a chunk a step inside")[..range.len()],
             };
-            let params = (step.pointwise().part)(bytemuck::cast_slice(&step.params), range.clone());
+            let params = (step.elementwise().part)(bytemuck::cast_slice(&step.params), range.clone());
             let mut io = Io::new(step.kernel.name);
             for value in &step.inputs {
                 io.push(match value {

@@ -1,4 +1,4 @@
-//! Products with a weight past what a kernel can be given at once: it is bound in bands of its rows.
+//! Products with a weight past what a kernel can be given at once, and those that give its gradient: it is bound in bands of its rows.
 
 use super::params::{Params as Product, Side};
 use super::product::{Matmul, MatmulAccumulate};
@@ -8,9 +8,25 @@ use crate::dtype::DType;
 use crate::kernel::{Kernel, Lowering};
 use crate::ops::cat::{Place, PlaceParams};
 
-/// Records a product of two matrices whose right side is too large to bind, band by band: columns of the result where its rows lie
-/// along the sums, and terms of the sums where they lie along the columns. False, and nothing recorded, where it need not be, or
-/// cannot.
+/// Records a product of two matrices whose result is too large to bind, band by band of its rows. False, and nothing recorded, where
+/// it need not be, or cannot.
+pub(super) fn result_lowered<K: Kernel<Params = Product>>(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -> bool {
+    let [a, b, bias, residual, y, ..] = buffers[..] else { unreachable!("a product has five buffers and scales") };
+    let is_plain = p.outer * p.inner == 1 && p.turned == 0 && !p.ending.drops.is_any();
+    let width = p.n as usize;
+    let Some(at_once) = into.traits.rows_in_binding(p.m, width * y.dtype.size()).filter(|_| is_plain) else { return false };
+    for first in (0..p.m).step_by(at_once as usize) {
+        let rows = at_once.min(p.m - first);
+        let band = |buffer: BufferRef| buffer.part(first as usize * width, rows as usize * width);
+        let residual = if p.ending.has_residual == 1 { band(residual) } else { a };
+        let a_of_rows = Side { offset: p.a.offset + first * p.a.row, ..p.a };
+        record::<K>(Product { m: rows, a: a_of_rows, ..*p }, [a, b, bias, residual, band(y)], into);
+    }
+    true
+}
+
+/// The same of one whose right side is: bands are columns of the result where its rows lie along the sums, and terms of the sums where
+/// they lie along the columns.
 pub(super) fn lowered(p: &Product, buffers: &[BufferRef], into: &mut Lowering) -> bool {
     let [a, b, _, _, y, ..] = buffers[..] else { unreachable!("a product has five buffers and scales") };
     let along_sums = p.b.row == 1;

@@ -76,7 +76,7 @@ impl<const UPDATE: bool> Kernel for Product<UPDATE> {
     /// take f16, an operand is brought into its range: gradients can be too small for it, and activations, a few of whose elements are
     /// thousands of times larger than all others, too large.
     fn lower(p: &Params, buffers: &[BufferRef], into: &mut Lowering) {
-        if !UPDATE && bands::lowered(p, buffers, into) {
+        if bands::result_lowered::<Self>(p, buffers, into) || !UPDATE && bands::lowered(p, buffers, into) {
             return;
         }
         let (mut lowered, mut buffers) = (*p, buffers.to_vec());
