@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, TokenizerBuilder};
+use tokenizers::{AddedToken, ModelWrapper, TokenizerBuilder};
 
 use super::chat_template::{CHATML, TEMPLATE_FILE, special_tokens};
 use super::files::{read_text, write_bytes};
@@ -128,6 +128,12 @@ impl Tokenizer {
         let limits = limits(json.len(), 100, Duration::from_micros(5));
         let inner = within(&sandbox, limits, path, move || {
             let mut inner: tokenizers::Tokenizer = json.parse()?;
+            if let Some(piece) = too_long(&inner) {
+                // Its tree is taken down by as many calls as the piece has bytes: past the stack of whoever does it.
+                let message = format!("a piece of {piece} bytes; expected at most {LONGEST_PIECE}");
+                std::mem::forget(inner);
+                return Err(message.into());
+            }
             // What the data is cut and filled to is for the caller to say.
             inner.with_truncation(None)?;
             inner.with_padding(None);
@@ -345,6 +351,15 @@ fn limits(size: usize, bytes: usize, time: Duration) -> Limits {
         blocks: usize::MAX,
         time: Duration::from_secs(20) + time.saturating_mul(u32::try_from(size).unwrap_or(u32::MAX)),
     }
+}
+
+/// The longest piece of a vocabulary that is kept as a tree, in bytes: far past what models have.
+const LONGEST_PIECE: usize = 1000;
+
+/// The length of a piece of such a vocabulary that is longer.
+fn too_long(tokenizer: &tokenizers::Tokenizer) -> Option<usize> {
+    let ModelWrapper::Unigram(unigram) = tokenizer.get_model() else { return None };
+    unigram.iter().map(|(piece, _)| piece.len()).find(|&length| length > LONGEST_PIECE)
 }
 
 fn within<T: Send + 'static>(

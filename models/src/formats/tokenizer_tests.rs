@@ -165,3 +165,14 @@ fn an_odd_vocabulary_is_used_or_refused() {
     (0..100).for_each(|_| deep = json!({"type": "Sequence", "normalizers": [deep.take()]}));
     assert!(words(json!({"normalizer": deep})).is_err());
 }
+
+#[test]
+fn a_piece_whose_tree_would_overflow_a_stack_is_refused() {
+    let model = |length: usize| {
+        let vocab = json!([["<unk>", 0.0], ["a".repeat(length), -1.0]]);
+        words(json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false}}))
+    };
+    assert_eq!(model(1000).unwrap().encode(&"a".repeat(1000), false).unwrap(), [1]);
+    let message = model(150_000).unwrap_err().to_string();
+    assert!(message.contains("tokenizer.json: tokenizer: a piece of 150000 bytes; expected at most 1000"), "{message}");
+}
